@@ -1,0 +1,2 @@
+//! The text protocol: tokenizer, chat template, output parser.
+#![forbid(unsafe_code)]

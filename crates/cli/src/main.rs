@@ -1,0 +1,3 @@
+//! The carat command line.
+#![forbid(unsafe_code)]
+fn main() {}

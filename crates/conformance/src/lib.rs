@@ -1,0 +1,2 @@
+//! Development only: operation cases, tolerances, golden reader.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Run Gemma 4 models: sessions, sampling, the engine.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Files to named tensors: mapping, safetensors, GGUF.
+#![deny(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Development tasks: tidy checks.
+#![forbid(unsafe_code)]
+fn main() {}
