@@ -1,0 +1,259 @@
+//! The seam between the model and the hardware: the operations Gemma needs, each defined as maths.
+//!
+//! Operations are as large as fusion wants (a projection with the norm before it, an attention over a
+//! cache), so that a backend is free to fuse, batch and reorder inside. Activations are f32 rows,
+//! `[n, d]` row-major in a [`Backend::Buffer`]; buffers are made once, at the largest size, and an
+//! operation works on the first `n` rows. Every operation reads its whole input before an output that
+//! can't alias it. Accumulation is at least f32.
+//!
+//! `rms(x, w) = x · (mean(x²) + eps)^(-1/2) ⊙ w`, without `⊙ w` where the weight is absent. Gemma 4 scales
+//! by `w`, not `1 + w` (transformers `modeling_gemma4.Gemma4RMSNorm`).
+
+use std::ops::Range;
+
+use crate::{DType, Tensor, TokenId};
+
+/// Why a backend could not take a tensor or memory.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The tensor's type has no kernels.
+    #[error("tensor `{name}` is {dtype}, which the {backend} backend can't compute with")]
+    UnsupportedType {
+        /// Tensor name.
+        name: String,
+        /// Its type.
+        dtype: DType,
+        /// The backend's name.
+        backend: String,
+    },
+    /// Memory could not be had.
+    #[error("the {backend} backend could not get {bytes} bytes for {what}")]
+    OutOfMemory {
+        /// What it was for.
+        what: String,
+        /// How much.
+        bytes: usize,
+        /// The backend's name.
+        backend: String,
+    },
+}
+
+/// A root-mean-square norm: weight `[d]` and epsilon.
+pub struct Norm<'a, V> {
+    /// Multiplies directly.
+    pub weight: &'a V,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+impl<V> Clone for Norm<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<V> Copy for Norm<'_, V> {}
+
+/// One product of a [`Backend::project`]: `out[n, rows] = h · matrixᵀ`.
+pub struct Projection<'a, M, B> {
+    /// `[rows, cols]`.
+    pub matrix: &'a M,
+    /// At least `n · rows` values.
+    pub out: &'a mut B,
+}
+
+/// How keys and values lie in a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvForm {
+    /// Keys and values of `head_dim` each.
+    Pair,
+    /// Values, and of the keys only the dimensions that RoPE turns (`0..pairs` and
+    /// `head_dim/2 .. head_dim/2 + pairs`). Where a layer's value is its key before norm and RoPE, the other
+    /// dimensions of the key equal the value times the key norm's weight, which the caller has folded into the
+    /// query.
+    ValueAndRotated {
+        /// Number of rotated pairs.
+        pairs: usize,
+    },
+}
+
+/// Element type of a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    /// Reference path.
+    F32,
+    /// The default.
+    F16,
+    /// 32 values with an f16 scale: half of F16.
+    Q8_0,
+}
+
+impl KvType {
+    /// Bytes that `values` take (a multiple of 32).
+    pub const fn bytes(self, values: usize) -> usize {
+        match self {
+            KvType::F32 => values * 4,
+            KvType::F16 => values * 2,
+            KvType::Q8_0 => values / 32 * 34,
+        }
+    }
+}
+
+/// Shape of one layer's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvSpec {
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Positions held; position `p` lives in slot `p % capacity`.
+    pub capacity: usize,
+    /// What is stored.
+    pub form: KvForm,
+    /// How it is stored.
+    pub dtype: KvType,
+}
+
+impl KvSpec {
+    /// Bytes of the whole cache.
+    pub fn bytes(&self) -> usize {
+        let per_head = match self.form {
+            KvForm::Pair => 2 * self.dtype.bytes(self.head_dim),
+            KvForm::ValueAndRotated { pairs } => self.dtype.bytes(self.head_dim) + self.dtype.bytes(2 * pairs),
+        };
+        self.capacity * self.n_kv_heads * per_head
+    }
+}
+
+/// Shape of one attention: queries at positions `first .. first + n`, causal.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Query rows.
+    pub n: usize,
+    /// Position of the first query row.
+    pub first: usize,
+    /// Query heads; head `i` reads KV head `i / (n_heads / n_kv_heads)`.
+    pub n_heads: usize,
+    /// A query at `q` sees keys `k ≤ q`, and `k > q − window` where there is a window.
+    pub window: Option<usize>,
+}
+
+/// A stack of equal matrices within one: matrix `e` is rows `first + e·stride .. + rows`.
+pub struct Stack<'a, M> {
+    /// All rows, `[any, cols]`.
+    pub matrix: &'a M,
+    /// First row of matrix 0.
+    pub first: usize,
+    /// Rows from one matrix to the next.
+    pub stride: usize,
+    /// Rows of each.
+    pub rows: usize,
+}
+
+/// The experts of one layer.
+pub struct Experts<'a, M> {
+    /// `[ff, d]` each.
+    pub gate: Stack<'a, M>,
+    /// `[ff, d]` each.
+    pub up: Stack<'a, M>,
+    /// `[d, ff]` each.
+    pub down: Stack<'a, M>,
+}
+
+/// The router of one layer.
+pub struct Router<'a, M, V> {
+    /// `[n_experts, d]`.
+    pub proj: &'a M,
+    /// `[d]`, with the factor `d^(-1/2)` folded in.
+    pub scale: &'a V,
+    /// `[n_experts]`.
+    pub per_expert_scale: &'a V,
+    /// Experts per row.
+    pub top_k: usize,
+    /// Epsilon of the weightless norm.
+    pub eps: f32,
+}
+
+/// The operations of the model on one kind of hardware.
+///
+/// Methods take `&mut self` because a backend owns scratch; one thread drives it.
+pub trait Backend {
+    /// f32 activations.
+    type Buffer;
+    /// A weight matrix `[rows, cols]` of any stored type.
+    type Matrix;
+    /// f32 parameters.
+    type Vector;
+    /// Keys and values of one layer.
+    type Kv;
+    /// Chosen experts and their weights for some rows.
+    type Routes: Default;
+
+    /// Name for reports, e.g. `cpu avx512`.
+    fn name(&self) -> String;
+
+    // ---- memory
+
+    /// A zeroed buffer of `len` values.
+    fn buffer(&mut self, len: usize) -> Result<Self::Buffer, BackendError>;
+    /// Makes a matrix of a tensor (all dimensions but the last are rows), without copying where it can.
+    fn matrix(&mut self, tensor: &Tensor) -> Result<Self::Matrix, BackendError>;
+    /// A view of some rows of a matrix.
+    fn rows(&self, matrix: &Self::Matrix, rows: Range<usize>) -> Self::Matrix;
+    /// Parameters from host memory.
+    fn vector(&mut self, values: &[f32]) -> Result<Self::Vector, BackendError>;
+    /// An empty cache.
+    fn kv(&mut self, spec: KvSpec) -> Result<Self::Kv, BackendError>;
+    /// Host to device, from the start of the buffer.
+    fn upload(&mut self, out: &mut Self::Buffer, values: &[f32]);
+    /// Device to host, from value `at`.
+    fn download(&mut self, x: &Self::Buffer, at: usize, out: &mut [f32]);
+    /// `out[0..len] = x[at..at+len]`.
+    fn copy(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, at: usize, len: usize);
+
+    // ---- rows in
+
+    /// `out[i, c] = table[ids[i], cols.start + c] · scale`.
+    fn gather(&mut self, out: &mut Self::Buffer, table: &Self::Matrix, ids: &[TokenId], cols: Range<usize>, scale: f32);
+    /// `out[i] = cos(p·f), sin(p·f)` for positions `p = first + i`: `[n, 2, inv_freq.len()]`, angles in f32.
+    fn rope_table(&mut self, out: &mut Self::Buffer, inv_freq: &[f32], first: usize, n: usize);
+    /// Per-layer inputs: `p[i] = (p[i] + rms(ctx[i] · ctx_scale, norm)) · 2^(-1/2)` over `groups` rows of `norm.weight`'s
+    /// length; `p` holds the scaled token rows on entry.
+    fn combine_per_layer(&mut self, p: &mut Self::Buffer, ctx: &Self::Buffer, ctx_scale: f32, norm: Norm<'_, Self::Vector>, groups: usize);
+
+    // ---- the layer
+
+    /// `out[i] = rms(x[i], norm)` for `n` rows of `norm.weight`'s length.
+    fn rms_norm(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
+    /// `h = rms(x, norm)` (or `x`), then every projection of `h`.
+    fn project(&mut self, outs: &mut [Projection<'_, Self::Matrix, Self::Buffer>], x: &Self::Buffer, norm: Option<Norm<'_, Self::Vector>>, n: usize);
+    /// `out = gelu_tanh(gate · h) ⊙ (up · h)`, `h = rms(x, norm)`: `[n, ff]`.
+    fn gated_project(&mut self, out: &mut Self::Buffer, gate: &Self::Matrix, up: &Self::Matrix, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
+    /// `out[i] = gelu_tanh(matrix · x[i]) ⊙ p[i · p_stride + p_at ..]`: `[n, rows]`.
+    fn gated_input(&mut self, out: &mut Self::Buffer, matrix: &Self::Matrix, x: &Self::Buffer, p: &Self::Buffer, p_at: usize, p_stride: usize, n: usize);
+    /// `x[i] = (x[i] + rms(h[i], norm)) · scale`.
+    fn add_rms_norm(&mut self, x: &mut Self::Buffer, h: &Self::Buffer, norm: Norm<'_, Self::Vector>, scale: f32, n: usize);
+    /// `out[i] = rms(a[i], norm_a) + rms(b[i], norm_b)`.
+    fn sum_rms_norms(&mut self, out: &mut Self::Buffer, a: &Self::Buffer, norm_a: Norm<'_, Self::Vector>, b: &Self::Buffer, norm_b: Norm<'_, Self::Vector>, n: usize);
+    /// Per head of `[n, n_heads, head_dim]`, in place: `rope(rms(x, weight))`. `rope` is a table of
+    /// [`Backend::rope_table`] with `head_dim/2` frequencies; element `i` pairs with `i + head_dim/2`
+    /// (`x·cos + rotate_half(x)·sin`). Without weight or rope that step is left out (values: `rms0` alone).
+    fn norm_heads(&mut self, x: &mut Self::Buffer, weight: Option<&Self::Vector>, eps: f32, rope: Option<&Self::Buffer>, n_heads: usize, head_dim: usize, n: usize);
+    /// Stores keys and values `[n, n_kv_heads, head_dim]` of positions `first .. first + n`.
+    fn kv_write(&mut self, kv: &mut Self::Kv, k: &Self::Buffer, v: &Self::Buffer, first: usize, n: usize);
+    /// `out[i, h] = softmax(q[i, h] · K) · V` over the keys row `i` may see; scale 1, softmax in f32:
+    /// `[n, n_heads, head_dim]`.
+    fn attention(&mut self, out: &mut Self::Buffer, q: &Self::Buffer, kv: &Self::Kv, shape: Attention);
+
+    // ---- mixture of experts
+
+    /// `t = rms0(x) ⊙ scale`, `π = softmax(proj · t)`, the `top_k` largest (ties: lowest index) renormalised to sum 1, then times
+    /// `per_expert_scale`.
+    fn route(&mut self, routes: &mut Self::Routes, x: &Self::Buffer, router: Router<'_, Self::Matrix, Self::Vector>, n: usize);
+    /// `e = rms(x, norm)`, `out[i] = Σ_j g_j · down_j · (gelu_tanh(gate_j · e) ⊙ (up_j · e))` over the routes of row `i`.
+    fn experts(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, experts: Experts<'_, Self::Matrix>, routes: &Self::Routes, n: usize);
+
+    // ---- rows out
+
+    /// `out[i] = softcap(matrix · rms(x[i], norm))`, `softcap(l) = cap · tanh(l / cap)`: `[n, vocab]`.
+    fn logits(&mut self, out: &mut Self::Buffer, matrix: &Self::Matrix, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, softcap: Option<f32>, n: usize);
+}

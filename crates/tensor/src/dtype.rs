@@ -1,0 +1,118 @@
+//! Element types of stored tensors and the arithmetic of their sizes.
+//!
+//! A quantised type stores rows as blocks: `block_len` values in `block_bytes` bytes. Rows never share a
+//! block, so a row's bytes can be cut out of a matrix without decoding. The blocks' contents are in
+//! [`crate::quant`]. Ids and sizes are those of the GGUF format.
+
+/// Element type of a stored tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of an IEEE single.
+    BF16,
+    /// 32 values: f16 scale, 4-bit offset by 8.
+    Q4_0,
+    /// 32 values: f16 scale and minimum, 4-bit.
+    Q4_1,
+    /// 32 values: f16 scale, 5-bit offset by 16.
+    Q5_0,
+    /// 32 values: f16 scale and minimum, 5-bit.
+    Q5_1,
+    /// 32 values: f16 scale, signed 8-bit.
+    Q8_0,
+    /// 256 values in 16 sub-blocks, 2-bit with 4-bit scales and minima.
+    Q2K,
+    /// 256 values in 16 sub-blocks, 3-bit with 6-bit scales.
+    Q3K,
+    /// 256 values in 8 sub-blocks, 4-bit with 6-bit scales and minima.
+    Q4K,
+    /// 256 values in 8 sub-blocks, 5-bit with 6-bit scales and minima.
+    Q5K,
+    /// 256 values in 16 sub-blocks, 6-bit with 8-bit scales.
+    Q6K,
+}
+
+impl DType {
+    /// Every type, in the order of the enum.
+    pub const ALL: [DType; 13] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q4_0,
+        DType::Q4_1,
+        DType::Q5_0,
+        DType::Q5_1,
+        DType::Q8_0,
+        DType::Q2K,
+        DType::Q3K,
+        DType::Q4K,
+        DType::Q5K,
+        DType::Q6K,
+    ];
+
+    /// `(GGUF type id, name, values per block, bytes per block)`.
+    const fn facts(self) -> (u32, &'static str, usize, usize) {
+        match self {
+            DType::F32 => (0, "F32", 1, 4),
+            DType::F16 => (1, "F16", 1, 2),
+            DType::BF16 => (30, "BF16", 1, 2),
+            DType::Q4_0 => (2, "Q4_0", 32, 18),
+            DType::Q4_1 => (3, "Q4_1", 32, 20),
+            DType::Q5_0 => (6, "Q5_0", 32, 22),
+            DType::Q5_1 => (7, "Q5_1", 32, 24),
+            DType::Q8_0 => (8, "Q8_0", 32, 34),
+            DType::Q2K => (10, "Q2_K", 256, 84),
+            DType::Q3K => (11, "Q3_K", 256, 110),
+            DType::Q4K => (12, "Q4_K", 256, 144),
+            DType::Q5K => (13, "Q5_K", 256, 176),
+            DType::Q6K => (14, "Q6_K", 256, 210),
+        }
+    }
+
+    /// The type with this GGUF id, if known here.
+    pub fn from_ggml(id: u32) -> Option<DType> {
+        DType::ALL.into_iter().find(|t| t.ggml_id() == id)
+    }
+
+    /// The type's id in GGUF files.
+    pub const fn ggml_id(self) -> u32 {
+        self.facts().0
+    }
+
+    /// The field's name for it, e.g. `Q4_K`.
+    pub const fn name(self) -> &'static str {
+        self.facts().1
+    }
+
+    /// Values per block; 1 for plain types.
+    pub const fn block_len(self) -> usize {
+        self.facts().2
+    }
+
+    /// Bytes per block.
+    pub const fn block_bytes(self) -> usize {
+        self.facts().3
+    }
+
+    /// Bytes of a row of `cols` values, or `None` where rows of that length can't be made of whole blocks.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        if !cols.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (cols / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// Whether values are stored in blocks with scales.
+    pub const fn is_quantised(self) -> bool {
+        self.block_len() > 1
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
