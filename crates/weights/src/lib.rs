@@ -1,2 +1,25 @@
 //! Files to named tensors: mapping, safetensors, GGUF.
+//!
+//! [`open`] looks at a path and reads a Hugging Face directory or a GGUF file into [`Weights`], named
+//! tensors that stay in the mapped file, plus whatever describes them. Reading is strict: sizes are checked
+//! arithmetic, tensors may neither overlap nor reach past the file, names are unique UTF-8, and every error
+//! names the file, the thing, what was found and what was expected. Nothing here knows a model.
 #![deny(unsafe_code)]
+
+pub mod checkpoint;
+pub mod error;
+pub mod gguf;
+pub mod hf;
+#[allow(unsafe_code, reason = "mapping a file is unsafe; this module is the only place that does it")]
+mod mmap;
+pub mod safetensors;
+pub mod tensors;
+
+pub use checkpoint::{Checkpoint, open};
+pub use error::WeightsError;
+pub use gguf::GgufFile;
+pub use gguf::metadata::{Array, Metadata, Value, ValueType};
+pub use gguf::writer::GgufWriter;
+pub use hf::HfDir;
+pub use mmap::map_file;
+pub use tensors::{StoredType, TensorInfo, Weights};
