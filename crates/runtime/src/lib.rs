@@ -1,2 +1,11 @@
-//! Run Gemma 4 models: sessions, sampling, the engine.
+//! Run Gemma 4 models: the library that programs depend on.
+//!
+//! From logits to an answer: sampling, stop rules, the guard against endless repetition.
 #![forbid(unsafe_code)]
+
+pub mod loop_guard;
+pub mod rng;
+pub mod sampler;
+pub mod stop;
+
+pub use sampler::{Sampler, SamplingError, SamplingOptions};
