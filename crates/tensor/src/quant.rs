@@ -1,1 +1,109 @@
 //! Quantised block formats: layout, decode, encode.
+//!
+//! [`decode_row`] is the definition of every stored type: whatever computes on packed weights must agree with
+//! it. Each block's value is worked out in f32 in the order of operations of ggml's `dequantize_row_*`, so
+//! results equal ggml's bit for bit. Blocks are plain structs over the file's little-endian bytes; fast code
+//! casts to them, this module reads them unaligned.
+//!
+//! Source: ggml `ggml-common.h` (layouts), `ggml-quants.c` (arithmetic).
+
+mod k;
+mod plain;
+mod q32;
+
+use bytemuck::Pod;
+
+use crate::DType;
+pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min};
+pub use q32::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+
+/// A stored block that holds its own scales.
+pub trait Block: Pod {
+    /// The type whose block this is; [`DType::block_bytes`] is the size of the struct.
+    const DTYPE: DType;
+
+    /// Writes the block's values to `out`, which has [`DType::block_len`] places.
+    fn decode(&self, out: &mut [f32]);
+}
+
+/// Decodes the values stored in `bytes` into `out`: one row, or several that follow each other. `bytes` need
+/// no alignment.
+///
+/// # Panics
+/// If `out` isn't a whole number of blocks, or `bytes` aren't as long as it asks for.
+pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    assert_sizes(dtype, bytes.len(), out.len());
+    match dtype {
+        DType::F32 => plain::decode_f32(bytes, out),
+        DType::F16 => plain::decode_f16(bytes, out),
+        DType::BF16 => plain::decode_bf16(bytes, out),
+        DType::Q4_0 => decode_blocks::<BlockQ4_0>(bytes, out),
+        DType::Q4_1 => decode_blocks::<BlockQ4_1>(bytes, out),
+        DType::Q5_0 => decode_blocks::<BlockQ5_0>(bytes, out),
+        DType::Q5_1 => decode_blocks::<BlockQ5_1>(bytes, out),
+        DType::Q8_0 => decode_blocks::<BlockQ8_0>(bytes, out),
+        DType::Q2K => decode_blocks::<BlockQ2K>(bytes, out),
+        DType::Q3K => decode_blocks::<BlockQ3K>(bytes, out),
+        DType::Q4K => decode_blocks::<BlockQ4K>(bytes, out),
+        DType::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
+        DType::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
+    }
+}
+
+/// Whether [`encode_row`] can write `dtype`.
+pub const fn can_encode(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q8_0)
+}
+
+/// Encodes `values` into `out`: one row, or several that follow each other. Plain types round to nearest
+/// even; Q4_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
+/// of the scale.
+///
+/// # Panics
+/// If `dtype` can't be written ([`can_encode`]), `values` aren't a whole number of blocks, or `out` isn't as
+/// long as they ask for.
+pub fn encode_row(dtype: DType, values: &[f32], out: &mut [u8]) {
+    assert_sizes(dtype, out.len(), values.len());
+    match dtype {
+        DType::F32 => plain::encode_f32(values, out),
+        DType::F16 => plain::encode_f16(values, out),
+        DType::BF16 => plain::encode_bf16(values, out),
+        DType::Q4_0 => encode_blocks(values, out, BlockQ4_0::encode),
+        DType::Q8_0 => encode_blocks(values, out, BlockQ8_0::encode),
+        other => panic!("{other} can be read, not written"),
+    }
+}
+
+fn assert_sizes(dtype: DType, bytes: usize, values: usize) {
+    let expected = dtype.row_bytes(values);
+    assert_eq!(Some(bytes), expected, "bytes of {values} values of {dtype}");
+}
+
+fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = bytes.chunks_exact(B::DTYPE.block_bytes());
+    for (block, out) in blocks.zip(out.chunks_exact_mut(B::DTYPE.block_len())) {
+        bytemuck::pod_read_unaligned::<B>(block).decode(out);
+    }
+}
+
+fn encode_blocks<B: Block>(values: &[f32], out: &mut [u8], encode: impl Fn(&[f32; 32]) -> B) {
+    let (values, _) = values.as_chunks::<32>();
+    for (values, out) in values.iter().zip(out.chunks_exact_mut(B::DTYPE.block_bytes())) {
+        out.copy_from_slice(bytemuck::bytes_of(&encode(values)));
+    }
+}
+
+// The structs are the file's blocks, byte for byte, which holds on little-endian machines.
+const _: () = {
+    assert!(cfg!(target_endian = "little"), "blocks are used as they lie in the file");
+    assert!(size_of::<BlockQ4_0>() == DType::Q4_0.block_bytes());
+    assert!(size_of::<BlockQ4_1>() == DType::Q4_1.block_bytes());
+    assert!(size_of::<BlockQ5_0>() == DType::Q5_0.block_bytes());
+    assert!(size_of::<BlockQ5_1>() == DType::Q5_1.block_bytes());
+    assert!(size_of::<BlockQ8_0>() == DType::Q8_0.block_bytes());
+    assert!(size_of::<BlockQ2K>() == DType::Q2K.block_bytes());
+    assert!(size_of::<BlockQ3K>() == DType::Q3K.block_bytes());
+    assert!(size_of::<BlockQ4K>() == DType::Q4K.block_bytes());
+    assert!(size_of::<BlockQ5K>() == DType::Q5K.block_bytes());
+    assert!(size_of::<BlockQ6K>() == DType::Q6K.block_bytes());
+};
