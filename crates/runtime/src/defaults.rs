@@ -1,0 +1,109 @@
+//! What a model says about how to sample from it: `generation_config.json` and the ids in `config.json`.
+//!
+//! Where a checkpoint says nothing (GGUF files carry no such file), the family's published values hold:
+//! temperature 1, top-k 64, top-p 0.95. A file that is there and doesn't ask for sampling means the most likely
+//! token, as in transformers' `GenerationConfig`.
+
+use carat_tensor::TokenId;
+use serde_json::Value;
+
+use crate::SamplingOptions;
+
+/// `config.json` keys of tokens that stand for media in a prompt and must never be drawn (both spellings of
+/// the end of audio are in circulation).
+const MEDIA_KEYS: [&str; 8] =
+    ["boi_token_id", "eoi_token_id", "image_token_id", "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "video_token_id"];
+
+/// A model's own way of generating.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerationDefaults {
+    /// Temperature, top-k, top-p and the like; `suppress` holds the tokens that are never drawn.
+    pub sampling: SamplingOptions,
+    /// Tokens that end an answer.
+    pub stop_tokens: Vec<TokenId>,
+}
+
+impl GenerationDefaults {
+    /// The family's published values: `google/gemma-4-*-it` `generation_config.json`.
+    pub fn family() -> Self {
+        let sampling = SamplingOptions { temperature: 1.0, top_k: 64, top_p: 0.95, ..SamplingOptions::default() };
+        GenerationDefaults { sampling, stop_tokens: Vec::new() }
+    }
+
+    /// From `generation_config.json` and `config.json`; values of another type than expected count as absent.
+    pub fn from_json(generation: Option<&Value>, config: &Value) -> Self {
+        let mut defaults = generation.map_or_else(Self::family, from_generation_config);
+        let media = MEDIA_KEYS.iter().filter_map(|key| id_of(config.get(key)?));
+        defaults.sampling.suppress.extend(media);
+        tidy(&mut defaults.sampling.suppress);
+        for config in [Some(config), config.get("text_config")].into_iter().flatten() {
+            defaults.stop_tokens.extend(ids_of(config.get("eos_token_id")));
+        }
+        tidy(&mut defaults.stop_tokens);
+        defaults
+    }
+}
+
+fn from_generation_config(json: &Value) -> GenerationDefaults {
+    let number = |key: &str| json.get(key).and_then(Value::as_f64).map(|n| n as f32);
+    let mut sampling = SamplingOptions { repetition_penalty: number("repetition_penalty").unwrap_or(1.0), ..SamplingOptions::default() };
+    if json.get("do_sample").and_then(Value::as_bool).unwrap_or(false) {
+        sampling.temperature = number("temperature").unwrap_or(1.0);
+        // 50 is transformers' default where a file asks for sampling and leaves top-k out.
+        sampling.top_k = json.get("top_k").map_or(50, |k| k.as_u64().unwrap_or(0) as usize);
+        sampling.top_p = number("top_p").unwrap_or(1.0);
+        sampling.min_p = number("min_p").unwrap_or(0.0);
+    }
+    sampling.suppress = ids_of(json.get("suppress_tokens"));
+    GenerationDefaults { sampling, stop_tokens: ids_of(json.get("eos_token_id")) }
+}
+
+fn id_of(value: &Value) -> Option<TokenId> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok()).map(TokenId)
+}
+
+/// An id or a list of ids.
+fn ids_of(value: Option<&Value>) -> Vec<TokenId> {
+    match value {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id_of).collect(),
+        Some(id) => id_of(id).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn tidy(ids: &mut Vec<TokenId>) {
+    ids.sort_unstable();
+    ids.dedup();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_published_file_gives_the_published_values() {
+        let generation = json!({"do_sample": true, "temperature": 1.0, "top_k": 64, "top_p": 0.95,
+            "eos_token_id": [1, 106, 50], "suppress_tokens": [258883, 258882]});
+        let config = json!({"eoi_token_id": 258882, "boi_token_id": 255999, "audio_token_id": null,
+            "text_config": {"eos_token_id": 1}});
+        let found = GenerationDefaults::from_json(Some(&generation), &config);
+        assert_eq!((found.sampling.temperature, found.sampling.top_k, found.sampling.top_p), (1.0, 64, 0.95));
+        assert_eq!(found.stop_tokens, [1, 50, 106].map(TokenId));
+        assert_eq!(found.sampling.suppress, [255999, 258882, 258883].map(TokenId));
+    }
+
+    #[test]
+    fn a_file_that_does_not_ask_for_sampling_is_greedy() {
+        let found = GenerationDefaults::from_json(Some(&json!({"eos_token_id": 1, "temperature": 0.7})), &json!({}));
+        assert_eq!(found.sampling.temperature, 0.0);
+        assert_eq!(found.stop_tokens, [TokenId(1)]);
+    }
+
+    #[test]
+    fn without_a_file_the_family_s_values_hold() {
+        let found = GenerationDefaults::from_json(None, &json!({"eos_token_id": [1, 106]}));
+        assert_eq!((found.sampling.temperature, found.sampling.top_k, found.sampling.top_p), (1.0, 64, 0.95));
+        assert_eq!(found.stop_tokens, [1, 106].map(TokenId));
+    }
+}
