@@ -1,2 +1,39 @@
-//! Development only: operation cases, tolerances, golden reader.
+//! Development only: what every backend must meet.
+//!
+//! [`check_backend`] runs each operation of `carat_tensor::Backend` over many cases, compares with plain f64
+//! maths ([`definitions`]) and allows what [`bounds`] derive. A backend's own tests call it once for every
+//! way it can run. A new operation starts here, with its definition and its cases.
 #![forbid(unsafe_code)]
+
+pub mod bounds;
+pub mod cases;
+mod checks;
+pub mod definitions;
+pub mod report;
+
+use carat_tensor::Backend;
+
+use report::{Report, Summary};
+
+/// What a backend promises about rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exactness {
+    /// Stored weights times f32 activations, sums in f32.
+    Reference,
+    /// Activations may be rounded to 8 bit (or to bf16 or f16) before a product with weights that aren't f32, and
+    /// queries to what the cache stores.
+    Fast,
+}
+
+/// Runs every case on backends that `make` makes.
+///
+/// # Panics
+/// If the backend disagrees with a definition by more than the bound; the text lists operation, case, found,
+/// expected and bound.
+pub fn check_backend<B: Backend>(make: &mut dyn FnMut() -> B, exactness: Exactness) -> Summary {
+    let mut report = Report::new(format!("{} ({exactness:?})", make().name()));
+    for check in [checks::rows::check, checks::products::check, checks::attention::check, checks::experts::check] {
+        check(&mut checks::Harness { backend: make(), exactness, report: &mut report });
+    }
+    report.finish()
+}

@@ -1,0 +1,325 @@
+//! How far a backend may be from the exact result: derived from length, magnitude and rounding, never copied
+//! from a run.
+//!
+//! Every value carries `exact`, a `limit` for its own error and a `typical` error. With `u = 2^-24` (f32):
+//!
+//! - A sum of `n` products errs by at most `γ(n)·Σ|w x|`, `γ(n) = min(n, 8√n)·u` (Higham and Mary, "A new
+//!   approach to probabilistic rounding error analysis": the root with probability `1 − 2n·e^(−λ²/2)`, λ = 8).
+//! - Independent rounding errors `|δ_i| ≤ b_i` of mean zero sum to at most `min(Σ b_i, K·√(Σ b_i²))`: Hoeffding's
+//!   inequality, exceeded with probability `2·e^(−K²/2) < 2e-12` for `K = 7.5`. Uniform ones have a root mean square of
+//!   `√(Σ b_i²/3)`, so over 64 and more values the root of the summed squares stays below `typical = √(Σ b_i²)`.
+//! - Eight-bit activations: a block is `d·q`, `d = amax/127`, so `b_i = |w_i|·amax/254`, and a hair more for the
+//!   rounding of `d`. A bf16 or f16 copy of the activations errs less (`2^-9·|x| < amax/254`).
+//! - f16 storage: `2^-11·|x|`. Q8_0 storage: `amax/254`, and `2^-11·|x|` for its f16 scale.
+
+use crate::definitions;
+
+/// Unit roundoff of f32.
+pub const U: f64 = 1.0 / (1u64 << 24) as f64;
+/// Half a step of f16 relative to the value.
+pub const F16: f64 = 1.0 / 2048.0;
+/// Hoeffding's factor for a probability of 1e-12.
+const K: f64 = 7.5;
+/// Errors below this are underflow, which nobody needs.
+const FLOOR: f64 = 1e-36;
+/// `exp`, `tanh`, `cos` of f32: a few units in the last place, vectorised or not.
+const FUNCTION: f64 = 16.0 * U;
+/// Values that share a scale when activations are rounded to 8 bit: at most as many as in the longest weight block.
+pub const ACTIVATION_BLOCK: usize = 32;
+
+/// Rounding of sums of `n` f32 products.
+pub fn gamma(n: usize) -> f64 {
+    // Four more for the scales around them.
+    let n = n as f64 + 4.0;
+    n.min(8.0 * n.sqrt()) * U
+}
+
+/// Values with the errors they may have.
+#[derive(Clone, Debug, Default)]
+pub struct Approx {
+    /// The definition's result.
+    pub exact: Vec<f64>,
+    /// Largest error of each.
+    pub limit: Vec<f64>,
+    /// Root mean square of each error, from above.
+    pub typical: Vec<f64>,
+}
+
+impl Approx {
+    /// Values as they are.
+    pub fn exact(exact: Vec<f64>) -> Self {
+        let none = vec![0.0; exact.len()];
+        Approx { exact, limit: none.clone(), typical: none }
+    }
+
+    /// Values with a relative error.
+    pub fn relative(exact: Vec<f64>, error: f64) -> Self {
+        let limit: Vec<f64> = exact.iter().map(|v| v.abs() * error + FLOOR).collect();
+        Approx { typical: limit.clone(), exact, limit }
+    }
+
+    /// Appends another row.
+    pub fn append(&mut self, mut row: Approx) {
+        self.exact.append(&mut row.exact);
+        self.limit.append(&mut row.limit);
+        self.typical.append(&mut row.typical);
+    }
+
+    /// Value `at`, `len` times.
+    pub fn repeated(&self, at: usize, len: usize) -> Approx {
+        Approx {
+            exact: vec![self.exact[at]; len],
+            limit: vec![self.limit[at]; len],
+            typical: vec![self.typical[at]; len],
+        }
+    }
+
+    /// Element by element: `f(exact, error) → (exact, error)` for the limit and the typical error.
+    fn map(&self, f: impl Fn(f64, f64) -> (f64, f64)) -> Approx {
+        let pick = |errors: &[f64]| self.exact.iter().zip(errors).map(|(&x, &e)| f(x, e)).unzip();
+        let (exact, limit) = pick(&self.limit);
+        let (_, typical): (Vec<f64>, Vec<f64>) = pick(&self.typical);
+        Approx { exact, limit, typical }
+    }
+
+    /// `gelu_tanh`: its slope is below 1.13.
+    pub fn gelu(&self) -> Approx {
+        self.map(|x, e| (definitions::gelu_tanh(x), 1.13 * e + FUNCTION * x.abs() + FLOOR))
+    }
+
+    /// `softcap`: its slope is below 1.
+    pub fn softcap(&self, cap: f64) -> Approx {
+        self.map(|x, e| (definitions::softcap(x, cap), e + FUNCTION * cap.min(x.abs()) + FLOOR))
+    }
+
+    /// Times a constant.
+    pub fn scale(&self, factor: f64) -> Approx {
+        self.map(|x, e| (x * factor, (e + U * x.abs()) * factor.abs() + FLOOR))
+    }
+
+    /// Element by element product.
+    pub fn times(&self, other: &Approx) -> Approx {
+        let both = |a: &[f64], b: &[f64]| {
+            let error = |i: usize| {
+                let (x, y) = (self.exact[i].abs(), other.exact[i].abs());
+                a[i] * y + b[i] * x + a[i] * b[i] + U * x * y + FLOOR
+            };
+            (0..a.len()).map(error).collect()
+        };
+        Approx {
+            exact: self.exact.iter().zip(&other.exact).map(|(a, b)| a * b).collect(),
+            limit: both(&self.limit, &other.limit),
+            typical: both(&self.typical, &other.typical),
+        }
+    }
+
+    /// Element by element sum.
+    pub fn plus(&self, other: &Approx) -> Approx {
+        let exact: Vec<f64> = self.exact.iter().zip(&other.exact).map(|(a, b)| a + b).collect();
+        let both = |a: &[f64], b: &[f64]| (0..a.len()).map(|i| a[i] + b[i] + U * exact[i].abs()).collect();
+        let (limit, typical) = (both(&self.limit, &other.limit), both(&self.typical, &other.typical));
+        Approx { exact, limit, typical }
+    }
+}
+
+/// How a product's inputs are rounded before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inputs {
+    /// As f32.
+    Kept,
+    /// Rounded to 8 bit in blocks of [`ACTIVATION_BLOCK`].
+    EightBit,
+}
+
+/// A matrix in f64 with what its terms may weigh.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// Values per row.
+    pub cols: usize,
+    /// `[rows, cols]`.
+    pub values: Vec<f64>,
+    /// Of each value, the size of the terms it may be computed from. A format with a minimum computes `d·q − m` in
+    /// which both may be larger than the value.
+    pub terms: Vec<f64>,
+}
+
+/// `rms`: a sum of squares has no cancellation, the root halves its error, three factors are multiplied.
+pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Approx {
+    Approx::relative(definitions::rms(x, weight, eps), gamma(x.len()) + 8.0 * U)
+}
+
+/// `matrix · x`: the sum's own rounding, new rounding of the inputs, and the errors they came with.
+pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
+    let n = matrix.cols;
+    let size: Vec<f64> = x.exact.iter().zip(&x.limit).map(|(v, e)| v.abs() + e).collect();
+    let step: Vec<f64> = match inputs {
+        Inputs::Kept => vec![0.0; n],
+        Inputs::EightBit => size
+            .chunks(ACTIVATION_BLOCK)
+            .flat_map(|block| {
+                let amax = block.iter().copied().fold(0.0, f64::max);
+                std::iter::repeat_n(amax / 254.0 * (1.0 + 16.0 * U) + FLOOR, block.len())
+            })
+            .collect(),
+    };
+    let mut out = Approx { exact: definitions::product(&matrix.values, &x.exact), ..Approx::default() };
+    for (row, terms) in matrix.values.chunks_exact(n).zip(matrix.terms.chunks_exact(n)) {
+        let (mut sum, mut new, mut new_squares, mut old, mut old_squares) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for i in 0..n {
+            let w = row[i].abs();
+            sum += terms[i] * (size[i] + step[i]);
+            new += w * step[i];
+            new_squares += (w * step[i]).powi(2);
+            old += w * x.limit[i];
+            old_squares += (w * x.typical[i]).powi(2);
+        }
+        let rounding = gamma(n) * sum + FLOOR;
+        out.limit.push(rounding + new.min(K * new_squares.sqrt()) + old);
+        out.typical.push(rounding + (new_squares + old_squares).sqrt());
+    }
+    out
+}
+
+/// `rope(rms(x))`: each output is the sum of two products with a table of f32.
+pub fn rms_rope(x: &[f64], weight: Option<&[f64]>, eps: f64, rope: Option<(&[f64], &[f64])>) -> Approx {
+    let normed = definitions::rms(x, weight, eps);
+    let relative = gamma(x.len()) + 12.0 * U;
+    let Some((cos, sin)) = rope else { return Approx::relative(normed, relative) };
+    let half = x.len() / 2;
+    let exact = definitions::rope(&normed, cos, sin);
+    let limit: Vec<f64> = (0..x.len())
+        .map(|i| {
+            let (here, there) = (normed[i].abs(), normed[(i + half) % x.len()].abs());
+            relative * (here * cos[i % half].abs() + there * sin[i % half].abs()) + FLOOR
+        })
+        .collect();
+    Approx { exact, typical: limit.clone(), limit }
+}
+
+/// How a cache rounds what it stores: error of one value of size `x` in a row of largest value `amax`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Storage {
+    /// Times the value.
+    pub of_value: f64,
+    /// Times the largest value.
+    pub of_largest: f64,
+}
+
+impl Storage {
+    /// Largest errors of the values of one stored row.
+    pub fn steps(self, row: &[f64]) -> Vec<f64> {
+        let amax = row.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        // 2^-24 is the least f16.
+        row.iter().map(|v| self.of_value * (v.abs() + U) + self.of_largest * amax).collect()
+    }
+}
+
+/// One position's key and value of one head, and how far the stored ones may be from them.
+#[derive(Clone, Debug)]
+pub struct Cached {
+    /// `[head_dim]`.
+    pub key: Vec<f64>,
+    /// `[head_dim]`.
+    pub key_steps: Vec<f64>,
+    /// `[head_dim]`.
+    pub value: Vec<f64>,
+    /// `[head_dim]`.
+    pub value_steps: Vec<f64>,
+}
+
+/// One query's attention over the positions it sees.
+///
+/// To first order `∂out/∂s_j = p_j·(v_j − out)`. A score's error is the storage error of its key (independent from
+/// key to key), the rounding of the query (common to all keys) and the sum's rounding; what is beyond the first
+/// order is at most a factor `e^(2E)`, `E` the largest error of a score.
+pub fn attention(query: &[f64], seen: &[&Cached], query_rounding: Storage) -> Approx {
+    let keys: Vec<&[f64]> = seen.iter().map(|c| c.key.as_slice()).collect();
+    let values: Vec<&[f64]> = seen.iter().map(|c| c.value.as_slice()).collect();
+    let scores = definitions::scores(query, &keys);
+    let shares = definitions::softmax(&scores);
+    let query_steps = query_rounding.steps(query);
+    let largest = scores.iter().fold(0.0, |m: f64, s| m.max(s.abs()));
+    let (mut of_key, mut of_query, mut of_sum, mut worst) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
+    for cached in seen {
+        let (mut key_squares, mut query_squares, mut size) = (0.0, 0.0, 0.0);
+        for i in 0..query.len() {
+            key_squares += (query[i] * cached.key_steps[i]).powi(2);
+            query_squares += (query_steps[i] * cached.key[i]).powi(2);
+            size += (query[i] * cached.key[i]).abs();
+        }
+        of_key.push(key_squares.sqrt());
+        of_query.push(query_squares.sqrt());
+        // The maximum is taken off before exp, which rounds what is left.
+        of_sum.push(gamma(query.len()) * size + 4.0 * U * largest);
+        worst = worst.max(K * (key_squares.sqrt() + query_squares.sqrt()) + gamma(query.len()) * size);
+    }
+    let beyond = (2.0 * worst).exp();
+    let mut out = Approx { exact: definitions::mix(&shares, &values), ..Approx::default() };
+    for d in 0..query.len() {
+        let (mut from_keys, mut from_others, mut from_sums) = (0.0, 0.0, 0.0);
+        let (mut stored, mut stored_squares, mut size) = (0.0, 0.0, 0.0);
+        for (j, cached) in seen.iter().enumerate() {
+            let reach = shares[j] * (cached.value[d] - out.exact[d]).abs();
+            from_keys += (reach * of_key[j]).powi(2);
+            from_others += reach * of_query[j];
+            from_sums += reach * of_sum[j];
+            stored += shares[j] * cached.value_steps[d];
+            stored_squares += (shares[j] * cached.value_steps[d]).powi(2);
+            size += shares[j] * cached.value[d].abs();
+        }
+        let scores = from_keys.sqrt() + from_others;
+        let own = (gamma(seen.len()) + FUNCTION) * size + FLOOR;
+        out.limit.push(beyond * (K * scores + from_sums) + stored.min(K * stored_squares.sqrt()) + own);
+        out.typical.push(beyond.min(2.0) * (scores + from_sums) + stored_squares.sqrt() + own);
+    }
+    out
+}
+
+/// Weights of chosen experts, given the scores' errors: each share moves by at most `e^(2E)`.
+pub fn route_weights(routes: &[(usize, f64)], scores: &Approx) -> Approx {
+    let error = |limits: &[f64]| (2.0 * limits.iter().copied().fold(0.0, f64::max)).exp_m1() + 2.0 * FUNCTION;
+    let exact: Vec<f64> = routes.iter().map(|r| r.1).collect();
+    let (limit, typical) = (error(&scores.limit), error(&scores.typical));
+    Approx {
+        limit: exact.iter().map(|g| g.abs() * limit).collect(),
+        typical: exact.iter().map(|g| g.abs() * typical).collect(),
+        exact,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds as the fast path does and compares with the bound it is given.
+    #[test]
+    fn eight_bit_inputs_stay_within_their_bound_and_half_of_it_would_be_too_little() {
+        let mut rng = crate::cases::Rng::new(5);
+        let cols = 1536;
+        let values = rng.normal(8 * cols, 1.0);
+        let x = rng.normal(cols, 1.0);
+        let rounded: Vec<f64> = x
+            .chunks(ACTIVATION_BLOCK)
+            .flat_map(|block| {
+                let d = block.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / 127.0;
+                block.iter().map(move |v| (v / d).round() * d).collect::<Vec<_>>()
+            })
+            .collect();
+        let weights = Weights { cols, terms: values.iter().map(|v| v.abs()).collect(), values };
+        let expected = product(&weights, &Approx::exact(x), Inputs::EightBit);
+        let found = definitions::product(&weights.values, &rounded);
+        let errors: Vec<f64> = found.iter().zip(&expected.exact).map(|(f, e)| (f - e).abs()).collect();
+        assert!(errors.iter().zip(&expected.limit).all(|(e, l)| e <= l), "{errors:?}");
+        let root = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let share = root(&errors) / root(&expected.typical);
+        assert!((0.3..1.0).contains(&share), "errors are {share} of the typical bound");
+    }
+
+    #[test]
+    fn errors_add_and_multiply() {
+        let x = Approx { exact: vec![2.0], limit: vec![0.1], typical: vec![0.01] };
+        let product = x.times(&x);
+        assert!((product.limit[0] - 0.41).abs() < 1e-5, "{product:?}");
+        assert!((x.plus(&x).limit[0] - 0.2).abs() < 1e-5);
+    }
+}

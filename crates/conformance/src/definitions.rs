@@ -1,0 +1,123 @@
+//! The operations as plain f64 maths over slices: what every backend is measured against.
+//!
+//! Written from the formulas in `carat_tensor::backend` and nothing else: no blocking, no fusion, no code
+//! shared with a backend. A matrix is `[rows, cols]` row-major. Speed does not matter here, being obviously
+//! right does.
+
+use std::ops::RangeInclusive;
+
+/// `x · (mean(x²) + eps)^(-1/2) ⊙ weight`.
+pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Vec<f64> {
+    let mean_square = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
+    let factor = (mean_square + eps).powf(-0.5);
+    x.iter().enumerate().map(|(i, v)| v * factor * weight.map_or(1.0, |w| w[i])).collect()
+}
+
+/// `matrix · x`.
+pub fn product(matrix: &[f64], x: &[f64]) -> Vec<f64> {
+    matrix.chunks_exact(x.len()).map(|row| row.iter().zip(x).map(|(w, v)| w * v).sum()).collect()
+}
+
+/// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`.
+pub fn gelu_tanh(x: f64) -> f64 {
+    0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+}
+
+/// `cap · tanh(x / cap)`.
+pub fn softcap(x: f64, cap: f64) -> f64 {
+    cap * (x / cap).tanh()
+}
+
+/// `e^(s − max) / Σ e^(s − max)`.
+pub fn softmax(scores: &[f64]) -> Vec<f64> {
+    let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|p| p / sum).collect()
+}
+
+/// `x·cos + rotate_half(x)·sin`: element `i` of the first half turns with element `i + len/2`.
+pub fn rope(x: &[f64], cos: &[f64], sin: &[f64]) -> Vec<f64> {
+    let half = x.len() / 2;
+    let first = (0..half).map(|i| x[i] * cos[i] - x[i + half] * sin[i]);
+    let second = (0..half).map(|i| x[i + half] * cos[i] + x[i] * sin[i]);
+    first.chain(second).collect()
+}
+
+/// Positions of keys that a query at `query` sees.
+pub fn visible(query: usize, window: Option<usize>) -> RangeInclusive<usize> {
+    match window {
+        Some(window) => (query + 1).saturating_sub(window)..=query,
+        None => 0..=query,
+    }
+}
+
+/// The key that a cache of values and rotated dimensions stands for: dimensions turned by RoPE from the key,
+/// all others from the value.
+pub fn key_of_value(key: &[f64], value: &[f64], pairs: usize) -> Vec<f64> {
+    let half = key.len() / 2;
+    (0..key.len()).map(|i| if i % half < pairs { key[i] } else { value[i] }).collect()
+}
+
+/// One query's scores over keys.
+pub fn scores(query: &[f64], keys: &[&[f64]]) -> Vec<f64> {
+    keys.iter().map(|key| query.iter().zip(*key).map(|(q, k)| q * k).sum()).collect()
+}
+
+/// `Σ_j weight_j · value_j`.
+pub fn mix(weights: &[f64], values: &[&[f64]]) -> Vec<f64> {
+    (0..values[0].len()).map(|d| weights.iter().zip(values).map(|(p, v)| p * v[d]).sum()).collect()
+}
+
+/// The `top_k` largest of `softmax(scores)` (ties: lowest index), renormalised to sum 1, times each expert's
+/// scale: `(expert, weight)`, largest first.
+pub fn route(scores: &[f64], top_k: usize, per_expert_scale: &[f64]) -> Vec<(usize, f64)> {
+    let shares = softmax(scores);
+    let mut order: Vec<usize> = (0..shares.len()).collect();
+    order.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]).then(a.cmp(&b)));
+    order.truncate(top_k);
+    let sum: f64 = order.iter().map(|&e| shares[e]).sum();
+    order.into_iter().map(|e| (e, shares[e] / sum * per_expert_scale[e])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(found: &[f64], expected: &[f64]) {
+        for (f, e) in found.iter().zip(expected) {
+            assert!((f - e).abs() < 1e-6, "found {found:?}, expected {expected:?}");
+        }
+        assert_eq!(found.len(), expected.len());
+    }
+
+    #[test]
+    fn rms_divides_by_the_root_mean_square() {
+        check(&rms(&[3.0, 4.0], Some(&[1.0, 2.0]), 0.0), &[3.0 / 12.5f64.sqrt(), 8.0 / 12.5f64.sqrt()]);
+    }
+
+    /// Values of `torch.nn.functional.gelu(x, approximate="tanh")`.
+    #[test]
+    fn gelu_agrees_with_torch() {
+        check(&[-1.0, 0.5, 2.0].map(gelu_tanh), &[-0.158808, 0.345714, 1.954598]);
+    }
+
+    #[test]
+    fn rope_by_a_right_angle_swaps_the_halves() {
+        check(&rope(&[1.0, 2.0, 3.0, 4.0], &[0.0, 0.0], &[1.0, 1.0]), &[-3.0, -4.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn a_window_counts_the_query_itself() {
+        assert_eq!(visible(9, Some(4)), 6..=9);
+        assert_eq!(visible(2, Some(4)), 0..=2);
+        assert_eq!(visible(2, None), 0..=2);
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_expert() {
+        let routes = route(&[0.0, 1.0, 1.0, 1.0], 2, &[1.0, 1.0, 4.0, 1.0]);
+        assert_eq!(routes, [(1, 0.5), (2, 2.0)]);
+    }
+}
