@@ -84,8 +84,7 @@ impl GgufFile {
         let n_metadata = count(&mut r, "metadata entries", MAX_METADATA)?;
         let metadata = Metadata::read(&mut r, &bytes, n_metadata)?;
         let alignment = alignment(&metadata)?;
-        let table: Vec<Entry> =
-            (0..n_tensors).map(|index| Entry::read(&mut r, index)).collect::<Result<_, _>>()?;
+        let table: Vec<Entry> = (0..n_tensors).map(|index| Entry::read(&mut r, index)).collect::<Result<_, _>>()?;
 
         let data_start = (r.pos as u64).next_multiple_of(alignment);
         let mut spans = Vec::with_capacity(table.len());

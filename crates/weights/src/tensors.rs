@@ -98,12 +98,7 @@ impl Weights {
             });
         };
         used.store(true, Ordering::Relaxed);
-        Ok(Some(Tensor {
-            name: info.name.clone(),
-            dtype,
-            shape: info.shape.clone(),
-            data: info.data.clone(),
-        }))
+        Ok(Some(Tensor { name: info.name.clone(), dtype, shape: info.shape.clone(), data: info.data.clone() }))
     }
 
     /// The entry of tensor `name`, without using it.

@@ -108,6 +108,7 @@ impl Value {
     fn describe(&self) -> String {
         match self {
             Value::Int(ty, v) => format!("{} {v}", ty.name()),
+            Value::Float(ValueType::F32, v) => format!("f32 {}", *v as f32),
             Value::Float(ty, v) => format!("{} {v}", ty.name()),
             Value::Bool(v) => format!("bool {v}"),
             Value::Str(v) if v.len() <= 80 => format!("string {v:?}"),
