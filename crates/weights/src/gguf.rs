@@ -8,6 +8,7 @@
 
 pub mod metadata;
 mod reader;
+pub mod split;
 pub mod writer;
 
 use std::path::Path;
@@ -68,9 +69,20 @@ pub struct GgufFile {
 }
 
 impl GgufFile {
-    /// Maps and reads the file at `path`.
+    /// Maps and reads the file at `path`; for one part of a split checkpoint, all of its parts.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
-        Self::from_bytes(&path.display().to_string(), map_file(path)?)
+        let file = path.display().to_string();
+        let (metadata, tensors) = read(&file, &map_file(path)?)?;
+        match metadata.opt_u32("split.count")?.unwrap_or(1) {
+            0 | 1 => Ok(GgufFile { metadata, tensors: Weights::new(file, tensors)? }),
+            count if count <= split::MAX_PARTS => split::open(path, &metadata, count),
+            count => Err(WeightsError::Limit {
+                file,
+                what: "parts of a split checkpoint".into(),
+                found: count.into(),
+                limit: split::MAX_PARTS.into(),
+            }),
+        }
     }
 
     /// Reads a file that is in memory. `file` is its name for messages.
@@ -78,25 +90,31 @@ impl GgufFile {
     /// # Errors
     /// If the file is of another version, truncated or malformed, or a tensor's entry isn't sound.
     pub fn from_bytes(file: &str, bytes: Bytes) -> Result<Self, WeightsError> {
-        let mut r = Reader { file, bytes: &bytes, pos: 0 };
-        read_version(&mut r)?;
-        let n_tensors = count(&mut r, "tensors", MAX_TENSORS)?;
-        let n_metadata = count(&mut r, "metadata entries", MAX_METADATA)?;
-        let metadata = Metadata::read(&mut r, &bytes, n_metadata)?;
-        let alignment = alignment(&metadata)?;
-        let table: Vec<Entry> = (0..n_tensors).map(|index| Entry::read(&mut r, index)).collect::<Result<_, _>>()?;
-
-        let data_start = (r.pos as u64).next_multiple_of(alignment);
-        let mut spans = Vec::with_capacity(table.len());
-        let mut tensors = Vec::with_capacity(table.len());
-        for entry in table {
-            let (tensor, span) = entry.resolve(file, &bytes, data_start, alignment)?;
-            tensors.push(tensor);
-            spans.push(span);
-        }
-        refuse_overlaps(file, &mut spans)?;
+        let (metadata, tensors) = read(file, &bytes)?;
         Ok(GgufFile { metadata, tensors: Weights::new(file.into(), tensors)? })
     }
+}
+
+/// Reads one file: its metadata, and its tensors in the table's order.
+fn read(file: &str, bytes: &Bytes) -> Result<(Metadata, Vec<TensorInfo>), WeightsError> {
+    let mut r = Reader { file, bytes, pos: 0 };
+    read_version(&mut r)?;
+    let n_tensors = count(&mut r, "tensors", MAX_TENSORS)?;
+    let n_metadata = count(&mut r, "metadata entries", MAX_METADATA)?;
+    let metadata = Metadata::read(&mut r, bytes, n_metadata)?;
+    let alignment = alignment(&metadata)?;
+    let table: Vec<Entry> = (0..n_tensors).map(|index| Entry::read(&mut r, index)).collect::<Result<_, _>>()?;
+
+    let data_start = (r.pos as u64).next_multiple_of(alignment);
+    let mut spans = Vec::with_capacity(table.len());
+    let mut tensors = Vec::with_capacity(table.len());
+    for entry in table {
+        let (tensor, span) = entry.resolve(file, bytes, data_start, alignment)?;
+        tensors.push(tensor);
+        spans.push(span);
+    }
+    refuse_overlaps(file, &mut spans)?;
+    Ok((metadata, tensors))
 }
 
 /// Checks magic and version.

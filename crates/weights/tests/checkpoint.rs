@@ -1,4 +1,5 @@
 //! Checkpoints on disk: what is recognised, what is refused and how.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -138,6 +139,46 @@ fn a_gguf_file_is_told_by_its_first_bytes() {
     let checkpoint = open(&path).unwrap();
     assert!(matches!(checkpoint, Checkpoint::Gguf(_)));
     assert_eq!(checkpoint.tensors().names().collect::<Vec<_>>(), ["a"]);
+}
+
+/// A GGUF checkpoint in two parts: `a` in the first, `b` in the second, both said to be of `total` tensors.
+fn split(name: &str, total: u32) -> PathBuf {
+    let dir = dir(name);
+    for (i, tensor) in ["a", "b"].into_iter().enumerate() {
+        let mut w = GgufWriter::new();
+        w.u32("split.no", i as u32).u32("split.count", 2).u32("split.tensors.count", total);
+        if i == 0 {
+            w.str("general.architecture", "gemma4");
+        }
+        w.tensor(tensor, DType::F32, &[1], (i as f32).to_le_bytes().into());
+        fs::write(dir.join(format!("model-0000{}-of-00002.gguf", i + 1)), w.to_bytes()).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_gguf_checkpoint_in_parts_is_joined() {
+    let dir = split("split", 2);
+    for part in ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"] {
+        let Checkpoint::Gguf(file) = open(&dir.join(part)).unwrap() else { panic!("a GGUF file") };
+        assert_eq!(file.metadata.str("general.architecture").unwrap(), "gemma4");
+        assert_eq!(file.tensors.names().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(*file.tensors.take("b").unwrap().data, 1f32.to_le_bytes());
+    }
+}
+
+#[test]
+fn parts_that_are_not_of_one_whole_are_refused() {
+    let first = "model-00001-of-00002.gguf";
+    let second = "model-00002-of-00002.gguf";
+    check_refused(&split("split-count", 3).join(first), &["the tensors of all 2 parts", "found 2", "expected 3"]);
+    let dir = split("split-missing", 2);
+    fs::rename(dir.join(first), dir.join("part.gguf")).unwrap();
+    check_refused(&dir.join("part.gguf"), &["the file name", "-00001-of-00002.gguf"]);
+    let error = open(&dir.join(second)).map(drop).unwrap_err().to_string();
+    assert!(error.contains("cannot read") && error.contains(first), "{error}");
+    fs::copy(dir.join(second), dir.join(first)).unwrap();
+    check_refused(&dir.join(second), &["split.no", "found 1, expected 0"]);
 }
 
 #[test]
