@@ -1,2 +1,24 @@
-//! The Gemma 4 model, once: config, layer plan, loading, forward pass, KV cache.
+//! The Gemma 4 model, once: configuration, layer plan, loading, the transformer block, KV cache, memory plan.
+//!
+//! [`config`] reads what a checkpoint says, [`plan`] resolves every difference between layers, [`load`] finds
+//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]. Sizes are data: nothing after the plan
+//! knows which member of the family it runs. No backend, no text, no sampling here.
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod kv;
+mod layer;
+pub mod load;
+pub mod memory;
+mod moe;
+pub mod plan;
+mod scratch;
+
+pub use config::ModelConfig;
+pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
+pub use error::ModelError;
+pub use load::LoadReport;
+pub use memory::{MemoryPlan, memory_plan};
+pub use plan::{LayerId, LayerPlan};

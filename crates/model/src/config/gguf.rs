@@ -1,0 +1,167 @@
+//! GGUF metadata: the same settings under llama.cpp's keys, scalars or one value per layer.
+//!
+//! Three settings have no key and follow from the tensors; [`FromTensors`] carries them. Sources: llama.cpp
+//! `conversion/gemma.py`, `src/models/gemma4.cpp`.
+
+use carat_tensor::TokenId;
+use carat_weights::Metadata;
+
+use super::{ExpertsConfig, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong};
+use crate::ModelError;
+
+const ARCHITECTURE: &str = "gemma4";
+/// Names of the tokens that stand for soft tokens.
+const PLACEHOLDERS: [&[u8]; 3] = [b"<|image|>", b"<|audio|>", b"<|video|>"];
+
+/// What a GGUF file says only by its tensors.
+#[derive(Clone, Debug, Default)]
+pub struct FromTensors {
+    /// Rows of the token embedding.
+    pub vocab_size: usize,
+    /// Whether full layers lack a value projection.
+    pub full_value_is_key: bool,
+    /// The divisors of the full layers' RoPE frequencies.
+    pub rope_divisors: Option<Vec<f32>>,
+    /// Whether there is a head of its own.
+    pub own_head: bool,
+}
+
+impl ModelConfig {
+    /// Reads the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// Names the key, what was found and what was expected.
+    pub fn from_gguf(metadata: &Metadata, tensors: &FromTensors) -> Result<Self, ModelError> {
+        let found = metadata.str("general.architecture")?;
+        if found != ARCHITECTURE {
+            return Err(wrong("general.architecture", found, ARCHITECTURE));
+        }
+        let m = Keys { metadata };
+        let rope_full = match &tensors.rope_divisors {
+            Some(divisors) => {
+                RopeConfig { divisors: divisors.clone(), ..RopeConfig::new(m.f32("rope.freq_base", 1e6)?) }
+            }
+            None => RopeConfig { rotated: 0.25, ..RopeConfig::new(m.f32("rope.freq_base", 1e6)?) },
+        };
+        let layers = layers(&m)?;
+        let width = m.usize_or("embedding_length_per_layer_input", 0)?;
+        let pad = metadata.opt_u32("tokenizer.ggml.padding_token_id")?.unwrap_or(0);
+        let config = ModelConfig {
+            d_model: m.usize("embedding_length")?,
+            n_heads: heads(&m, layers.len())?,
+            vocab_size: tensors.vocab_size,
+            max_context: m.usize_or("context_length", 131_072)?,
+            window: m.usize("attention.sliding_window")?,
+            norm_eps: m.f32("attention.layer_norm_rms_epsilon", 1e-6)?,
+            softcap: metadata.opt_f32(&m.key("final_logit_softcapping"))?,
+            n_shared_layers: m.usize_or("attention.shared_kv_layers", 0)?.min(layers.len()),
+            layers,
+            full_value_is_key: tensors.full_value_is_key,
+            rope_sliding: RopeConfig::new(m.f32("rope.freq_base_swa", 1e4)?),
+            rope_full,
+            per_layer: (width > 0).then_some(PerLayerConfig { width, vocab_size: tensors.vocab_size }),
+            experts: experts(&m)?,
+            tied_head: !tensors.own_head,
+            // No key says so: llama.cpp tells the sizes apart by their per-layer embeddings.
+            bidirectional_vision: width == 0,
+            placeholders: placeholders(metadata)?,
+            pad: TokenId(pad),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Reads keys below the architecture's prefix.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{ARCHITECTURE}.{name}")
+    }
+
+    fn usize(&self, name: &str) -> Result<usize, ModelError> {
+        Ok(self.metadata.u32(&self.key(name))? as usize)
+    }
+
+    fn usize_or(&self, name: &str, default: usize) -> Result<usize, ModelError> {
+        Ok(self.metadata.opt_u32(&self.key(name))?.map_or(default, |v| v as usize))
+    }
+
+    fn f32(&self, name: &str, default: f32) -> Result<f32, ModelError> {
+        let value = self.metadata.opt_f32(&self.key(name))?.unwrap_or(default);
+        if value.is_finite() && value > 0.0 {
+            Ok(value)
+        } else {
+            Err(wrong(&self.key(name), value, "a positive number"))
+        }
+    }
+
+    /// One value for all layers or one for each.
+    fn each(&self, name: &str, n: usize) -> Result<Vec<usize>, ModelError> {
+        Ok(self.metadata.u32_each(&self.key(name), n)?.into_iter().map(|v| v as usize).collect())
+    }
+}
+
+fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
+    let n = m.usize("block_count")?;
+    if !(1..=MAX_LAYERS).contains(&n) {
+        return Err(wrong(&m.key("block_count"), n, format!("1 to {MAX_LAYERS}")));
+    }
+    let pattern = m.key("attention.sliding_window_pattern");
+    let sliding = m.metadata.bools(&pattern)?;
+    if sliding.len() != n {
+        return Err(wrong(&pattern, format!("{} values", sliding.len()), format!("one per layer, {n}")));
+    }
+    let n_kv_heads = m.each("attention.head_count_kv", n)?;
+    let widths = m.each("feed_forward_length", n)?;
+    let full = head_dim(m, "attention.key_length", "attention.value_length")?;
+    let swa = head_dim(m, "attention.key_length_swa", "attention.value_length_swa")?;
+    let layer = |i: usize| LayerConfig {
+        layer_type: if sliding[i] { LayerType::Sliding } else { LayerType::Full },
+        head_dim: if sliding[i] { swa } else { full },
+        n_kv_heads: n_kv_heads[i],
+        ffn_width: widths[i],
+    };
+    Ok((0..n).map(layer).collect())
+}
+
+fn head_dim(m: &Keys<'_>, key: &str, value: &str) -> Result<usize, ModelError> {
+    let dim = m.usize(key)?;
+    let values = m.usize_or(value, dim)?;
+    if values != dim { Err(wrong(&m.key(value), values, format!("{dim}, as `{}`", m.key(key)))) } else { Ok(dim) }
+}
+
+fn heads(m: &Keys<'_>, n: usize) -> Result<usize, ModelError> {
+    let heads = m.each("attention.head_count", n)?;
+    match heads.iter().find(|&&h| h != heads[0]) {
+        Some(other) => Err(wrong(&m.key("attention.head_count"), other, format!("{} on every layer", heads[0]))),
+        None => Ok(heads[0]),
+    }
+}
+
+fn experts(m: &Keys<'_>) -> Result<Option<ExpertsConfig>, ModelError> {
+    let n_experts = m.usize_or("expert_count", 0)?;
+    if n_experts == 0 {
+        return Ok(None);
+    }
+    let (top_k, width) = (m.usize("expert_used_count")?, m.usize("expert_feed_forward_length")?);
+    Ok(Some(ExpertsConfig { n_experts, top_k, width }))
+}
+
+fn placeholders(metadata: &Metadata) -> Result<Vec<TokenId>, ModelError> {
+    let key = "tokenizer.ggml.tokens";
+    if !metadata.contains(key) {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<(usize, TokenId)> = Vec::new();
+    for (id, token) in (0..).zip(metadata.strings(key)?) {
+        if let Some(place) = PLACEHOLDERS.iter().position(|p| *p == token) {
+            found.push((place, TokenId(id)));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, id)| id).collect())
+}

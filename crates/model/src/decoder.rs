@@ -1,0 +1,419 @@
+//! The forward pass of one sequence: embed → layers → norm → head.
+//!
+//! A step is cut into chunks. In each chunk only rows whose logits are wanted pass the layers that no later
+//! position reads: layers after the last one with keys and values of its own, and of that one all but the keys
+//! and values. In prefill that is one row of the last chunk. Source: transformers `modeling_gemma4.Gemma4TextModel`.
+
+use std::ops::Range;
+
+use carat_tensor::backend::{KvSpec, KvType, Norm, Projection};
+use carat_tensor::{Backend, TokenId};
+use carat_weights::Checkpoint;
+
+use crate::config::LayerType;
+use crate::kv::Cache;
+use crate::layer::Block;
+use crate::load::{self, ModelWeights};
+use crate::plan::{KvSource, plan};
+use crate::scratch::{LOGIT_ROWS, Scratch, Sizes, Stream};
+use crate::{LayerPlan, LoadReport, MemoryPlan, ModelConfig, ModelError, memory_plan};
+
+/// How a decoder is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecoderOptions {
+    /// Most tokens the cache holds.
+    pub ctx: usize,
+    /// How the cache stores them.
+    pub kv: KvType,
+    /// Most rows per pass.
+    pub chunk: usize,
+}
+
+impl Default for DecoderOptions {
+    fn default() -> Self {
+        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512 }
+    }
+}
+
+impl DecoderOptions {
+    /// Refuses impossible values; a chunk is never longer than the context.
+    pub(crate) fn checked(self) -> Result<Self, ModelError> {
+        const MOST: usize = 1 << 24;
+        for (option, found) in [("ctx", self.ctx), ("chunk", self.chunk)] {
+            if !(1..=MOST).contains(&found) {
+                return Err(ModelError::Option { option, found, expected: format!("1 to {MOST}") });
+            }
+        }
+        Ok(DecoderOptions { chunk: self.chunk.min(self.ctx), ..self })
+    }
+}
+
+/// Which rows of a step need logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogitRows {
+    /// None: the cache is filled.
+    None,
+    /// The last token's.
+    Last,
+    /// All, at most a chunk.
+    All,
+}
+
+/// Tokens to append.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// At the next positions.
+    pub tokens: &'a [TokenId],
+    /// Rows wanted.
+    pub logits: LogitRows,
+}
+
+/// Looks at the residual as it passes.
+pub trait Tap {
+    /// Rows `[n, d_model]` of one chunk: stage 0 is the embeddings, `l + 1` the output of layer `l`.
+    fn hidden(&mut self, stage: usize, rows: &[f32]);
+    /// Rows `[n, d_model]` after the final norm.
+    fn final_norm(&mut self, rows: &[f32]) {
+        let _ = rows;
+    }
+}
+
+/// Backend, weights, cache and intermediates of one sequence.
+pub struct Decoder<B: Backend> {
+    backend: B,
+    config: ModelConfig,
+    plan: Vec<LayerPlan>,
+    memory: MemoryPlan,
+    options: DecoderOptions,
+    weights: ModelWeights<B>,
+    cache: Cache<B>,
+    scratch: Scratch<B>,
+    /// RoPE frequencies of sliding and of full layers.
+    inv_freq: [Vec<f32>; 2],
+    /// The last layer with keys and values of its own.
+    split: usize,
+    /// All rows of a chunk.
+    rows: Stream<B>,
+    /// The row that passes the layers from `split` on, where it is not all.
+    tail: Stream<B>,
+    /// Ids of the chunk, placeholders replaced.
+    ids: Vec<TokenId>,
+    logits: Logits<B>,
+    /// Rows for a [`Tap`].
+    tapped: Vec<f32>,
+}
+
+/// Logits on the device, and those of a step on the host.
+struct Logits<B: Backend> {
+    device: B::Buffer,
+    device_rows: usize,
+    host: Vec<f32>,
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Reads the config, plans, finds all tensors and takes the memory.
+    ///
+    /// # Errors
+    /// If the checkpoint isn't whole and understood, an option is impossible, or memory is short.
+    pub fn load(
+        mut backend: B,
+        checkpoint: &mut Checkpoint,
+        options: DecoderOptions,
+    ) -> Result<(Self, LoadReport), ModelError> {
+        let config = load::config(checkpoint)?;
+        let options = options.checked()?;
+        let memory = memory_plan(&config, &options, load::file_bytes(checkpoint))?;
+        let plan = plan(&config);
+        let specs: Vec<KvSpec> = memory.kv.iter().map(|layer| layer.spec).collect();
+        let split = plan.iter().rposition(|p| p.kv == KvSource::Own);
+        let split = split.expect("ModelConfig::check leaves at least one layer with its own keys and values");
+
+        let (weights, report) = load::load(&mut backend, checkpoint, &config, &plan, &specs, split)?;
+        let sizes = Sizes::new(&config, &plan, options.chunk);
+        let inv_freq = [LayerType::Sliding, LayerType::Full].map(|layer_type| {
+            let head_dim = config.layers.iter().find(|l| l.layer_type == layer_type).map_or(0, |l| l.head_dim);
+            config.rope(layer_type).inv_freq(head_dim)
+        });
+        let decoder = Decoder {
+            cache: Cache::new(&mut backend, &plan, &specs)?,
+            scratch: Scratch::new(&mut backend, &sizes)?,
+            rows: Stream::new(&mut backend, &sizes, options.chunk)?,
+            tail: Stream::new(&mut backend, &sizes, 1)?,
+            logits: Logits {
+                device: backend.buffer(config.vocab_size)?,
+                device_rows: 1,
+                host: vec![0.0; config.vocab_size],
+            },
+            ids: Vec::with_capacity(options.chunk),
+            tapped: Vec::new(),
+            backend,
+            config,
+            plan,
+            memory,
+            options,
+            weights,
+            inv_freq,
+            split,
+        };
+        Ok((decoder, report))
+    }
+
+    /// The config.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The layers.
+    pub fn plan(&self) -> &[LayerPlan] {
+        &self.plan
+    }
+
+    /// What was taken.
+    pub fn memory(&self) -> &MemoryPlan {
+        &self.memory
+    }
+
+    /// Options in force.
+    pub fn options(&self) -> &DecoderOptions {
+        &self.options
+    }
+
+    /// The hardware.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Tokens in the cache.
+    pub fn position(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Forgets the sequence.
+    pub fn reset(&mut self) {
+        self.cache.reset();
+    }
+
+    /// Forgets the tokens from `len` on. False, and nothing done, where the rings no longer hold what the next
+    /// token would read.
+    pub fn truncate(&mut self, len: usize) -> bool {
+        self.cache.truncate(len)
+    }
+
+    /// Appends tokens; returns the logits of the wanted rows, `[rows, vocab]`, softcapped.
+    ///
+    /// # Errors
+    /// If the context overflows, an id isn't in the vocabulary, or all rows of more than a chunk are wanted. The
+    /// cache is then as before.
+    pub fn forward(&mut self, step: Step<'_>) -> Result<&[f32], ModelError> {
+        self.run(step, None)
+    }
+
+    /// As [`Decoder::forward`], with every row passing every layer and `tap` looking on.
+    pub fn forward_tapped(&mut self, step: Step<'_>, tap: &mut dyn Tap) -> Result<&[f32], ModelError> {
+        self.run(step, Some(tap))
+    }
+
+    fn run(&mut self, step: Step<'_>, mut tap: Option<&mut dyn Tap>) -> Result<&[f32], ModelError> {
+        let total = step.tokens.len();
+        self.check(step)?;
+        let wanted = match step.logits {
+            LogitRows::None => 0,
+            LogitRows::Last => 1,
+            LogitRows::All => total,
+        };
+        self.reserve_logits(wanted)?;
+        let mut done = 0;
+        for chunk in step.tokens.chunks(self.options.chunk) {
+            done += chunk.len();
+            let logit_rows = if done == total { wanted } else { 0 };
+            let keep = if tap.is_some() { chunk.len() } else { logit_rows };
+            self.embed(chunk, keep);
+            self.layers(keep, &mut tap);
+            self.cache.advance(chunk.len());
+            self.head(keep, logit_rows, &mut tap);
+        }
+        Ok(&self.logits.host[..wanted * self.config.vocab_size])
+    }
+
+    fn check(&self, step: Step<'_>) -> Result<(), ModelError> {
+        let DecoderOptions { ctx, chunk, .. } = self.options;
+        let (tokens, position, vocab_size) = (step.tokens.len(), self.position(), self.config.vocab_size);
+        if tokens > ctx - position {
+            return Err(ModelError::ContextFull { ctx, position, tokens });
+        }
+        if let Some(&id) = step.tokens.iter().find(|id| id.index() >= vocab_size) {
+            return Err(ModelError::UnknownToken { id, vocab_size });
+        }
+        match step.logits {
+            LogitRows::All if tokens > chunk => Err(ModelError::TooManyRows { tokens, chunk }),
+            LogitRows::All | LogitRows::Last if tokens == 0 => Err(ModelError::EmptyStep),
+            _ => Ok(()),
+        }
+    }
+
+    /// Logits of many rows take much memory, so it is taken when they are first wanted.
+    fn reserve_logits(&mut self, rows: usize) -> Result<(), ModelError> {
+        let (vocab, device_rows) = (self.config.vocab_size, rows.min(LOGIT_ROWS));
+        if device_rows > self.logits.device_rows {
+            self.logits.device = self.backend.buffer(device_rows * vocab)?;
+            self.logits.device_rows = device_rows;
+        }
+        if rows * vocab > self.logits.host.len() {
+            self.logits.host.resize(rows * vocab, 0.0);
+        }
+        Ok(())
+    }
+
+    /// Token rows, their positions and their layers' inputs; of the last `keep` rows for all layers.
+    fn embed(&mut self, tokens: &[TokenId], keep: usize) {
+        let (n, d) = (tokens.len(), self.config.d_model);
+        // A soft token's own row replaces the embedding; without one the reference reads the padding's.
+        let ModelConfig { placeholders, pad, .. } = &self.config;
+        self.ids.clear();
+        self.ids.extend(tokens.iter().map(|id| if placeholders.contains(id) { *pad } else { *id }));
+
+        let scale = sqrt_as_stored(d);
+        self.backend.gather(&mut self.rows.x, &self.weights.embedding, &self.ids, 0..d, scale);
+        let first = self.cache.len();
+        let (n_layers, split) = (self.plan.len(), self.split);
+        place(&mut self.backend, &mut self.rows, &self.inv_freq, first, n);
+        if keep == n {
+            self.layer_inputs(Part::Rows, 0..n, 0..n_layers);
+            return;
+        }
+        self.layer_inputs(Part::Rows, 0..n, 0..split);
+        if keep > 0 {
+            place(&mut self.backend, &mut self.tail, &self.inv_freq, first + n - keep, keep);
+            self.backend.copy(&mut self.tail.x, &self.rows.x, (n - keep) * d, keep * d);
+            self.layer_inputs(Part::Tail, n - keep..n, split..n_layers);
+        }
+    }
+
+    /// Per-layer inputs of `layers` for a stream whose residual still is the embedding: the token's own row of the
+    /// table and a projection of the embedding, each layer's part normed.
+    fn layer_inputs(&mut self, part: Part, tokens: Range<usize>, layers: Range<usize>) {
+        let stream = match part {
+            Part::Rows => &mut self.rows,
+            Part::Tail => &mut self.tail,
+        };
+        let (Some(w), Some(scratch)) = (&self.weights.per_layer, &mut self.scratch.per_layer) else { return };
+        let Some(inputs) = &mut stream.inputs else { return };
+        stream.input_layers = layers.clone();
+        let project = match (layers.start, layers.end) {
+            (0, end) if end == self.plan.len() => &w.project,
+            (0, _) => match &w.project_fill {
+                Some(fill) => fill,
+                None => return,
+            },
+            _ => &w.project_rest,
+        };
+        let n = tokens.len();
+        let columns = layers.start * w.width..layers.end * w.width;
+        let scale = sqrt_as_stored(w.width);
+        self.backend.gather(inputs, &w.table, &self.ids[tokens], columns, scale);
+        let out = Projection { matrix: project, out: &mut scratch.context };
+        self.backend.project(&mut [out], &stream.x, None, n);
+        let norm = Norm { weight: &w.norm, eps: self.config.norm_eps };
+        let scale = (self.config.d_model as f32).powf(-0.5);
+        self.backend.combine_per_layer(inputs, &scratch.context, scale, norm, n * layers.len());
+    }
+
+    /// All layers, from `split` on for the last `keep` rows.
+    fn layers(&mut self, keep: usize, tap: &mut Option<&mut dyn Tap>) {
+        let (n, d) = (self.rows.n, self.config.d_model);
+        self.tap_rows(tap, 0);
+        for layer in 0..self.plan.len() {
+            let mut block = Block {
+                backend: &mut self.backend,
+                scratch: &mut self.scratch,
+                caches: &mut self.cache.layers,
+                weights: &self.weights.layers[layer],
+                plan: &self.plan[layer],
+                layer,
+                eps: self.config.norm_eps,
+            };
+            if layer < self.split || keep == n {
+                block.run(&mut self.rows);
+            } else if layer > self.split {
+                block.run(&mut self.tail);
+            } else {
+                block.fill_cache(&self.rows);
+                if keep == 0 {
+                    return;
+                }
+                block.backend.copy(&mut self.tail.x, &self.rows.x, (n - keep) * d, keep * d);
+                block.finish(&mut self.tail);
+            }
+            self.tap_rows(tap, layer + 1);
+        }
+    }
+
+    /// Final norm and head for the last `logit_rows` of the `keep` rows that passed all layers.
+    fn head(&mut self, keep: usize, logit_rows: usize, tap: &mut Option<&mut dyn Tap>) {
+        let (d, vocab) = (self.config.d_model, self.config.vocab_size);
+        let stream = if keep == self.rows.n { &self.rows } else { &self.tail };
+        let norm = Norm { weight: &self.weights.final_norm, eps: self.config.norm_eps };
+        if let Some(tap) = tap {
+            self.backend.rms_norm(&mut self.scratch.h, &stream.x, norm, keep);
+            self.tapped.resize(keep * d, 0.0);
+            self.backend.download(&self.scratch.h, 0, &mut self.tapped);
+            tap.final_norm(&self.tapped);
+        }
+        let matrix = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        let Logits { device, host, .. } = &mut self.logits;
+        for (group, out) in host[..logit_rows * vocab].chunks_mut(LOGIT_ROWS * vocab).enumerate() {
+            let (n, from) = (out.len() / vocab, keep - logit_rows + group * LOGIT_ROWS);
+            let mut x = &stream.x;
+            if from > 0 {
+                self.backend.copy(&mut self.scratch.h, x, from * d, n * d);
+                x = &self.scratch.h;
+            }
+            self.backend.logits(device, matrix, x, norm, self.config.softcap, n);
+            self.backend.download(device, 0, out);
+        }
+    }
+
+    fn tap_rows(&mut self, tap: &mut Option<&mut dyn Tap>, stage: usize) {
+        if let Some(tap) = tap {
+            self.tapped.resize(self.rows.n * self.config.d_model, 0.0);
+            self.backend.download(&self.rows.x, 0, &mut self.tapped);
+            tap.hidden(stage, &self.tapped);
+        }
+    }
+}
+
+/// Which stream is meant.
+#[derive(Clone, Copy)]
+enum Part {
+    Rows,
+    Tail,
+}
+
+/// Sets a stream's positions.
+fn place<B: Backend>(backend: &mut B, stream: &mut Stream<B>, inv_freq: &[Vec<f32>; 2], first: usize, n: usize) {
+    (stream.first, stream.n) = (first, n);
+    let [sliding, full] = inv_freq;
+    if !sliding.is_empty() {
+        backend.rope_table(&mut stream.rope_sliding, sliding, first, n);
+    }
+    if !full.is_empty() {
+        backend.rope_table(&mut stream.rope_full, full, first, n);
+    }
+}
+
+/// `√n` as the reference multiplies by it: rounded to bf16, the type the weights were trained in.
+fn sqrt_as_stored(n: usize) -> f32 {
+    half::bf16::from_f32((n as f32).sqrt()).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table in the family's description.
+    #[test]
+    fn embedding_scales_are_rounded_to_bf16() {
+        let scales = [1536, 2560, 3840, 2816, 5376, 256].map(sqrt_as_stored);
+        assert_eq!(scales, [39.25, 50.5, 62.0, 53.0, 73.5, 16.0]);
+    }
+}

@@ -1,0 +1,110 @@
+//! What can go wrong between a checkpoint and its logits, in words that name the thing, what was found and what
+//! was expected.
+
+use carat_tensor::backend::BackendError;
+use carat_tensor::{DType, TokenId};
+use carat_weights::WeightsError;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A setting is missing or has a value this model can't have.
+    #[error("config key `{key}` is {found}; expected {expected}")]
+    Config {
+        /// Key as the file spells it.
+        key: String,
+        /// The value, or `absent`.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A tensor that the config asks for isn't in the file.
+    #[error("tensor `{name}` is missing; the config asks for it with shape {expected:?}")]
+    MissingTensor {
+        /// Name in the file.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// A tensor's shape contradicts the config.
+    #[error("tensor `{name}` has shape {found:?}; the config asks for {expected:?}")]
+    WrongShape {
+        /// Name in the file.
+        name: String,
+        /// As in the file.
+        found: Vec<usize>,
+        /// As the config asks.
+        expected: Vec<usize>,
+    },
+    /// A norm weight or scale is stored in blocks.
+    #[error("tensor `{name}` is {found}; expected a parameter in F32, F16 or BF16")]
+    ParameterType {
+        /// Name in the file.
+        name: String,
+        /// Its type.
+        found: DType,
+    },
+    /// The file holds tensors that this model has no place for.
+    #[error("the file holds {count} tensors this model has no place for: {names}")]
+    UnknownTensors {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        names: String,
+    },
+    /// A cache type that needs whole blocks of 32 values.
+    #[error("a {dtype} cache needs head sizes in multiples of 32; layer {layer} has {head_dim}")]
+    KvBlocks {
+        /// Cache type.
+        dtype: &'static str,
+        /// The layer.
+        layer: usize,
+        /// Its head size.
+        head_dim: usize,
+    },
+    /// An option with an impossible value.
+    #[error("option `{option}` is {found}; expected {expected}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// Its value.
+        found: usize,
+        /// What would be right.
+        expected: String,
+    },
+    /// The cache is full.
+    #[error("the context holds {ctx} tokens: {tokens} more don't fit at position {position}")]
+    ContextFull {
+        /// Capacity.
+        ctx: usize,
+        /// Tokens in the cache.
+        position: usize,
+        /// Tokens of the step.
+        tokens: usize,
+    },
+    /// An id beyond the vocabulary.
+    #[error("token id {id} is not in the vocabulary of {vocab_size}")]
+    UnknownToken {
+        /// The id.
+        id: TokenId,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// Logits were asked for every row of more rows than one chunk.
+    #[error("logits of all of {tokens} tokens were asked for at once; a step holds at most {chunk}")]
+    TooManyRows {
+        /// Tokens of the step.
+        tokens: usize,
+        /// The limit.
+        chunk: usize,
+    },
+    /// Logits were asked for without a token.
+    #[error("logits were asked for in a step without tokens")]
+    EmptyStep,
+    /// The file.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
