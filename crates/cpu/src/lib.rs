@@ -1,2 +1,27 @@
 //! The CPU backend: scalar reference, SIMD kernels, thread pool.
+//!
+//! [`CpuBackend`] implements [`carat_tensor::Backend`]. `scalar` defines every kernel; `avx2`, `avx512` and
+//! `neon` hold faster versions of the same functions in a table ([`kernels`]) that is chosen once, at start.
+//! Everything above the table (tiling, threading, attention, experts) is written once.
+//!
+//! `unsafe` is denied but for the dispatch table, the SIMD modules and the pool.
 #![deny(unsafe_code)]
+
+mod acts;
+mod attention;
+mod backend;
+mod kernels;
+mod kv;
+mod matmul;
+mod moe;
+mod pool;
+mod rows;
+mod scalar;
+mod topology;
+mod unpack;
+
+pub use backend::{Buffer, CpuBackend, CpuError, CpuOptions, Precision, Vector};
+pub use kernels::{Isa, available};
+pub use kv::Kv;
+pub use matmul::Matrix;
+pub use moe::Routes;

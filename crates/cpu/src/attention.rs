@@ -1,0 +1,202 @@
+//! Attention over a cache: blocks of keys decoded once for all query rows that share them, softmax online.
+//!
+//! A task takes one KV head, a block of queries (each with all its query heads) and, when there are too few of those
+//! for the threads, a part of the keys; parts are merged at the end. Keys outside every query's window are never
+//! touched.
+
+use std::ops::Range;
+
+use carat_tensor::backend::Attention;
+
+use crate::acts::grow;
+use crate::kernels::Kernels;
+use crate::kv::Kv;
+use crate::pool::{Output, Pool};
+
+/// Keys decoded at a time: keys and values of 32 × 512 stay in L2.
+const BLOCK: usize = 32;
+/// Query rows (queries × heads of the group) that share a decoded block.
+const ROWS: usize = 32;
+/// A part of the keys is at least this long.
+const MIN_PART: usize = 128;
+
+/// Memory of one worker.
+#[derive(Default)]
+pub struct Scratch {
+    q: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scores: Vec<f32>,
+    /// `[rows, head_dim]`, not yet divided by the sums.
+    out: Vec<f32>,
+    /// Largest score per row so far.
+    max: Vec<f32>,
+    /// Sum of exponentials per row.
+    sum: Vec<f32>,
+}
+
+/// How an attention is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    shape: Attention,
+    d: usize,
+    n_kv_heads: usize,
+    /// Query heads per KV head.
+    group: usize,
+    /// Queries per task.
+    queries: usize,
+    /// Parts of the keys.
+    parts: usize,
+}
+
+impl Plan {
+    fn new(shape: Attention, kv: &Kv, threads: usize) -> Self {
+        let (d, n_kv_heads) = (kv.spec().head_dim, kv.spec().n_kv_heads);
+        let group = shape.n_heads / n_kv_heads;
+        let queries = (ROWS / group).clamp(1, shape.n.max(1));
+        let units = n_kv_heads * shape.n.div_ceil(queries);
+        let mut plan = Plan { shape, d, n_kv_heads, group, queries, parts: 1 };
+        if units < 2 * threads {
+            let keys = plan.keys(0..shape.n).len();
+            plan.parts = (2 * threads).div_ceil(units).min(keys / MIN_PART).max(1);
+        }
+        plan
+    }
+
+    /// Positions that some of the queries see.
+    fn keys(&self, queries: Range<usize>) -> Range<usize> {
+        let lowest = self.shape.window.map_or(0, |w| (self.shape.first + queries.start + 1).saturating_sub(w));
+        lowest..self.shape.first + queries.end
+    }
+
+    /// Part `p` of those positions, in whole blocks.
+    fn part(&self, keys: Range<usize>, p: usize) -> Range<usize> {
+        let size = keys.len().div_ceil(self.parts).next_multiple_of(BLOCK);
+        (keys.start + p * size).min(keys.end)..(keys.start + (p + 1) * size).min(keys.end)
+    }
+}
+
+/// `out[i, h] = softmax(q[i, h] · K) · V`; `partial` is memory for parts.
+pub fn attention(
+    k: &'static Kernels,
+    pool: &mut Pool,
+    scratch: &[std::sync::Mutex<Scratch>],
+    partial: &mut Vec<f32>,
+    (out, q): (&mut [f32], &[f32]),
+    kv: &Kv,
+    shape: Attention,
+) {
+    let plan = Plan::new(shape, kv, pool.threads());
+    let (d, group, width) = (plan.d, plan.group, shape.n_heads * plan.d);
+    let visible = plan.keys(0..shape.n);
+    let spec = kv.spec();
+    assert!(visible.len() <= spec.capacity, "positions {visible:?} are not all in a cache of {}", spec.capacity);
+    if plan.parts == 1 {
+        let output = Output::new(out, shape.n, width, plan.queries, group * d);
+        pool.tiles(&mut [output], |worker, _, mut tile| {
+            let mut scratch = lock(&scratch[worker]);
+            let (queries, head) = (tile.rows.clone(), tile.cols.start / (group * d));
+            run(k, &plan, &mut scratch, q, kv, head, queries.clone(), plan.keys(queries.clone()));
+            for (row, i) in queries.enumerate() {
+                let from = &scratch.out[row * group * d..(row + 1) * group * d];
+                let sums = &scratch.sum[row * group..(row + 1) * group];
+                for ((out, from), sum) in tile.row(i).chunks_exact_mut(d).zip(from.chunks_exact(d)).zip(sums) {
+                    let scale = 1.0 / sum;
+                    out.iter_mut().zip(from).for_each(|(out, v)| *out = v * scale);
+                }
+            }
+        });
+        return;
+    }
+    // One record per (query block, KV head, part): rows of `d` values, then maxima, then sums.
+    let rows = plan.queries * group;
+    let record = rows * (d + 2);
+    let records = shape.n.div_ceil(plan.queries) * plan.n_kv_heads * plan.parts;
+    grow(partial, records * record);
+    pool.tiles(&mut [Output::new(partial, records, record, 1, record)], |worker, _, mut tile| {
+        let mut scratch = lock(&scratch[worker]);
+        let index = tile.rows.start;
+        let (part, head, block) = (index % plan.parts, index / plan.parts % plan.n_kv_heads, index / plan.parts / plan.n_kv_heads);
+        let queries = block * plan.queries..((block + 1) * plan.queries).min(shape.n);
+        let keys = plan.part(plan.keys(queries.clone()), part);
+        run(k, &plan, &mut scratch, q, kv, head, queries.clone(), keys);
+        let used = queries.len() * group;
+        let record = tile.row(index);
+        record[..used * d].copy_from_slice(&scratch.out[..used * d]);
+        record[rows * d..rows * d + used].copy_from_slice(&scratch.max[..used]);
+        record[rows * (d + 1)..rows * (d + 1) + used].copy_from_slice(&scratch.sum[..used]);
+    });
+    for i in 0..shape.n {
+        for h in 0..shape.n_heads {
+            let unit = i / plan.queries * plan.n_kv_heads + h / group;
+            let row = i % plan.queries * group + h % group;
+            let parts = &partial[unit * plan.parts * record..(unit + 1) * plan.parts * record];
+            merge(parts, record, rows, row, &mut out[i * width + h * d..i * width + (h + 1) * d]);
+        }
+    }
+}
+
+/// `Σ_p e^(max_p − max) · out_p / Σ_p e^(max_p − max) · sum_p`.
+fn merge(parts: &[f32], record: usize, rows: usize, row: usize, out: &mut [f32]) {
+    let d = out.len();
+    let max_at = |part: &[f32]| part[rows * d + row];
+    let max = parts.chunks_exact(record).map(max_at).fold(f32::NEG_INFINITY, f32::max);
+    let weight = |part: &[f32]| (max_at(part) - max).exp();
+    let sum: f32 = parts.chunks_exact(record).map(|part| weight(part) * part[rows * (d + 1) + row]).sum();
+    out.fill(0.0);
+    for part in parts.chunks_exact(record) {
+        let scale = weight(part) / sum;
+        out.iter_mut().zip(&part[row * d..(row + 1) * d]).for_each(|(out, v)| *out += scale * v);
+    }
+}
+
+fn lock(scratch: &std::sync::Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
+    scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Attends queries to keys of one head; leaves weighted values, maxima and sums in the scratch.
+#[allow(clippy::too_many_arguments, reason = "one private call site's loop body")]
+fn run(k: &Kernels, plan: &Plan, s: &mut Scratch, q: &[f32], kv: &Kv, head: usize, queries: Range<usize>, keys: Range<usize>) {
+    let (d, group) = (plan.d, plan.group);
+    let rows = queries.len() * group;
+    grow(&mut s.q, rows * d);
+    grow(&mut s.keys, BLOCK * d);
+    grow(&mut s.values, BLOCK * d);
+    grow(&mut s.scores, rows * BLOCK);
+    grow(&mut s.out, rows * d);
+    grow(&mut s.max, rows);
+    grow(&mut s.sum, rows);
+    s.out[..rows * d].fill(0.0);
+    s.max[..rows].fill(f32::NEG_INFINITY);
+    s.sum[..rows].fill(0.0);
+    for (row, i) in queries.clone().enumerate() {
+        let from = (i * plan.shape.n_heads + head * group) * d;
+        s.q[row * group * d..(row + 1) * group * d].copy_from_slice(&q[from..from + group * d]);
+    }
+    for start in keys.clone().step_by(BLOCK) {
+        let block = start..(start + BLOCK).min(keys.end);
+        let b = block.len();
+        kv.read(k, head, block.clone(), &mut s.keys, &mut s.values);
+        let scores = &mut s.scores[..rows * b];
+        (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
+        for (row, scores) in scores.chunks_exact_mut(b).enumerate() {
+            let query = queries.start + row / group;
+            let seen = plan.keys(query..query + 1);
+            let (from, to) = (seen.start.clamp(block.start, block.end), seen.end.clamp(block.start, block.end));
+            scores[..from - block.start].fill(f32::NEG_INFINITY);
+            scores[to - block.start..].fill(f32::NEG_INFINITY);
+            let max = scores.iter().fold(s.max[row], |max, &v| max.max(v));
+            if max == f32::NEG_INFINITY {
+                scores.fill(0.0);
+                continue;
+            }
+            let shrink = (s.max[row] - max).exp();
+            s.sum[row] = s.sum[row] * shrink + (k.exp_sum)(scores, max);
+            s.max[row] = max;
+            if shrink != 1.0 {
+                s.out[row * d..(row + 1) * d].iter_mut().for_each(|v| *v *= shrink);
+            }
+        }
+        (k.weighted_sum)(&s.scores[..rows * b], &s.values[..b * d], d, &mut s.out[..rows * d]);
+    }
+}

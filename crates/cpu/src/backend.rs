@@ -1,0 +1,401 @@
+//! `impl Backend`: every operation as tiles over the pool.
+//!
+//! An operation prepares its activations once (norm, 8-bit form), then one fork-join writes all its outputs.
+//! Nothing here depends on the instruction set or the block format.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use carat_tensor::backend::{
+    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Router,
+};
+use carat_tensor::{Tensor, TokenId};
+
+use crate::acts::{Acts, grow};
+use crate::attention;
+use crate::kernels::{Isa, Kernels, available, table};
+use crate::kv::{Kv, MAX_HEAD_DIM};
+use crate::matmul::{Matrix, Product, Scratch, task_rows};
+use crate::moe::{Routes, Workspace, lock};
+use crate::pool::{Output, Pool};
+use crate::{rows, topology};
+
+/// How quantised weights are multiplied. Plain weights always meet f32 activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Integer dots of the stored weights with 8-bit activations.
+    Fast,
+    /// Weights decoded to f32, f32 activations, f32 accumulation.
+    Reference,
+}
+
+/// What to build a backend with.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads; `None` is one per physical core that affinity and cgroup leave to this process.
+    pub threads: Option<usize>,
+    /// How quantised weights are multiplied.
+    pub precision: Precision,
+    /// Instruction set; `None` is the best this machine has.
+    pub isa: Option<Isa>,
+}
+
+impl Default for CpuOptions {
+    fn default() -> Self {
+        CpuOptions { threads: None, precision: Precision::Fast, isa: None }
+    }
+}
+
+/// Why a backend could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CpuError {
+    /// The machine lacks the instruction set.
+    #[error("this machine has no {asked} kernels; it has {}", found.iter().map(|i| i.name()).collect::<Vec<_>>().join(", "))]
+    NoSuchIsa {
+        /// What was asked for.
+        asked: Isa,
+        /// What there is.
+        found: Vec<Isa>,
+    },
+    /// A number of threads nobody can mean.
+    #[error("{asked} threads were asked for; 1 to {most} are possible")]
+    Threads {
+        /// What was asked for.
+        asked: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The system refused a thread.
+    #[error("could not start {threads} threads: {source}")]
+    Spawn {
+        /// How many were asked for.
+        threads: usize,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Most threads of a backend.
+const MAX_THREADS: usize = 1024;
+/// Outputs of one fork-join.
+const MAX_OUTS: usize = 4;
+/// Values below which rows are worked on by the caller alone.
+const SMALL: usize = 16 << 10;
+
+/// f32 activations.
+pub struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// Its values.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+/// f32 parameters.
+pub struct Vector(Box<[f32]>);
+
+/// The CPU as a [`Backend`].
+pub struct CpuBackend {
+    kernels: &'static Kernels,
+    integer: bool,
+    pool: Pool,
+    scratch: Vec<Mutex<Scratch>>,
+    attention: Vec<Mutex<attention::Scratch>>,
+    partial: Vec<f32>,
+    acts: Acts,
+    moe: Workspace,
+    router_logits: Vec<f32>,
+}
+
+type CpuNorm<'a> = Norm<'a, Vector>;
+
+impl CpuBackend {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If the machine lacks the instruction set or refuses the threads.
+    pub fn new(options: CpuOptions) -> Result<Self, CpuError> {
+        let found = available();
+        let isa = options.isa.unwrap_or(found[0]);
+        let kernels = table(isa).ok_or(CpuError::NoSuchIsa { asked: isa, found })?;
+        let threads = options.threads.unwrap_or_else(topology::usable_cores);
+        if !(1..=MAX_THREADS).contains(&threads) {
+            return Err(CpuError::Threads { asked: threads, most: MAX_THREADS });
+        }
+        let pool = Pool::new(threads).map_err(|source| CpuError::Spawn { threads, source })?;
+        Ok(CpuBackend {
+            kernels,
+            integer: options.precision == Precision::Fast,
+            pool,
+            scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            attention: (0..threads).map(|_| Mutex::default()).collect(),
+            partial: Vec::new(),
+            acts: Acts::default(),
+            moe: Workspace::default(),
+            router_logits: Vec::new(),
+        })
+    }
+
+    /// Threads that work, the caller's among them.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa
+    }
+
+    fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
+        BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
+    }
+
+    /// Norms `x` into the activations; 8-bit form if some matrix wants it.
+    fn load<'m>(&mut self, x: &[f32], norm: Option<CpuNorm<'_>>, n: usize, mut matrices: impl Iterator<Item = &'m Matrix> + Clone) {
+        let Some(cols) = matrices.clone().next().map(|m| m.cols) else { return };
+        assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
+        let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
+        self.acts.load(self.kernels, &mut self.pool, x, cols, n, norm);
+        if self.integer && matrices.any(|m| m.dtype.is_quantised()) {
+            self.acts.quantise(self.kernels, &mut self.pool);
+        }
+    }
+
+    /// Calls `f(i, row)` for the `n` rows of `cols` values of `out`.
+    fn for_rows(&mut self, out: &mut [f32], n: usize, cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let share = if n * cols < SMALL { n } else { n.div_ceil(4 * self.pool.threads()) };
+        self.pool.tiles(&mut [Output::new(out, n, cols, share, cols)], |_, _, mut tile| {
+            for i in tile.rows.clone() {
+                f(i, tile.row(i));
+            }
+        });
+    }
+}
+
+impl Backend for CpuBackend {
+    type Buffer = Buffer;
+    type Matrix = Matrix;
+    type Vector = Vector;
+    type Kv = Kv;
+    type Routes = Routes;
+
+    fn name(&self) -> String {
+        format!("cpu {}", self.kernels.isa)
+    }
+
+    fn buffer(&mut self, len: usize) -> Result<Buffer, BackendError> {
+        let mut values = Vec::new();
+        values.try_reserve_exact(len).map_err(|_| self.out_of_memory("activations", len * 4))?;
+        values.resize(len, 0.0);
+        Ok(Buffer(values))
+    }
+
+    fn matrix(&mut self, tensor: &Tensor) -> Result<Matrix, BackendError> {
+        let (rows, cols, dtype) = (tensor.rows(), tensor.cols(), tensor.dtype);
+        // Integer products are made in blocks of 32, which every quantised type's rows are whole multiples of.
+        let row_bytes = dtype.row_bytes(cols).filter(|&bytes| bytes * rows == tensor.data.len());
+        let Some(row_bytes) = row_bytes else {
+            let (name, backend) = (tensor.name.clone(), self.name());
+            return Err(BackendError::UnsupportedType { name, dtype, backend });
+        };
+        Ok(Matrix { data: tensor.data.clone(), dtype, rows, cols, row_bytes })
+    }
+
+    fn rows(&self, m: &Matrix, rows: Range<usize>) -> Matrix {
+        let data = m.data.slice(rows.start * m.row_bytes..rows.end * m.row_bytes);
+        Matrix { data, rows: rows.len(), ..*m }
+    }
+
+    fn vector(&mut self, values: &[f32]) -> Result<Vector, BackendError> {
+        Ok(Vector(values.into()))
+    }
+
+    fn kv(&mut self, spec: KvSpec) -> Result<Kv, BackendError> {
+        assert!(spec.head_dim <= MAX_HEAD_DIM, "head_dim {} is above {MAX_HEAD_DIM}", spec.head_dim);
+        if let KvForm::ValueAndRotated { pairs } = spec.form {
+            assert!(2 * pairs <= spec.head_dim, "{pairs} rotated pairs in a head of {}", spec.head_dim);
+        }
+        Kv::new(spec).map_err(|bytes| self.out_of_memory("keys and values", bytes))
+    }
+
+    fn upload(&mut self, out: &mut Buffer, values: &[f32]) {
+        out.0[..values.len()].copy_from_slice(values);
+    }
+
+    fn download(&mut self, x: &Buffer, at: usize, out: &mut [f32]) {
+        out.copy_from_slice(&x.0[at..at + out.len()]);
+    }
+
+    fn copy(&mut self, out: &mut Buffer, x: &Buffer, at: usize, len: usize) {
+        out.0[..len].copy_from_slice(&x.0[at..at + len]);
+    }
+
+    fn gather(&mut self, out: &mut Buffer, table: &Matrix, ids: &[TokenId], cols: Range<usize>, scale: f32) {
+        let (block, block_bytes) = (table.dtype.block_len(), table.dtype.block_bytes());
+        // Whole blocks around the columns asked for.
+        let blocks = cols.start / block..cols.end.div_ceil(block);
+        let k = self.kernels;
+        let scratch = &self.scratch;
+        let share = ids.len().div_ceil(4 * self.pool.threads());
+        self.pool.tiles(&mut [Output::new(&mut out.0, ids.len(), cols.len(), share, cols.len())], |worker, _, mut tile| {
+            let mut scratch = lock(&scratch[worker]);
+            for i in tile.rows.clone() {
+                let row = ids[i].index();
+                let row = &table.row_bytes(row..row + 1)[blocks.start * block_bytes..blocks.end * block_bytes];
+                let decoded = scratch.decoded(blocks.len() * block);
+                (k.decode)(table.dtype, row, decoded);
+                let decoded = &decoded[cols.start - blocks.start * block..];
+                tile.row(i).iter_mut().zip(decoded).for_each(|(out, v)| *out = v * scale);
+            }
+        });
+    }
+
+    fn rope_table(&mut self, out: &mut Buffer, inv_freq: &[f32], first: usize, n: usize) {
+        self.for_rows(&mut out.0, n, 2 * inv_freq.len(), |i, row| rows::rope_row(row, inv_freq, first + i));
+    }
+
+    fn combine_per_layer(&mut self, p: &mut Buffer, ctx: &Buffer, ctx_scale: f32, norm: CpuNorm<'_>, groups: usize) {
+        let (k, d) = (self.kernels, norm.weight.0.len());
+        self.for_rows(&mut p.0, groups, d, |i, p| {
+            let ctx = &ctx.0[i * d..(i + 1) * d];
+            // rms(s · c) = c · s · (s² · mean(c²) + eps)^(-1/2)
+            let mean = (k.sum_squares)(ctx) / d as f32;
+            let scale = ctx_scale * (ctx_scale * ctx_scale * mean + norm.eps).sqrt().recip();
+            for ((p, &c), &w) in p.iter_mut().zip(ctx).zip(&norm.weight.0) {
+                *p = (*p + c * scale * w) * std::f32::consts::FRAC_1_SQRT_2;
+            }
+        });
+    }
+
+    fn rms_norm(&mut self, out: &mut Buffer, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
+        let (k, d) = (self.kernels, norm.weight.0.len());
+        self.for_rows(&mut out.0, n, d, |i, out| {
+            rows::rms_norm(k, out, &x.0[i * d..(i + 1) * d], Some(&norm.weight.0), norm.eps);
+        });
+    }
+
+    fn project(&mut self, outs: &mut [Projection<'_, Matrix, Buffer>], x: &Buffer, norm: Option<CpuNorm<'_>>, n: usize) {
+        self.load(&x.0, norm, n, outs.iter().map(|p| p.matrix));
+        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        for chunk in outs.chunks_mut(MAX_OUTS) {
+            let mut matrices = [None; MAX_OUTS];
+            let mut outputs: [Output<'_>; MAX_OUTS] = std::array::from_fn(|_| Output::empty());
+            for ((projection, matrix), output) in chunk.iter_mut().zip(&mut matrices).zip(&mut outputs) {
+                let m = projection.matrix;
+                *matrix = Some(m);
+                *output = Output::new(&mut projection.out.0, n, m.rows, n, task_rows(m, n, self.pool.threads()));
+            }
+            let scratch = &self.scratch;
+            self.pool.tiles(&mut outputs, |worker, index, mut tile| {
+                let matrix = matrices[index].expect("an output with tiles has a matrix");
+                product.fill(matrix, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
+            });
+        }
+    }
+
+    fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
+        self.load(&x.0, Some(norm), n, [gate, up].into_iter());
+        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, task_rows(gate, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(&mut out.0, n, gate.rows, n, tile_cols)], |worker, _, mut tile| {
+            product.fill_gated((gate, up), (0, 0), &mut tile, &mut lock(&scratch[worker]));
+        });
+    }
+
+    fn gated_input(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, p: &Buffer, p_at: usize, p_stride: usize, n: usize) {
+        self.load(&x.0, None, n, std::iter::once(m));
+        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |i, cols, out| {
+                let from = i * p_stride + p_at;
+                (product.kernels.gelu_mul)(out, &p.0[from + cols.start..from + cols.end]);
+            });
+        });
+    }
+
+    fn add_rms_norm(&mut self, x: &mut Buffer, h: &Buffer, norm: CpuNorm<'_>, scale: f32, n: usize) {
+        let (k, d) = (self.kernels, norm.weight.0.len());
+        self.for_rows(&mut x.0, n, d, |i, x| {
+            let h = &h.0[i * d..(i + 1) * d];
+            let rms = rows::rms_scale(k, h, norm.eps);
+            for ((x, &h), &w) in x.iter_mut().zip(h).zip(&norm.weight.0) {
+                *x = (*x + h * rms * w) * scale;
+            }
+        });
+    }
+
+    fn sum_rms_norms(&mut self, out: &mut Buffer, a: &Buffer, norm_a: CpuNorm<'_>, b: &Buffer, norm_b: CpuNorm<'_>, n: usize) {
+        let (k, d) = (self.kernels, norm_a.weight.0.len());
+        self.for_rows(&mut out.0, n, d, |i, out| {
+            let (a, b) = (&a.0[i * d..(i + 1) * d], &b.0[i * d..(i + 1) * d]);
+            let (scale_a, scale_b) = (rows::rms_scale(k, a, norm_a.eps), rows::rms_scale(k, b, norm_b.eps));
+            for (c, out) in out.iter_mut().enumerate() {
+                *out = a[c] * scale_a * norm_a.weight.0[c] + b[c] * scale_b * norm_b.weight.0[c];
+            }
+        });
+    }
+
+    fn norm_heads(&mut self, x: &mut Buffer, weight: Option<&Vector>, eps: f32, rope: Option<&Buffer>, n_heads: usize, head_dim: usize, n: usize) {
+        let k = self.kernels;
+        self.for_rows(&mut x.0, n, n_heads * head_dim, |i, row| {
+            let table = rope.map(|table| &table.0[i * head_dim..(i + 1) * head_dim]);
+            for head in row.chunks_exact_mut(head_dim) {
+                rows::norm_head(k, head, weight.map(|w| &*w.0), eps, table);
+            }
+        });
+    }
+
+    fn kv_write(&mut self, kv: &mut Kv, k: &Buffer, v: &Buffer, first: usize, n: usize) {
+        let (heads, d) = (kv.spec().n_kv_heads, kv.spec().head_dim);
+        for i in 0..n {
+            for head in 0..heads {
+                let at = (i * heads + head) * d;
+                kv.write(head, first + i, &k.0[at..at + d], &v.0[at..at + d]);
+            }
+        }
+    }
+
+    fn attention(&mut self, out: &mut Buffer, q: &Buffer, kv: &Kv, shape: Attention) {
+        let (scratch, partial) = (&self.attention, &mut self.partial);
+        attention::attention(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), kv, shape);
+    }
+
+    fn route(&mut self, routes: &mut Routes, x: &Buffer, router: Router<'_, Matrix, Vector>, n: usize) {
+        let norm = Norm { weight: router.scale, eps: router.eps };
+        self.acts.load(self.kernels, &mut self.pool, &x.0, router.proj.cols, n, Some((&norm.weight.0, norm.eps)));
+        let n_experts = router.proj.rows;
+        grow(&mut self.router_logits, n * n_experts);
+        // In f32 at every precision: a tie decided otherwise is another expert.
+        let product = Product { kernels: self.kernels, integer: false, acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, task_rows(router.proj, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(&mut self.router_logits, n, n_experts, n, tile_cols)], |worker, _, mut tile| {
+            product.fill(router.proj, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
+        });
+        routes.choose(&mut self.router_logits[..n * n_experts], &router.per_expert_scale.0, router.top_k);
+    }
+
+    fn experts(&mut self, out: &mut Buffer, x: &Buffer, norm: CpuNorm<'_>, experts: Experts<'_, Matrix>, routes: &Routes, n: usize) {
+        let k = self.kernels;
+        self.acts.load(k, &mut self.pool, &x.0, experts.gate.matrix.cols, n, Some((&norm.weight.0, norm.eps)));
+        let io = (&mut out.0[..], &self.acts);
+        self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
+    }
+
+    fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {
+        self.load(&x.0, Some(norm), n, std::iter::once(m));
+        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
+                if let Some(cap) = softcap {
+                    (product.kernels.softcap)(out, cap);
+                }
+            });
+        });
+    }
+}
+
+
+

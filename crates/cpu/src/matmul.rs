@@ -1,0 +1,197 @@
+//! Matrix products: which kernel, which tiles.
+//!
+//! Few activation rows: each weight row is read where it is mapped and multiplied with each of them (decode; bound
+//! by memory). Many: 16 weight rows at a time are unpacked into a tile that stays in the cache and multiplied with
+//! all activation rows (prefill; bound by arithmetic). Weight rows are split over threads, never the sum.
+
+use std::ops::Range;
+
+use carat_tensor::{Bytes, DType};
+
+use crate::acts::{Acts, grow};
+use crate::kernels::{Kernels, PackedTile, TILE};
+use crate::pool::Tile;
+
+/// A weight matrix, used where its file is mapped.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub(crate) data: Bytes,
+    pub(crate) dtype: DType,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_bytes: usize,
+}
+
+impl Matrix {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// `(rows, columns)`.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    pub(crate) fn row_bytes(&self, rows: Range<usize>) -> &[u8] {
+        &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+}
+
+/// Up to this many activation rows are multiplied without unpacking.
+const MATVEC_ROWS: usize = 2;
+
+/// Bytes of weights a decode task reads: some microseconds, against a join's fraction of one.
+const TASK_BYTES: usize = 96 << 10;
+
+/// Memory of one worker.
+#[derive(Default)]
+pub struct Scratch {
+    tile: PackedTile,
+    row: Vec<f32>,
+    tile_f32: Vec<f32>,
+    out: Vec<f32>,
+    up: Vec<f32>,
+}
+
+impl Scratch {
+    /// Room for a decoded row.
+    pub fn decoded(&mut self, len: usize) -> &mut [f32] {
+        grow(&mut self.row, len);
+        &mut self.row[..len]
+    }
+}
+
+/// What a product needs besides its operands.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// Kernels.
+    pub kernels: &'static Kernels,
+    /// Whether quantised weights are multiplied with 8-bit activations.
+    pub integer: bool,
+    /// Activations; with their 8-bit form where that is used.
+    pub acts: &'a Acts,
+}
+
+/// Weight rows per task for `n` activation rows.
+pub fn task_rows(matrix: &Matrix, n: usize, threads: usize) -> usize {
+    let share = matrix.rows.div_ceil(4 * threads);
+    let rows = if n <= MATVEC_ROWS { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
+    rows.next_multiple_of(TILE).max(TILE)
+}
+
+impl Product<'_> {
+    fn uses_integers(&self, matrix: &Matrix) -> bool {
+        self.integer && matrix.dtype.is_quantised()
+    }
+
+    /// `out[r] = matrix[rows.start + r] · acts[i]`.
+    fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
+        let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
+        if self.uses_integers(matrix) {
+            (k.matvec)(matrix.dtype, bytes, self.acts.rows8(i..i + 1).row(0), out);
+        } else {
+            (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
+        }
+    }
+
+    /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]`, at most 16 rows; `out` `[n, 16]`.
+    fn strip(&self, m: &Matrix, rows: Range<usize>, acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
+        let (k, bytes) = (self.kernels, m.row_bytes(rows));
+        if self.uses_integers(m) {
+            (k.pack)(m.dtype, bytes, m.cols, packed.tile);
+            (k.gemm)(packed.tile, &self.acts.rows8(acts), out);
+        } else {
+            grow(packed.row, m.cols);
+            packed.tile_f32.clear();
+            packed.tile_f32.resize(m.cols * TILE, 0.0);
+            for (r, bytes) in bytes.chunks_exact(m.row_bytes).enumerate() {
+                (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
+                for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
+                    tile[r] = w;
+                }
+            }
+            let x = &self.acts.x[acts.start * m.cols..acts.end * m.cols];
+            (k.gemm_f32)(packed.tile_f32, x, m.cols, out);
+        }
+    }
+
+    /// Fills a tile (activation rows × weight rows) with the product, then lets `finish` work on each finished part of
+    /// a row: `finish(activation row, columns, values)`.
+    pub fn fill(
+        &self,
+        matrix: &Matrix,
+        first: usize,
+        tile: &mut Tile<'_>,
+        scratch: &mut Scratch,
+        finish: impl Fn(usize, Range<usize>, &mut [f32]),
+    ) {
+        let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
+        if acts.len() <= MATVEC_ROWS {
+            for i in acts {
+                let out = tile.row(i);
+                self.matvec(matrix, first + cols.start..first + cols.end, i, &mut scratch.row, out);
+                finish(i, cols.clone(), out);
+            }
+            return;
+        }
+        let Scratch { tile: packed, row, tile_f32, out, .. } = scratch;
+        let mut packing = Packing { tile: packed, row, tile_f32 };
+        grow(out, acts.len() * TILE);
+        for r in cols.clone().step_by(TILE) {
+            let part = r..(r + TILE).min(cols.end);
+            let out = &mut out[..acts.len() * TILE];
+            self.strip(matrix, first + part.start..first + part.end, acts.clone(), &mut packing, out);
+            for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
+                let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
+                to.copy_from_slice(&out[..part.len()]);
+                finish(i, part.clone(), to);
+            }
+        }
+    }
+
+    /// Fills a tile with `gelu_tanh(gate · x) ⊙ (up · x)`; the tile's column 0 is row `first.0` of gate and
+    /// `first.1` of up.
+    pub fn fill_gated(
+        &self,
+        (gate, up): (&Matrix, &Matrix),
+        first: (usize, usize),
+        tile: &mut Tile<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
+        if acts.len() <= MATVEC_ROWS {
+            grow(&mut scratch.up, cols.len());
+            for i in acts {
+                let (out, up_out) = (tile.row(i), &mut scratch.up[..cols.len()]);
+                self.matvec(gate, first.0 + cols.start..first.0 + cols.end, i, &mut scratch.row, out);
+                self.matvec(up, first.1 + cols.start..first.1 + cols.end, i, &mut scratch.row, up_out);
+                (k.gelu_mul)(out, up_out);
+            }
+            return;
+        }
+        let len = acts.len() * TILE;
+        let Scratch { tile: packed, row, tile_f32, out, up: up_out } = scratch;
+        let mut packing = Packing { tile: packed, row, tile_f32 };
+        grow(out, len);
+        grow(up_out, len);
+        let (out, up_out) = (&mut out[..len], &mut up_out[..len]);
+        for r in cols.clone().step_by(TILE) {
+            let part = r..(r + TILE).min(cols.end);
+            self.strip(gate, first.0 + part.start..first.0 + part.end, acts.clone(), &mut packing, out);
+            self.strip(up, first.1 + part.start..first.1 + part.end, acts.clone(), &mut packing, up_out);
+            (k.gelu_mul)(out, up_out);
+            for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
+                let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
+                to.copy_from_slice(&out[..part.len()]);
+            }
+        }
+    }
+}
+
+/// Where a strip is unpacked.
+struct Packing<'a> {
+    tile: &'a mut PackedTile,
+    row: &'a mut Vec<f32>,
+    tile_f32: &'a mut Vec<f32>,
+}

@@ -1,0 +1,145 @@
+//! Mixture of experts: routing, and products grouped by expert.
+//!
+//! Rows are sorted by expert, so that each expert's weights are read once for all rows that chose it.
+
+use std::sync::Mutex;
+
+use carat_tensor::backend::Experts;
+
+use crate::acts::{Acts, grow};
+use crate::kernels::{Kernels, TILE};
+use crate::matmul::{Matrix, Product, Scratch, task_rows};
+use crate::pool::{Output, Pool};
+
+/// The experts each row chose and their weights, `[n, top_k]`.
+#[derive(Default)]
+pub struct Routes {
+    pub(crate) top_k: usize,
+    pub(crate) expert: Vec<u32>,
+    pub(crate) weight: Vec<f32>,
+}
+
+impl Routes {
+    /// Chooses for `n` rows of router logits `[n, n_experts]`: softmax, the `top_k` largest (ties: lowest index)
+    /// renormalised, times `scale[expert]`.
+    pub(crate) fn choose(&mut self, logits: &mut [f32], scale: &[f32], top_k: usize) {
+        self.top_k = top_k;
+        self.expert.clear();
+        self.weight.clear();
+        for logits in logits.chunks_exact_mut(scale.len()) {
+            let max = logits.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
+            logits.iter_mut().for_each(|v| *v = (*v - max).exp());
+            let first = self.weight.len();
+            for _ in 0..top_k {
+                let mut best = 0;
+                for (e, &p) in logits.iter().enumerate() {
+                    if p > logits[best] {
+                        best = e;
+                    }
+                }
+                self.expert.push(best as u32);
+                self.weight.push(logits[best]);
+                logits[best] = f32::NEG_INFINITY;
+            }
+            let sum: f32 = self.weight[first..].iter().sum();
+            for (weight, &e) in self.weight[first..].iter_mut().zip(&self.expert[first..]) {
+                *weight = *weight / sum * scale[e as usize];
+            }
+        }
+    }
+}
+
+/// Memory of the expert products.
+#[derive(Default)]
+pub struct Workspace {
+    /// Routes by expert: indices into `[n, top_k]`.
+    order: Vec<usize>,
+    /// Activation row of each.
+    rows: Vec<usize>,
+    /// Where each chosen expert's routes begin, and the end.
+    cuts: Vec<usize>,
+    chosen: Vec<usize>,
+    acts: Acts,
+    hidden: Acts,
+    /// `[routes, d]`.
+    y: Vec<f32>,
+}
+
+impl Workspace {
+    fn sort(&mut self, routes: &Routes) {
+        self.order.clear();
+        self.order.extend(0..routes.expert.len());
+        self.order.sort_unstable_by_key(|&route| (routes.expert[route], route));
+        self.rows.clear();
+        self.rows.extend(self.order.iter().map(|route| route / routes.top_k));
+        self.cuts.clear();
+        self.chosen.clear();
+        for (slot, &route) in self.order.iter().enumerate() {
+            let expert = routes.expert[route] as usize;
+            if self.chosen.last() != Some(&expert) {
+                self.chosen.push(expert);
+                self.cuts.push(slot);
+            }
+        }
+        self.cuts.push(self.order.len());
+    }
+
+    /// `out[i] = Σ_j g_j · down_j · (gelu_tanh(gate_j · e_i) ⊙ (up_j · e_i))` for the rows `e` of `acts`.
+    #[allow(clippy::too_many_arguments, reason = "the operation's own operands")]
+    pub fn run(
+        &mut self,
+        k: &'static Kernels,
+        integer: bool,
+        pool: &mut Pool,
+        scratch: &[Mutex<Scratch>],
+        (out, e): (&mut [f32], &Acts),
+        experts: &Experts<'_, Matrix>,
+        routes: &Routes,
+    ) {
+        if routes.expert.is_empty() {
+            return;
+        }
+        self.sort(routes);
+        let (gate, up, down) = (&experts.gate, &experts.up, &experts.down);
+        let (slots, ff, d) = (self.order.len(), gate.rows, down.rows);
+        let largest = self.cuts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        self.acts.permute(e, &self.rows);
+        if integer && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised()) {
+            self.acts.quantise(k, pool);
+        }
+        (self.hidden.n, self.hidden.cols) = (slots, ff);
+        grow(&mut self.hidden.x, slots * ff);
+        let (cuts, chosen) = (&self.cuts, &self.chosen);
+        let expert_of = |row: usize| chosen[cuts.partition_point(|&cut| cut <= row) - 1];
+        let product = Product { kernels: k, integer, acts: &self.acts };
+        let tile_cols = task_rows(gate.matrix, largest, pool.threads()).min(ff.next_multiple_of(TILE));
+        let output = Output::with_cuts(&mut self.hidden.x, cuts, ff, tile_cols);
+        pool.tiles(&mut [output], |worker, _, mut tile| {
+            let expert = expert_of(tile.rows.start);
+            let first = (gate.first + expert * gate.stride, up.first + expert * up.stride);
+            product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
+        });
+        if integer && down.matrix.dtype.is_quantised() {
+            self.hidden.quantise(k, pool);
+        }
+        grow(&mut self.y, slots * d);
+        let product = Product { kernels: k, integer, acts: &self.hidden };
+        let tile_cols = task_rows(down.matrix, largest, pool.threads()).min(d.next_multiple_of(TILE));
+        pool.tiles(&mut [Output::with_cuts(&mut self.y, cuts, d, tile_cols)], |worker, _, mut tile| {
+            let expert = expert_of(tile.rows.start);
+            let first = down.first + expert * down.stride;
+            product.fill(down.matrix, first, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
+        });
+        out[..e.n * d].fill(0.0);
+        // Slots are in order of expert and route, so a row's sum has the same order whatever else is in the batch.
+        for ((&route, &row), y) in self.order.iter().zip(&self.rows).zip(self.y.chunks_exact(d)) {
+            let weight = routes.weight[route];
+            out[row * d..(row + 1) * d].iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
+        }
+    }
+}
+
+/// A worker's own memory: never contended.
+pub fn lock<T>(scratch: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

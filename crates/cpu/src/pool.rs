@@ -1,0 +1,362 @@
+//! Fork-join over a fixed set of threads.
+//!
+//! A run has numbered tasks; threads (the caller among them) claim them from one atomic word until none is left,
+//! so a slowed core delays a run by at most one task. Workers spin for a bounded time and then park: a machine with
+//! other work to do must not lose its cores to waiting.
+//!
+//! The word holds `epoch | tasks | next`. A claim is one `fetch_add`; it is valid if `next < tasks`, and a valid
+//! claim keeps the run open until it is counted as done, so the job pointer read after it can't dangle.
+//!
+//! [`Pool::tiles`] gives each task a rectangle of an output matrix that no other task has.
+#![allow(unsafe_code, reason = "tasks borrow the caller's stack and write disjoint rectangles of one slice")]
+
+use std::any::Any;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+const NEXT_BITS: u32 = 20;
+const MASK: u64 = (1 << NEXT_BITS) - 1;
+/// Most tasks of a run; far below the field's size, so failed claims can't overflow it.
+const MAX_TASKS: usize = 1 << 19;
+/// Spins before a worker parks: some tens of microseconds, longer than the gaps between the joins of a token.
+const SPINS: u32 = 3000;
+
+type Call = unsafe fn(*const (), usize, usize);
+
+struct Shared {
+    word: AtomicU64,
+    /// The closure of the present run and the function that calls it.
+    data: AtomicPtr<()>,
+    call: AtomicPtr<()>,
+    done: AtomicUsize,
+    sleepers: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+/// Worker threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    epoch: u64,
+}
+
+impl Shared {
+    /// Claims and does tasks of the present run until none is left.
+    fn work(&self, worker: usize) {
+        loop {
+            let word = self.word.load(Acquire);
+            if word & MASK >= (word >> NEXT_BITS) & MASK {
+                return;
+            }
+            let word = self.word.fetch_add(1, AcqRel);
+            let (next, tasks) = (word & MASK, (word >> NEXT_BITS) & MASK);
+            if next >= tasks {
+                return;
+            }
+            let (data, call) = (self.data.load(Acquire), self.call.load(Acquire));
+            // SAFETY: only `run` stores to `call`, always a `Call`; the claim above is valid, so a run is open and
+            // `data` and `call` are its own.
+            let result = catch_unwind(AssertUnwindSafe(|| unsafe {
+                let call: Call = std::mem::transmute::<*mut (), Call>(call);
+                call(data, worker, next as usize);
+            }));
+            if let Err(payload) = result {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+            self.done.fetch_add(1, Release);
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        let word = self.word.load(SeqCst);
+        word & MASK < (word >> NEXT_BITS) & MASK
+    }
+
+    fn worker(&self, id: usize) {
+        while !self.stop.load(Acquire) {
+            let mut spins = 0;
+            while !self.has_work() && spins < SPINS {
+                std::hint::spin_loop();
+                spins += 1;
+            }
+            if self.has_work() {
+                self.work(id);
+                continue;
+            }
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.sleepers.fetch_add(1, SeqCst);
+            while !self.has_work() && !self.stop.load(Acquire) {
+                guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleepers.fetch_sub(1, SeqCst);
+        }
+    }
+}
+
+impl Pool {
+    /// A pool in which `threads` threads work, the caller among them.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            word: AtomicU64::new(0),
+            data: AtomicPtr::default(),
+            call: AtomicPtr::default(),
+            done: AtomicUsize::new(0),
+            sleepers: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let mut pool = Pool { shared: shared.clone(), workers: Vec::new(), epoch: 0 };
+        for id in 1..threads.max(1) {
+            let shared = shared.clone();
+            let worker = std::thread::Builder::new().name(format!("carat-cpu-{id}")).spawn(move || shared.worker(id))?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Threads that work, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Does tasks `0..tasks`, `f(worker, task)` each, and returns when all are done. `worker < threads()`; no two
+    /// tasks run at once under the same worker number.
+    ///
+    /// # Panics
+    /// If a task panics, after the others are done.
+    pub fn run<F: Fn(usize, usize) + Sync>(&mut self, tasks: usize, f: F) {
+        assert!(tasks <= MAX_TASKS, "{tasks} tasks in one run");
+        if tasks <= 1 || self.workers.is_empty() {
+            (0..tasks).for_each(|task| f(0, task));
+            return;
+        }
+        /// # Safety
+        /// `data` points to a live `F`.
+        unsafe fn call<F: Fn(usize, usize) + Sync>(data: *const (), worker: usize, task: usize) {
+            // SAFETY: the caller's promise.
+            unsafe { (*data.cast::<F>())(worker, task) }
+        }
+        let shared = &*self.shared;
+        // No claim is open here, so nobody reads these until the word is stored.
+        shared.data.store((&raw const f).cast_mut().cast(), Relaxed);
+        shared.call.store(call::<F> as Call as *mut (), Relaxed);
+        shared.done.store(0, Relaxed);
+        self.epoch = (self.epoch + 1) & 0xff_ffff;
+        shared.word.store(self.epoch << (2 * NEXT_BITS) | (tasks as u64) << NEXT_BITS, SeqCst);
+        if shared.sleepers.load(SeqCst) > 0 {
+            let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.wake.notify_all();
+        }
+        shared.work(0);
+        let mut spins = 0;
+        while shared.done.load(Acquire) < tasks {
+            if spins < SPINS {
+                std::hint::spin_loop();
+                spins += 1;
+            } else {
+                // A worker lost its core in the middle of a task: offer it this one.
+                std::thread::yield_now();
+            }
+        }
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Cuts every output into tiles and calls `f(worker, output index, tile)` once for each, in parallel.
+    pub fn tiles<F: Fn(usize, usize, Tile<'_>) + Sync>(&mut self, outs: &mut [Output<'_>], f: F) {
+        let outs: &[Output<'_>] = outs;
+        let tasks = outs.iter().map(Output::tiles).sum();
+        self.run(tasks, |worker, mut task| {
+            for (index, out) in outs.iter().enumerate() {
+                if task < out.tiles() {
+                    return f(worker, index, out.tile(task));
+                }
+                task -= out.tiles();
+            }
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Release);
+        {
+            let _guard = self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches its tasks' panics, so it ends in order.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A matrix of f32 to be written in tiles.
+pub struct Output<'a> {
+    data: *mut f32,
+    stride: usize,
+    cols: usize,
+    cuts: Cuts<'a>,
+    tile_cols: usize,
+    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+/// Where rows are cut.
+#[derive(Clone, Copy)]
+enum Cuts<'a> {
+    Every { tile_rows: usize, rows: usize },
+    At(&'a [usize]),
+}
+
+// SAFETY: threads reach `data` only through tiles, which are disjoint (`Pool::tiles` makes each once).
+unsafe impl Sync for Output<'_> {}
+
+impl<'a> Output<'a> {
+    /// The first `rows · cols` values of `data`, cut into tiles of at most `tile_rows × tile_cols`.
+    ///
+    /// # Panics
+    /// If `data` is shorter.
+    pub fn new(data: &'a mut [f32], rows: usize, cols: usize, tile_rows: usize, tile_cols: usize) -> Self {
+        assert!(data.len() >= rows * cols, "output of {} values for {rows} rows of {cols}", data.len());
+        Output::cut(data, cols, Cuts::Every { tile_rows: tile_rows.max(1), rows }, tile_cols)
+    }
+
+    /// Rows `cuts[t]..cuts[t + 1]` are tiles' rows, for every `t`.
+    ///
+    /// # Panics
+    /// If the cuts don't rise or reach past `data`.
+    pub fn with_cuts(data: &'a mut [f32], cuts: &'a [usize], cols: usize, tile_cols: usize) -> Self {
+        assert!(cuts.is_sorted_by(|a, b| a < b), "cuts must rise");
+        let rows = cuts.last().map_or(0, |&last| last);
+        assert!(data.len() >= rows * cols, "output of {} values for {rows} rows of {cols}", data.len());
+        Output::cut(data, cols, Cuts::At(cuts), tile_cols)
+    }
+
+    fn cut(data: &'a mut [f32], cols: usize, cuts: Cuts<'a>, tile_cols: usize) -> Self {
+        let (data, tile_cols) = (data.as_mut_ptr(), tile_cols.max(1));
+        Output { data, stride: cols, cols, cuts, tile_cols, lifetime: std::marker::PhantomData }
+    }
+
+    /// No tiles.
+    pub fn empty() -> Self {
+        Output::new(&mut [], 0, 0, 1, 1)
+    }
+
+    fn row_tiles(&self) -> usize {
+        match self.cuts {
+            Cuts::Every { tile_rows, rows } => rows.div_ceil(tile_rows),
+            Cuts::At(cuts) => cuts.len().saturating_sub(1),
+        }
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.row_tiles() * self.cols.div_ceil(self.tile_cols)
+    }
+
+    /// Tile `index`, columns fastest. Private: each may be made once per run only.
+    fn tile(&self, index: usize) -> Tile<'_> {
+        let across = self.cols.div_ceil(self.tile_cols);
+        let (t, c) = (index / across, index % across * self.tile_cols);
+        let rows = match self.cuts {
+            Cuts::Every { tile_rows, rows } => t * tile_rows..((t + 1) * tile_rows).min(rows),
+            Cuts::At(cuts) => cuts[t]..cuts[t + 1],
+        };
+        let cols = c..(c + self.tile_cols).min(self.cols);
+        assert!(rows.start < rows.end && cols.start < cols.end);
+        Tile { data: self.data, stride: self.stride, rows, cols, lifetime: std::marker::PhantomData }
+    }
+}
+
+/// A rectangle of an [`Output`] that one task owns.
+pub struct Tile<'a> {
+    data: *mut f32,
+    stride: usize,
+    /// Rows of the output.
+    pub rows: Range<usize>,
+    /// Columns of the output.
+    pub cols: Range<usize>,
+    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+impl Tile<'_> {
+    /// The tile's part of row `i` of the output.
+    ///
+    /// # Panics
+    /// If the row is not in the tile.
+    pub fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(self.rows.contains(&i), "row {i} of a tile of rows {:?}", self.rows);
+        // SAFETY: the rectangle lies within the output's slice (checked in `Output::new` and `tile`), no other tile
+        // overlaps it, and `&mut self` makes this the only reference into it.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.data.add(i * self.stride + self.cols.start), self.cols.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_over_many_runs() {
+        for threads in [1, 2, 5] {
+            let mut pool = Pool::new(threads).unwrap();
+            for tasks in (0..300).chain([1000]) {
+                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, |_, task| {
+                    counts[task].fetch_add(1, Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn parked_workers_wake_for_the_next_run() {
+        let mut pool = Pool::new(3).unwrap();
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            let sum = AtomicUsize::new(0);
+            pool.run(100, |_, task| {
+                sum.fetch_add(task, Relaxed);
+            });
+            assert_eq!(sum.load(Relaxed), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panicking_task_reaches_the_caller_and_the_pool_lives_on() {
+        let mut pool = Pool::new(2).unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| pool.run(50, |_, task| assert_ne!(task, 31))));
+        assert!(result.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.run(10, |_, _| {
+            sum.fetch_add(1, Relaxed);
+        });
+        assert_eq!(sum.load(Relaxed), 10);
+    }
+
+    #[test]
+    fn tiles_cover_every_output_exactly_once() {
+        let mut pool = Pool::new(4).unwrap();
+        let (mut a, mut b) = (vec![0.0; 7 * 33], vec![0.0; 40]);
+        let mut outs = [Output::new(&mut a, 7, 33, 2, 8), Output::new(&mut b, 1, 40, 1, 7)];
+        pool.tiles(&mut outs, |_, index, mut tile| {
+            for i in tile.rows.clone() {
+                tile.row(i).iter_mut().for_each(|v| *v += 1.0 + index as f32);
+            }
+        });
+        assert!(a.iter().all(|&v| v == 1.0) && b.iter().all(|&v| v == 2.0));
+    }
+}

@@ -1,0 +1,52 @@
+//! Operations on single rows: norms, RoPE, tables.
+
+use crate::kernels::Kernels;
+
+/// `out = x · (mean(x²) + eps)^(-1/2) ⊙ weight`; Gemma 4 multiplies by the weight itself.
+pub fn rms_norm(k: &Kernels, out: &mut [f32], x: &[f32], weight: Option<&[f32]>, eps: f32) {
+    let scale = rms_scale(k, x, eps);
+    match weight {
+        Some(weight) => {
+            for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * scale * w;
+            }
+        }
+        None => {
+            for (out, &x) in out.iter_mut().zip(x) {
+                *out = x * scale;
+            }
+        }
+    }
+}
+
+/// `(mean(x²) + eps)^(-1/2)`.
+pub fn rms_scale(k: &Kernels, x: &[f32], eps: f32) -> f32 {
+    ((k.sum_squares)(x) / x.len() as f32 + eps).sqrt().recip()
+}
+
+/// Norms one head in place and turns it: `x · cos + rotate_half(x) · sin`. `table` holds `d/2` cosines, then as many
+/// sines.
+pub fn norm_head(k: &Kernels, x: &mut [f32], weight: Option<&[f32]>, eps: f32, table: Option<&[f32]>) {
+    let scale = rms_scale(k, x, eps);
+    match weight {
+        Some(weight) => x.iter_mut().zip(weight).for_each(|(x, &w)| *x = *x * scale * w),
+        None => x.iter_mut().for_each(|x| *x *= scale),
+    }
+    if let Some(table) = table {
+        let half = x.len() / 2;
+        let (cos, sin) = table.split_at(half);
+        let (a, b) = x.split_at_mut(half);
+        for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        }
+    }
+}
+
+/// Cosines and sines of `position · f`, angles in f32.
+pub fn rope_row(out: &mut [f32], inv_freq: &[f32], position: usize) {
+    let (cos, sin) = out.split_at_mut(inv_freq.len());
+    for ((c, s), &f) in cos.iter_mut().zip(sin).zip(inv_freq) {
+        let angle = position as f32 * f;
+        (*s, *c) = angle.sin_cos();
+    }
+}

@@ -1,0 +1,231 @@
+//! The definition of every kernel, in plain Rust. Other instruction sets must agree with these functions.
+//!
+//! Integer dots are exact in i32; f32 dots accumulate in f64. Formats are those of [`crate::unpack`], packed tiles
+//! those of [`crate::kernels`].
+
+use carat_tensor::DType;
+use half::{bf16, f16};
+
+use crate::acts::{Row8, Rows8};
+use crate::kernels::{PackedTile, TILE};
+use crate::unpack::{Unpacked, form, unpack};
+
+/// Blocks whose largest value is below this are stored as zeros (its reciprocal must be finite).
+pub const TINY: f32 = 1e-30;
+
+/// Activations to 8 bits, in blocks of 32: `d = max|x| / 127`, `q = round(x / d)` (ties to even); `sum` holds the
+/// sums of 16 `q` each.
+pub fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
+        let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+        let inverse = if max < TINY { 0.0 } else { 127.0 / max };
+        *d = if max < TINY { 0.0 } else { max / 127.0 };
+        for (q, &x) in q.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even() as i8;
+        }
+        for (sum, q) in sum.iter_mut().zip(q.chunks_exact(16)) {
+            *sum = q.iter().map(|&q| i32::from(q)).sum();
+        }
+    }
+}
+
+/// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · x − offset · Σx) − min · d · Σx`.
+pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
+    let form = form(dtype).expect("only quantised types reach the integer kernels");
+    let row_bytes = dtype.row_bytes(x.q.len()).expect("the matrix was made with whole blocks");
+    let (group, len) = (form.group, dtype.block_len());
+    let mut block = Unpacked::new();
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        let mut total = 0.0f32;
+        for (b, bytes) in row.chunks_exact(dtype.block_bytes()).enumerate() {
+            unpack(dtype, bytes, &mut block);
+            for g in 0..len / group {
+                let at = b * len + g * group;
+                let (dot, sum) = dot_group(&block.q[g * group..(g + 1) * group], &x.q[at..at + group]);
+                let d = x.d[at / 32];
+                total += block.scale[g] * d * (dot - form.offset * sum) as f32 - block.min[g] * d * sum as f32;
+            }
+        }
+        *out = total;
+    }
+}
+
+fn dot_group(w: &[u8], x: &[i8]) -> (i32, i32) {
+    w.iter().zip(x).fold((0, 0), |(dot, sum), (&w, &x)| (dot + i32::from(w) * i32::from(x), sum + i32::from(x)))
+}
+
+/// Unpacks up to 16 rows into a tile.
+pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
+    let form = form(dtype).expect("only quantised types reach the integer kernels");
+    let row_bytes = dtype.row_bytes(cols).expect("the matrix was made with whole blocks");
+    tile.reset(form, cols);
+    let (group, len) = (form.group, dtype.block_len());
+    let mut block = Unpacked::new();
+    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        for (b, bytes) in row.chunks_exact(dtype.block_bytes()).enumerate() {
+            unpack(dtype, bytes, &mut block);
+            let quads = &mut tile.q[b * len * TILE..(b + 1) * len * TILE];
+            for (quad, q) in quads.chunks_exact_mut(4 * TILE).zip(block.q.chunks_exact(4)) {
+                quad[4 * r..4 * r + 4].copy_from_slice(q);
+            }
+            for g in 0..len / group {
+                tile.scale[(b * len / group + g) * TILE + r] = block.scale[g];
+                if form.has_min {
+                    tile.min[(b * len / group + g) * TILE + r] = block.min[g];
+                }
+            }
+        }
+    }
+}
+
+/// `out[i, r] = w[r] · x[i]` for the 16 rows of a tile and all activation rows, `out` `[n, 16]`.
+pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+    let form = tile.form;
+    for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
+        let x = x.row(i);
+        out.fill(0.0);
+        for g in 0..x.q.len() / form.group {
+            let at = g * form.group;
+            let d = x.d[at / 32];
+            for (r, out) in out.iter_mut().enumerate() {
+                let (mut dot, mut sum) = (0, 0);
+                for k in at..at + form.group {
+                    let (w, x) = (i32::from(tile.q[k / 4 * 4 * TILE + 4 * r + k % 4]), i32::from(x.q[k]));
+                    dot += w * x;
+                    sum += x;
+                }
+                let min = if form.has_min { tile.min[g * TILE + r] } else { 0.0 };
+                *out += tile.scale[g * TILE + r] * d * (dot - form.offset * sum) as f32 - min * d * sum as f32;
+            }
+        }
+    }
+}
+
+/// A row of any type as f32.
+pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::F32 => {
+            for (out, b) in out.iter_mut().zip(row.as_chunks::<4>().0) {
+                *out = f32::from_le_bytes(*b);
+            }
+        }
+        DType::F16 => {
+            for (out, b) in out.iter_mut().zip(row.as_chunks::<2>().0) {
+                *out = f16::from_le_bytes(*b).to_f32();
+            }
+        }
+        DType::BF16 => {
+            for (out, b) in out.iter_mut().zip(row.as_chunks::<2>().0) {
+                *out = bf16::from_le_bytes(*b).to_f32();
+            }
+        }
+        _ => {
+            let form = form(dtype).expect("all other types are quantised");
+            let mut block = Unpacked::new();
+            for (out, bytes) in out.chunks_mut(dtype.block_len()).zip(row.chunks_exact(dtype.block_bytes())) {
+                unpack(dtype, bytes, &mut block);
+                for (i, (out, &q)) in out.iter_mut().zip(&block.q).enumerate() {
+                    let g = i / form.group;
+                    *out = block.scale[g] * (i32::from(q) - form.offset) as f32 - block.min[g];
+                }
+            }
+        }
+    }
+}
+
+/// `a · b`.
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f64; 8];
+    let (a8, a_rest) = a.as_chunks::<8>();
+    let (b8, b_rest) = b.as_chunks::<8>();
+    for (a, b) in a8.iter().zip(b8) {
+        for l in 0..8 {
+            lanes[l] += f64::from(a[l]) * f64::from(b[l]);
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+    (lanes.iter().sum::<f64>() + rest) as f32
+}
+
+/// `out[r] = w[r] · x` in f32 for plain types.
+pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
+    let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
+    crate::acts::grow(scratch, x.len());
+    let scratch = &mut scratch[..x.len()];
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        decode(dtype, row, scratch);
+        *out = dot(scratch, x);
+    }
+}
+
+/// `out[i, r] = Σ_k tile[k, r] · x[i, k]`: `tile` `[cols, 16]`, `x` `[n, cols]`, `out` `[n, 16]`.
+pub fn gemm_f32(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
+    for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact_mut(TILE)) {
+        let mut sums = [0.0f64; TILE];
+        for (w, &x) in tile.chunks_exact(TILE).zip(x) {
+            for (sum, &w) in sums.iter_mut().zip(w) {
+                *sum += f64::from(w) * f64::from(x);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = sum as f32;
+        }
+    }
+}
+
+/// `scores[m, j] = q[m] · k[j]`: `q` `[_, d]`, `k` `[b, d]`, `scores` `[_, b]`.
+pub fn scores(q: &[f32], k: &[f32], d: usize, scores: &mut [f32]) {
+    let b = k.len() / d;
+    for (q, scores) in q.chunks_exact(d).zip(scores.chunks_exact_mut(b)) {
+        for (s, k) in scores.iter_mut().zip(k.chunks_exact(d)) {
+            *s = dot(q, k);
+        }
+    }
+}
+
+/// `out[m] += Σ_j p[m, j] · v[j]`: `p` `[_, b]`, `v` `[b, d]`, `out` `[_, d]`.
+pub fn weighted_sum(p: &[f32], v: &[f32], d: usize, out: &mut [f32]) {
+    let b = v.len() / d;
+    for (p, out) in p.chunks_exact(b).zip(out.chunks_exact_mut(d)) {
+        for (&p, v) in p.iter().zip(v.chunks_exact(d)) {
+            for (out, &v) in out.iter_mut().zip(v) {
+                *out += p * v;
+            }
+        }
+    }
+}
+
+/// `s = exp(s − max)` in place; returns the sum. `max` is at least the largest of `s`.
+pub fn exp_sum(s: &mut [f32], max: f32) -> f32 {
+    let mut sum = 0.0;
+    for s in s {
+        *s = (*s - max).exp();
+        sum += *s;
+    }
+    sum
+}
+
+/// `0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))` (transformers `gelu_pytorch_tanh`).
+pub fn gelu_tanh(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * x * (1.0 + (SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x)).tanh())
+}
+
+/// `gate = gelu_tanh(gate) ⊙ up`.
+pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, &up) in gate.iter_mut().zip(up) {
+        *gate = gelu_tanh(*gate) * up;
+    }
+}
+
+/// `x = cap · tanh(x / cap)`.
+pub fn softcap(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * (*x / cap).tanh();
+    }
+}
+
+/// `Σ x²`.
+pub fn sum_squares(x: &[f32]) -> f32 {
+    dot(x, x)
+}

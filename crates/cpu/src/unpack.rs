@@ -1,0 +1,191 @@
+//! Quantised blocks as integers: the common form all integer kernels work on.
+//!
+//! Every block format is read as groups of 16 or 32 weights with `w = scale · (q − offset) − min`, `q` an
+//! unsigned byte. The offset belongs to the format, scale and min to the group. Block layouts are those of the
+//! GGUF format (ggml `block_q4_0` and so on).
+
+use carat_tensor::DType;
+use half::f16;
+
+/// How a format's integers are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Weights per scale: 16 or 32.
+    pub group: usize,
+    /// Subtracted from every `q`.
+    pub offset: i32,
+    /// Whether groups have a minimum.
+    pub has_min: bool,
+}
+
+/// The form of a quantised type; `None` for plain types.
+pub const fn form(dtype: DType) -> Option<Form> {
+    let (group, offset, has_min) = match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => return None,
+        DType::Q4_0 => (32, 8, false),
+        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => (32, 0, true),
+        DType::Q5_0 => (32, 16, false),
+        DType::Q8_0 => (32, 128, false),
+        DType::Q2K => (16, 0, true),
+        DType::Q3K => (16, 4, false),
+        DType::Q6K => (16, 32, false),
+    };
+    Some(Form { group, offset, has_min })
+}
+
+/// Largest number of groups in a block.
+pub const MAX_GROUPS: usize = 16;
+/// Largest number of weights in a block.
+pub const MAX_BLOCK: usize = 256;
+
+/// One block in the common form; the first `block_len` and `block_len / group` entries are meant.
+pub struct Unpacked {
+    /// Unsigned integers.
+    pub q: [u8; MAX_BLOCK],
+    /// Scale per group.
+    pub scale: [f32; MAX_GROUPS],
+    /// Minimum per group; 0 where the format has none.
+    pub min: [f32; MAX_GROUPS],
+}
+
+impl Unpacked {
+    /// All zero.
+    pub const fn new() -> Self {
+        Unpacked { q: [0; MAX_BLOCK], scale: [0.0; MAX_GROUPS], min: [0.0; MAX_GROUPS] }
+    }
+}
+
+fn half_at(bytes: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+/// 6-bit scale and minimum `j` of Q4_K and Q5_K.
+fn k_scale(s: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        (s[j] & 63, s[j + 4] & 63)
+    } else {
+        ((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4), (s[j + 4] >> 4) | ((s[j] >> 6) << 4))
+    }
+}
+
+/// 6-bit scale `j` of Q3_K, not yet offset by 32.
+fn q3_scale(s: &[u8], j: usize) -> u8 {
+    let low = if j < 8 { s[j] & 15 } else { s[j - 8] >> 4 };
+    low | (((s[8 + j % 4] >> (2 * (j / 4))) & 3) << 4)
+}
+
+/// Nibbles of 16 bytes: low ones first.
+fn nibbles(qs: &[u8], q: &mut [u8]) {
+    let (low, high) = q.split_at_mut(qs.len());
+    for ((low, high), &b) in low.iter_mut().zip(high).zip(qs) {
+        *low = b & 15;
+        *high = b >> 4;
+    }
+}
+
+/// Adds the fifth bits `qh` of 32 weights.
+fn fifth_bits(qh: &[u8], q: &mut [u8]) {
+    let bits = u32::from_le_bytes([qh[0], qh[1], qh[2], qh[3]]);
+    for (i, q) in q.iter_mut().take(32).enumerate() {
+        *q |= (((bits >> i) & 1) as u8) << 4;
+    }
+}
+
+/// Reads one block.
+///
+/// # Panics
+/// If the type is not quantised or `b` is not one block long.
+pub fn unpack(dtype: DType, b: &[u8], out: &mut Unpacked) {
+    assert_eq!(b.len(), dtype.block_bytes(), "a {dtype} block");
+    let Unpacked { q, scale, min } = out;
+    match dtype {
+        DType::F32 | DType::F16 | DType::BF16 => panic!("{dtype} has no blocks"),
+        DType::Q4_0 => {
+            scale[0] = half_at(b, 0);
+            min[0] = 0.0;
+            nibbles(&b[2..18], &mut q[..32]);
+        }
+        DType::Q4_1 => {
+            scale[0] = half_at(b, 0);
+            min[0] = -half_at(b, 2);
+            nibbles(&b[4..20], &mut q[..32]);
+        }
+        DType::Q5_0 => {
+            scale[0] = half_at(b, 0);
+            min[0] = 0.0;
+            nibbles(&b[6..22], &mut q[..32]);
+            fifth_bits(&b[2..6], q);
+        }
+        DType::Q5_1 => {
+            scale[0] = half_at(b, 0);
+            min[0] = -half_at(b, 2);
+            nibbles(&b[8..24], &mut q[..32]);
+            fifth_bits(&b[4..8], q);
+        }
+        DType::Q8_0 => {
+            scale[0] = half_at(b, 0);
+            min[0] = 0.0;
+            for (q, &w) in q.iter_mut().zip(&b[2..34]) {
+                *q = w ^ 0x80;
+            }
+        }
+        DType::Q2K => {
+            let (d, dmin) = (half_at(b, 80), half_at(b, 82));
+            for s in 0..16 {
+                scale[s] = d * f32::from(b[s] & 15);
+                min[s] = dmin * f32::from(b[s] >> 4);
+            }
+            for (i, q) in q.iter_mut().enumerate() {
+                let (half, j, l) = (i / 128, i % 128 / 32, i % 32);
+                *q = (b[16 + 32 * half + l] >> (2 * j)) & 3;
+            }
+        }
+        DType::Q3K => {
+            let d = half_at(b, 108);
+            for s in 0..16 {
+                scale[s] = d * (f32::from(q3_scale(&b[96..108], s)) - 32.0);
+                min[s] = 0.0;
+            }
+            for (i, q) in q.iter_mut().enumerate() {
+                let (half, j, l) = (i / 128, i % 128 / 32, i % 32);
+                let low = (b[32 + 32 * half + l] >> (2 * j)) & 3;
+                *q = low | (((b[l] >> (4 * half + j)) & 1) << 2);
+            }
+        }
+        DType::Q4K | DType::Q5K => {
+            let (d, dmin) = (half_at(b, 0), half_at(b, 2));
+            let qs = if dtype == DType::Q4K { &b[16..144] } else { &b[48..176] };
+            for j in 0..8 {
+                let (s, m) = k_scale(&b[4..16], j);
+                scale[j] = d * f32::from(s);
+                min[j] = dmin * f32::from(m);
+            }
+            for (qs, q) in qs.chunks_exact(32).zip(q.chunks_exact_mut(64)) {
+                nibbles(qs, q);
+            }
+            if dtype == DType::Q5K {
+                for (j, q) in q.chunks_exact_mut(32).enumerate() {
+                    for (q, &h) in q.iter_mut().zip(&b[16..48]) {
+                        *q |= ((h >> j) & 1) << 4;
+                    }
+                }
+            }
+        }
+        DType::Q6K => {
+            let d = half_at(b, 208);
+            for s in 0..16 {
+                scale[s] = d * f32::from(b[192 + s] as i8);
+                min[s] = 0.0;
+            }
+            for (half, q) in q.chunks_exact_mut(128).enumerate() {
+                let (ql, qh) = (&b[64 * half..64 * half + 64], &b[128 + 32 * half..160 + 32 * half]);
+                for l in 0..32 {
+                    q[l] = (ql[l] & 15) | ((qh[l] & 3) << 4);
+                    q[l + 32] = (ql[l + 32] & 15) | (((qh[l] >> 2) & 3) << 4);
+                    q[l + 64] = (ql[l] >> 4) | (((qh[l] >> 4) & 3) << 4);
+                    q[l + 96] = (ql[l + 32] >> 4) | ((qh[l] >> 6) << 4);
+                }
+            }
+        }
+    }
+}
