@@ -6,6 +6,7 @@
 //!
 //! Source: ggml `docs/gguf.md` and `src/gguf.cpp`.
 
+pub mod array;
 pub mod metadata;
 mod reader;
 pub mod split;
@@ -57,6 +58,7 @@ const OTHER_TYPES: &[(u32, &str, u64, u64)] = &[
     (35, "TQ2_0", 256, 66),
     (39, "MXFP4", 32, 17),
     (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
 ];
 
 /// A GGUF file.

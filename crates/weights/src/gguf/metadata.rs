@@ -1,14 +1,14 @@
 //! GGUF metadata: typed values by key.
 //!
-//! Scalars are read when the file is opened. Arrays stay in the mapped file and are decoded as they are
-//! walked: a vocabulary has a quarter of a million tokens and half a million merges, and none of them should
-//! cost an allocation. Getters convert between integer widths where the value fits, because writers differ
-//! in the width they choose, and their errors name the key, what was found and what was expected.
+//! Scalars are read when the file is opened; arrays stay in the file ([`Array`]). Getters convert between
+//! integer widths where the value fits, because writers differ in the width they choose, and their errors name
+//! the key, what was found and what was expected.
 
 use std::collections::HashMap;
 
 use carat_tensor::Bytes;
 
+use super::array::{self, Array, Strings, ValueType};
 use super::reader::Reader;
 use crate::WeightsError;
 
@@ -16,77 +16,6 @@ use crate::WeightsError;
 pub const MAX_KEY_BYTES: u64 = 65_535;
 /// Longest single string value; chat templates are some 20 KB.
 pub const MAX_STRING_BYTES: u64 = 16 << 20;
-/// How deep arrays may nest.
-pub const MAX_ARRAY_DEPTH: usize = 4;
-
-/// Type of a metadata value; the discriminants are the format's ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum ValueType {
-    U8 = 0,
-    I8 = 1,
-    U16 = 2,
-    I16 = 3,
-    U32 = 4,
-    I32 = 5,
-    F32 = 6,
-    Bool = 7,
-    Str = 8,
-    Array = 9,
-    U64 = 10,
-    I64 = 11,
-    F64 = 12,
-}
-
-impl ValueType {
-    /// Every type, indexed by its id.
-    const ALL: [ValueType; 13] = [
-        ValueType::U8,
-        ValueType::I8,
-        ValueType::U16,
-        ValueType::I16,
-        ValueType::U32,
-        ValueType::I32,
-        ValueType::F32,
-        ValueType::Bool,
-        ValueType::Str,
-        ValueType::Array,
-        ValueType::U64,
-        ValueType::I64,
-        ValueType::F64,
-    ];
-
-    /// Bytes of a value; `None` for strings and arrays, whose length is in the file.
-    const fn size(self) -> Option<u64> {
-        match self {
-            ValueType::U8 | ValueType::I8 | ValueType::Bool => Some(1),
-            ValueType::U16 | ValueType::I16 => Some(2),
-            ValueType::U32 | ValueType::I32 | ValueType::F32 => Some(4),
-            ValueType::U64 | ValueType::I64 | ValueType::F64 => Some(8),
-            ValueType::Str | ValueType::Array => None,
-        }
-    }
-
-    /// The format's name for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ValueType::U8 => "u8",
-            ValueType::I8 => "i8",
-            ValueType::U16 => "u16",
-            ValueType::I16 => "i16",
-            ValueType::U32 => "u32",
-            ValueType::I32 => "i32",
-            ValueType::F32 => "f32",
-            ValueType::Bool => "bool",
-            ValueType::Str => "string",
-            ValueType::Array => "array",
-            ValueType::U64 => "u64",
-            ValueType::I64 => "i64",
-            ValueType::F64 => "f64",
-        }
-    }
-}
 
 /// One value.
 #[derive(Clone, Debug)]
@@ -113,107 +42,9 @@ impl Value {
             Value::Bool(v) => format!("bool {v}"),
             Value::Str(v) if v.len() <= 80 => format!("string {v:?}"),
             Value::Str(v) => format!("a string of {} bytes", v.len()),
-            Value::Array(a) => format!("an array of {} {}", a.len, a.element.name()),
+            Value::Array(a) => format!("an array of {} {}", a.len(), a.element().name()),
         }
     }
-}
-
-/// An array, walked in place. The walk stays in bounds: lengths were checked when the file was opened.
-#[derive(Clone, Debug)]
-pub struct Array {
-    element: ValueType,
-    len: usize,
-    data: Bytes,
-}
-
-impl Array {
-    /// Type of its elements.
-    pub fn element(&self) -> ValueType {
-        self.element
-    }
-
-    /// Number of its elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no element.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The elements of an array of strings, as the bytes in the file; nothing for other arrays.
-    pub fn strings(&self) -> Strings<'_> {
-        let left = if self.element == ValueType::Str { self.len } else { 0 };
-        Strings { rest: &self.data, left }
-    }
-
-    /// The elements of an array of integers, or `None` for other arrays.
-    pub fn ints(&self) -> Option<impl ExactSizeIterator<Item = i128> + '_> {
-        let size = match self.element {
-            ValueType::F32 | ValueType::F64 | ValueType::Bool => return None,
-            other => other.size()? as usize,
-        };
-        Some(self.data.chunks_exact(size).map(|b| int(self.element, b)))
-    }
-
-    /// The elements of an array of floats, or `None` for other arrays.
-    pub fn floats(&self) -> Option<impl ExactSizeIterator<Item = f64> + '_> {
-        let size = match self.element {
-            ValueType::F32 => 4,
-            ValueType::F64 => 8,
-            _ => return None,
-        };
-        Some(self.data.chunks_exact(size).map(|b| float(self.element, b)))
-    }
-
-    /// The elements of an array of truth values, or `None` for other arrays.
-    pub fn bools(&self) -> Option<impl ExactSizeIterator<Item = bool> + '_> {
-        (self.element == ValueType::Bool).then(|| self.data.iter().map(|&b| b != 0))
-    }
-}
-
-/// The strings of an array, in order.
-#[derive(Clone, Debug)]
-pub struct Strings<'a> {
-    rest: &'a [u8],
-    left: usize,
-}
-
-impl<'a> Iterator for Strings<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.left = self.left.checked_sub(1)?;
-        let (len, rest) = self.rest.split_first_chunk::<8>()?;
-        let (text, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-        self.rest = rest;
-        Some(text)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl ExactSizeIterator for Strings<'_> {}
-
-/// The integer of type `ty` in `bytes`, which are as many as the type has.
-fn int(ty: ValueType, bytes: &[u8]) -> i128 {
-    let mut wide = [0; 16];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    let value = i128::from_le_bytes(wide);
-    let signed = matches!(ty, ValueType::I8 | ValueType::I16 | ValueType::I32 | ValueType::I64);
-    let unused_bits = 128 - 8 * bytes.len() as u32;
-    if signed { value << unused_bits >> unused_bits } else { value }
-}
-
-/// The float of type `ty` in `bytes`, which are as many as the type has.
-fn float(ty: ValueType, bytes: &[u8]) -> f64 {
-    let mut wide = [0; 8];
-    wide[..bytes.len()].copy_from_slice(bytes);
-    let bits = u64::from_le_bytes(wide);
-    if ty == ValueType::F32 { f64::from(f32::from_bits(bits as u32)) } else { f64::from_bits(bits) }
 }
 
 /// All values of a file, in its order.
@@ -230,7 +61,7 @@ impl Metadata {
         let mut this = Metadata { file: r.file.into(), entries: Vec::new(), by_key: HashMap::new() };
         for index in 0..count {
             let key = r.string(MAX_KEY_BYTES, &|| format!("metadata key {index}"))?;
-            let ty = value_type(r, key)?;
+            let ty = array::value_type(r, key)?;
             let value = value(r, bytes, key, ty)?;
             if this.by_key.insert(key.into(), this.entries.len()).is_some() {
                 return Err(WeightsError::Malformed {
@@ -347,7 +178,7 @@ impl Metadata {
     /// The strings of the array at `key`, as bytes in the file: not checked to be UTF-8.
     pub fn strings(&self, key: &str) -> Result<Strings<'_>, WeightsError> {
         let strings = self.optional(key, "an array of strings", |v| match v {
-            Value::Array(a) if a.element == ValueType::Str => Some(a.strings()),
+            Value::Array(a) if a.element() == ValueType::Str => Some(a.strings()),
             _ => None,
         })?;
         self.required(key, "an array of strings", strings)
@@ -397,7 +228,7 @@ impl Metadata {
     pub fn u32_each(&self, key: &str, n: usize) -> Result<Vec<u32>, WeightsError> {
         let expected = format!("a u32 or an array of {n}");
         let values = self.optional(key, &expected, |v| match v {
-            Value::Array(a) if a.len == n => a.ints()?.map(|i| u32::try_from(i).ok()).collect(),
+            Value::Array(a) if a.len() == n => a.ints()?.map(|i| u32::try_from(i).ok()).collect(),
             Value::Array(_) => None,
             one => as_u32(one).map(|one| vec![one; n]),
         })?;
@@ -410,23 +241,12 @@ fn as_u32(value: &Value) -> Option<u32> {
     if let Value::Int(_, i) = value { u32::try_from(*i).ok() } else { None }
 }
 
-/// Reads the type of `key`'s value or elements.
-fn value_type(r: &mut Reader<'_>, key: &str) -> Result<ValueType, WeightsError> {
-    let id = r.u32(&|| format!("the type of metadata key `{key}`"))?;
-    ValueType::ALL.get(id as usize).copied().ok_or_else(|| WeightsError::WrongValue {
-        file: r.file.into(),
-        key: key.into(),
-        found: format!("value type {id}"),
-        expected: "a type from 0 to 12".into(),
-    })
-}
-
 /// Reads `key`'s value of type `ty`.
 fn value(r: &mut Reader<'_>, bytes: &Bytes, key: &str, ty: ValueType) -> Result<Value, WeightsError> {
     let what = || format!("the value of metadata key `{key}`");
     Ok(match (ty, ty.size()) {
         (ValueType::Str, _) => Value::Str(r.string(MAX_STRING_BYTES, &what)?.into()),
-        (ValueType::Array, _) => Value::Array(array(r, bytes, key)?),
+        (ValueType::Array, _) => Value::Array(array::read(r, bytes, key)?),
         (ValueType::Bool, _) => match r.array::<1>(&what)? {
             [0] => Value::Bool(false),
             [1] => Value::Bool(true),
@@ -439,55 +259,9 @@ fn value(r: &mut Reader<'_>, bytes: &Bytes, key: &str, ty: ValueType) -> Result<
                 });
             }
         },
-        (ValueType::F32 | ValueType::F64, size) => Value::Float(ty, float(ty, r.take(size.unwrap_or(0), &what)?)),
-        (_, size) => Value::Int(ty, int(ty, r.take(size.unwrap_or(0), &what)?)),
+        (ValueType::F32 | ValueType::F64, size) => {
+            Value::Float(ty, array::float(ty, r.take(size.unwrap_or(0), &what)?))
+        }
+        (_, size) => Value::Int(ty, array::int(ty, r.take(size.unwrap_or(0), &what)?)),
     })
-}
-
-/// Reads `key`'s array: checks that all of it is there and leaves it in the file.
-fn array(r: &mut Reader<'_>, bytes: &Bytes, key: &str) -> Result<Array, WeightsError> {
-    let element = value_type(r, key)?;
-    let len = array_len(r, key)?;
-    let start = r.pos;
-    skip_elements(r, key, element, len, 1)?;
-    // Each element takes at least a byte of the file, so the count fits.
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    Ok(Array { element, len, data: bytes.slice(start..r.pos) })
-}
-
-fn array_len(r: &mut Reader<'_>, key: &str) -> Result<u64, WeightsError> {
-    r.u64(&|| format!("the array length of metadata key `{key}`"))
-}
-
-/// Steps over `len` elements; arrays at `depth`.
-fn skip_elements(
-    r: &mut Reader<'_>,
-    key: &str,
-    element: ValueType,
-    len: u64,
-    depth: usize,
-) -> Result<(), WeightsError> {
-    let what = || format!("the array of {len} {} at metadata key `{key}`", element.name());
-    if let Some(size) = element.size() {
-        return r.take(len.saturating_mul(size), &what).map(drop);
-    }
-    for _ in 0..len {
-        if element == ValueType::Str {
-            let bytes = r.u64(&what)?;
-            r.take(bytes, &what)?;
-            continue;
-        }
-        if depth == MAX_ARRAY_DEPTH {
-            return Err(WeightsError::Limit {
-                file: r.file.into(),
-                what: format!("levels of arrays at metadata key `{key}`"),
-                found: depth as u64 + 1,
-                limit: MAX_ARRAY_DEPTH as u64,
-            });
-        }
-        let inner = value_type(r, key)?;
-        let inner_len = array_len(r, key)?;
-        skip_elements(r, key, inner, inner_len, depth + 1)?;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use carat_tensor::DType;
 
-use super::metadata::ValueType;
+use super::array::ValueType;
 use super::{DEFAULT_ALIGNMENT, MAGIC};
 
 /// A GGUF file being put together.
