@@ -1,3 +1,40 @@
-//! The carat command line.
+//! The `carat` command line: one file per subcommand, errors and exit codes here.
+//!
+//! Exit codes are part of the interface: 0 done, 1 it failed, 2 the command line is wrong. Errors are one line
+//! on standard error, `error: …`. A reader that closes the pipe ends the program quietly with 0.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod output;
+mod tokenize;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Run Gemma 4 models.
+#[derive(Parser)]
+#[command(name = "carat", version, about, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Tokenize(tokenize::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Tokenize(args) => tokenize::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if output::is_closed_pipe(&error) {
+        return ExitCode::SUCCESS;
+    }
+    // Standard error may be closed as well; then there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    if error.is::<args::UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}

@@ -35,12 +35,19 @@ impl GenerationDefaults {
         let mut defaults = generation.map_or_else(Self::family, from_generation_config);
         let media = MEDIA_KEYS.iter().filter_map(|key| id_of(config.get(key)?));
         defaults.sampling.suppress.extend(media);
-        tidy(&mut defaults.sampling.suppress);
         for config in [Some(config), config.get("text_config")].into_iter().flatten() {
             defaults.stop_tokens.extend(ids_of(config.get("eos_token_id")));
         }
-        tidy(&mut defaults.stop_tokens);
+        defaults.tidy();
         defaults
+    }
+
+    /// Sorts the lists of tokens and leaves each token in once.
+    pub fn tidy(&mut self) {
+        for ids in [&mut self.sampling.suppress, &mut self.stop_tokens] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
     }
 }
 
@@ -69,11 +76,6 @@ fn ids_of(value: Option<&Value>) -> Vec<TokenId> {
         Some(id) => id_of(id).into_iter().collect(),
         None => Vec::new(),
     }
-}
-
-fn tidy(ids: &mut Vec<TokenId>) {
-    ids.sort_unstable();
-    ids.dedup();
 }
 
 #[cfg(test)]

@@ -1,15 +1,26 @@
 //! Run Gemma 4 models: the library that programs depend on.
 //!
-//! From logits to an answer: sampling, stop rules, the guard against endless repetition.
+//! [`ModelSource`] says which model, [`loading`] makes a decoder of it after counting the memory, and the rest
+//! turns logits into an answer: sampling, stop rules, a limit on thinking, a guard against endless repetition.
+//! No network and no async here.
 #![forbid(unsafe_code)]
 
 pub mod defaults;
+pub mod device;
+mod error;
 pub mod host;
+pub mod loading;
 pub mod loop_guard;
 pub mod rng;
 pub mod sampler;
+pub mod sequence;
+pub mod source;
 pub mod stop;
 pub mod thinking;
 
 pub use defaults::GenerationDefaults;
-pub use sampler::{Sampler, SamplingError, SamplingOptions};
+pub use error::Error;
+pub use loading::LoadOptions;
+pub use sampler::{Logprobs, SamplingError, SamplingOptions, log_sum_exp};
+pub use sequence::FinishReason;
+pub use source::{ModelFiles, ModelSource};

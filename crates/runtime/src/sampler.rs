@@ -354,8 +354,8 @@ fn top_into(out: &mut Vec<Candidate>, logits: &[f32], k: usize) {
     out.sort_unstable_by(order);
 }
 
-/// `log Σ exp(logits)`, NaN left out.
-pub(crate) fn log_sum_exp(logits: &[f32]) -> f32 {
+/// `log Σ exp(logits)`, summed in f64, NaN left out.
+pub fn log_sum_exp(logits: &[f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if max == f32::NEG_INFINITY {
         return max;

@@ -1,0 +1,67 @@
+//! What can go wrong between a model's files and its answer.
+
+use carat_chat::tokenizer::TokenizerError;
+use carat_cpu::CpuError;
+use carat_model::ModelError;
+use carat_weights::WeightsError;
+
+use crate::SamplingError;
+use crate::stop::StopError;
+
+/// Why a model could not be loaded or could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The files.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The model's config, tensors or a step.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The vocabulary.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// A sampling option, or logits that leave no choice.
+    #[error(transparent)]
+    Sampling(#[from] SamplingError),
+    /// A stop string.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// Text is needed, and the files have no tokenizer.
+    #[error("{model} has no tokenizer: expected tokenizer.json beside config.json, or tokenizer metadata in the GGUF file")]
+    NoTokenizer {
+        /// The model.
+        model: String,
+    },
+    /// A text of the vocabulary that isn't.
+    #[error("entry {index} of `{key}` is not UTF-8")]
+    NotText {
+        /// The metadata key.
+        key: String,
+        /// Which entry.
+        index: usize,
+    },
+    /// The backend could not start.
+    #[error(transparent)]
+    Device(#[from] CpuError),
+    /// A longer context than the model was made for.
+    #[error("a context of {found} tokens was asked for; the model was made for at most {most}")]
+    Context {
+        /// What was asked for.
+        found: usize,
+        /// The model's limit.
+        most: usize,
+    },
+    /// More memory than is free.
+    #[error(
+        "the model needs {} MiB of memory and {} MiB are free; a smaller --ctx or --kv q8_0 takes less\n{table}",
+        needed >> 20, available >> 20
+    )]
+    Memory {
+        /// Bytes it would allocate.
+        needed: u64,
+        /// Bytes that are free.
+        available: u64,
+        /// What takes how much.
+        table: String,
+    },
+}

@@ -1,0 +1,142 @@
+//! Where a model comes from, and what its files say beside the tensors: tokenizer, chat template, defaults.
+//!
+//! A Hugging Face directory and a GGUF file keep these in different places; above this file they are one.
+
+use std::path::PathBuf;
+
+use carat_chat::tokenizer::{Tokenizer, VocabParts};
+use carat_model::ModelConfig;
+use carat_tensor::TokenId;
+use carat_weights::{Checkpoint, GgufFile, HfDir};
+
+use crate::{Error, GenerationDefaults};
+
+/// Which model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelSource {
+    /// The demonstration model that is part of the program.
+    Embedded,
+    /// A directory with `config.json` and safetensors, one such file, or a GGUF file.
+    Path(PathBuf),
+}
+
+impl std::fmt::Display for ModelSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ModelSource::Embedded => f.write_str("carat-nano (embedded)"),
+            ModelSource::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// A model's files, open; its tensors are mapped and not yet read.
+#[derive(Debug)]
+pub struct ModelFiles {
+    source: ModelSource,
+    checkpoint: Checkpoint,
+}
+
+impl ModelFiles {
+    /// Opens the files of `source`.
+    pub fn open(source: &ModelSource) -> Result<Self, Error> {
+        let checkpoint = match source {
+            ModelSource::Embedded => Checkpoint::HfDir(embedded()?),
+            ModelSource::Path(path) => carat_weights::open(path)?,
+        };
+        Ok(ModelFiles { source: source.clone(), checkpoint })
+    }
+
+    /// Where they come from.
+    pub fn source(&self) -> &ModelSource {
+        &self.source
+    }
+
+    /// Config and tensors.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Config and tensors, for loading.
+    pub fn checkpoint_mut(&mut self) -> &mut Checkpoint {
+        &mut self.checkpoint
+    }
+
+    /// The model's config.
+    pub fn config(&self) -> Result<ModelConfig, Error> {
+        Ok(carat_model::load::config(&self.checkpoint)?)
+    }
+
+    /// The tokenizer. An error if the files have none: tensors alone are enough for logits.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        match &self.checkpoint {
+            Checkpoint::HfDir(dir) => {
+                let json = dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
+                Ok(Tokenizer::from_json(json)?)
+            }
+            Checkpoint::Gguf(file) => gguf_tokenizer(file),
+        }
+    }
+
+    /// The chat template that the files bring along.
+    pub fn chat_template(&self) -> Result<Option<&str>, Error> {
+        match &self.checkpoint {
+            Checkpoint::HfDir(dir) => Ok(dir.chat_template.as_deref()),
+            Checkpoint::Gguf(file) => Ok(file.metadata.opt_str("tokenizer.chat_template")?),
+        }
+    }
+
+    /// How the model wants to be sampled, and which tokens end its answers and are never drawn.
+    pub fn generation(&self, tokenizer: &Tokenizer) -> Result<GenerationDefaults, Error> {
+        let mut defaults = match &self.checkpoint {
+            Checkpoint::HfDir(dir) => GenerationDefaults::from_json(dir.generation_config.as_ref(), &dir.config),
+            Checkpoint::Gguf(file) => {
+                let mut defaults = GenerationDefaults::family();
+                let suppressed = file.metadata.opt_u32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
+                defaults.sampling.suppress.extend(suppressed.into_iter().map(TokenId));
+                defaults
+            }
+        };
+        let s = tokenizer.special();
+        // Files in circulation leave out some of the tokens that end an answer, and let some media markers through.
+        let media = [s.image, s.image_open, s.image_close, s.audio, s.audio_open, s.audio_close, s.video];
+        defaults.sampling.suppress.extend(media.into_iter().flatten());
+        defaults.stop_tokens.extend([s.eos, s.turn_close, s.tool_response_open].into_iter().flatten());
+        defaults.tidy();
+        Ok(defaults)
+    }
+}
+
+fn gguf_tokenizer(file: &GgufFile) -> Result<Tokenizer, Error> {
+    let metadata = &file.metadata;
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let id = |name: &str| metadata.opt_u32(&key(name)).map(|id| id.map(TokenId));
+    let types = if metadata.contains(&key("token_type")) { metadata.i32s(&key("token_type"))? } else { Vec::new() };
+    let texts = |name: &str| -> Result<Vec<&str>, Error> {
+        let key = key(name);
+        let checked = metadata.strings(&key)?.enumerate().map(|(index, bytes)| {
+            std::str::from_utf8(bytes).map_err(|_| Error::NotText { key: key.clone(), index })
+        });
+        checked.collect()
+    };
+    let merges = if metadata.contains(&key("merges")) { texts("merges")? } else { Vec::new() };
+    let scores: Vec<f32> = match metadata.opt_array(&key("scores"))?.and_then(|a| a.floats().map(|f| f.map(|f| f as f32).collect())) {
+        Some(scores) if merges.is_empty() => scores,
+        _ => Vec::new(),
+    };
+    Ok(Tokenizer::from_parts(VocabParts {
+        tokens: texts("tokens")?,
+        token_types: &types,
+        merges,
+        scores: &scores,
+        bos: id("bos_token_id")?,
+        eos: id("eos_token_id")?,
+        unk: id("unknown_token_id")?,
+        pad: id("padding_token_id")?,
+    })?)
+}
+
+/// The files of the demonstration model, made by the recipe in `nano/`.
+fn embedded() -> Result<HfDir, Error> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint");
+    Ok(HfDir::open(std::path::Path::new(dir))?)
+}
