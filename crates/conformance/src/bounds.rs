@@ -10,7 +10,8 @@
 //!   `√(Σ b_i²/3)`, so over 64 and more values the root of the summed squares stays below `typical = √(Σ b_i²)`.
 //! - Eight-bit activations: a block is `d·q`, `d = amax/127`, so `b_i = |w_i|·amax/254`, and a hair more for the
 //!   rounding of `d`. A bf16 or f16 copy of the activations errs less (`2^-9·|x| < amax/254`).
-//! - f16 storage: `2^-11·|x|`. Q8_0 storage: `amax/254`, and `2^-11·|x|` for its f16 scale.
+//! - f16 storage: `2^-11·|x|`, and `2^-25` below the least normal f16. Q8_0 storage: `amax/254`, and both errors of its
+//!   f16 scale, times 127 at most.
 
 use crate::definitions;
 
@@ -196,9 +197,11 @@ pub fn rms_rope(x: &[f64], weight: Option<&[f64]>, eps: f64, rope: Option<(&[f64
     Approx { exact, typical: limit.clone(), limit }
 }
 
-/// How a cache rounds what it stores: error of one value of size `x` in a row of largest value `amax`.
+/// How a cache rounds what it stores: what each value's error is proportional to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Storage {
+    /// Whatever the value: half of the least f16.
+    pub always: f64,
     /// Times the value.
     pub of_value: f64,
     /// Times the largest value.
@@ -209,8 +212,7 @@ impl Storage {
     /// Largest errors of the values of one stored row.
     pub fn steps(self, row: &[f64]) -> Vec<f64> {
         let amax = row.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        // 2^-24 is the least f16.
-        row.iter().map(|v| self.of_value * (v.abs() + U) + self.of_largest * amax).collect()
+        row.iter().map(|v| self.always + self.of_value * v.abs() + self.of_largest * amax).collect()
     }
 }
 

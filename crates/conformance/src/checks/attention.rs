@@ -88,10 +88,11 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
 }
 
 fn storage(dtype: KvType) -> Storage {
+    let least = F16 * F16 / 8.0;
     match dtype {
-        KvType::F32 => Storage { of_value: 0.0, of_largest: 0.0 },
-        KvType::F16 => Storage { of_value: F16, of_largest: 0.0 },
-        KvType::Q8_0 => Storage { of_value: F16, of_largest: 1.0 / 254.0 },
+        KvType::F32 => Storage { always: 0.0, of_value: 0.0, of_largest: 0.0 },
+        KvType::F16 => Storage { always: least, of_value: F16, of_largest: 0.0 },
+        KvType::Q8_0 => Storage { always: 127.0 * least, of_value: F16, of_largest: 1.0 / 254.0 },
     }
 }
 

@@ -1,0 +1,32 @@
+//! Every instruction set this machine has, in both precisions, against the definitions of `carat_conformance`.
+//!
+//! The list of what ran is printed and asserted: a table that is skipped passes silently.
+
+use carat_conformance::{Exactness, check_backend};
+use carat_cpu::{CpuBackend, CpuOptions, Isa, Precision, available};
+
+/// Checks every available instruction set; several threads, so that work is cut in uneven parts.
+#[track_caller]
+fn check(precision: Precision, exactness: Exactness) {
+    let exercised = available();
+    println!("instruction sets: {exercised:?}");
+    assert_eq!(exercised.last(), Some(&Isa::Scalar), "the definition is always there");
+    for isa in exercised {
+        for threads in [1, 3] {
+            let options = CpuOptions { threads: Some(threads), precision, isa: Some(isa) };
+            let mut make = || CpuBackend::new(options).expect("an available instruction set");
+            let summary = check_backend(&mut make, exactness);
+            println!("{isa}, {threads} threads, {precision:?}: {} cases, {} values", summary.cases, summary.values);
+        }
+    }
+}
+
+#[test]
+fn the_reference_path_computes_what_the_definitions_say() {
+    check(Precision::Reference, Exactness::Reference);
+}
+
+#[test]
+fn the_fast_path_errs_no_more_than_eight_bit_activations_do() {
+    check(Precision::Fast, Exactness::Fast);
+}
