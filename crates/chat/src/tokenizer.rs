@@ -103,11 +103,8 @@ impl Tokenizer {
             }
         }
         // Without all bytes, unknown characters are fused with unknown neighbours: they can't be cut apart.
-        let boundaries = if byte_ids.iter().all(Option::is_some) {
-            Boundaries::new(&vocab, &merges)
-        } else {
-            Boundaries::none()
-        };
+        let boundaries =
+            if byte_ids.iter().all(Option::is_some) { Boundaries::new(&vocab, &merges) } else { Boundaries::none() };
         let of_kind = |kinds: &[TokenKind]| {
             let ids = (0..vocab.len() as u32).filter(|&id| kinds.contains(&vocab.kind(id)));
             Matcher::new(ids.filter_map(|id| Some((id, vocab.piece(id)?))))

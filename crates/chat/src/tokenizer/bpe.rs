@@ -94,13 +94,7 @@ impl<'a> Encoder<'a> {
         } else {
             0
         };
-        Encoder {
-            bpe,
-            text,
-            cache: vec![CacheSlot::default(); slots],
-            ids: Vec::new(),
-            work: MergeWork::default(),
-        }
+        Encoder { bpe, text, cache: vec![CacheSlot::default(); slots], ids: Vec::new(), work: MergeWork::default() }
     }
 
     /// Appends the ids of `span`, which lies at byte `offset` of the encoder's text.

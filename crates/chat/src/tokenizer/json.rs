@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::merges::{MergeTexts, resolve, split_joined};

@@ -95,11 +95,7 @@ pub(super) fn resolve(vocab: &Vocab, texts: &MergeTexts<'_>) -> Result<Vec<Merge
     })
 }
 
-fn resolve_range(
-    vocab: &Vocab,
-    texts: &MergeTexts<'_>,
-    ranks: Range<usize>,
-) -> Result<Vec<Merge>, TokenizerError> {
+fn resolve_range(vocab: &Vocab, texts: &MergeTexts<'_>, ranks: Range<usize>) -> Result<Vec<Merge>, TokenizerError> {
     let mut merges = Vec::with_capacity(ranks.len());
     let mut guess = 0;
     let mut joined = String::new();

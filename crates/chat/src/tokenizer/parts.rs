@@ -68,7 +68,7 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<TokenKind>, TokenizerError> {
         let special = [parts.bos, parts.eos, parts.pad, parts.unk];
         let told = parts.tokens.iter().enumerate().map(|(id, piece)| match piece {
             _ if special.contains(&Some(TokenId(id as u32))) => TokenKind::Control,
-            _ if is_marker(piece) => TokenKind::Control,
+            _ if is_marker(piece) || *piece == "<mask>" => TokenKind::Control,
             _ if parse_byte(piece).is_some() => TokenKind::Byte,
             _ => TokenKind::Normal,
         });

@@ -98,7 +98,10 @@ impl SpecialIds {
 
 /// Whether a piece is written as Gemma 4 writes its markers.
 pub(super) fn is_marker(piece: &str) -> bool {
-    piece.len() > 3 && piece.starts_with('<') && piece.ends_with('>') && (piece.starts_with("<|") || piece.ends_with("|>"))
+    piece.len() > 3
+        && piece.starts_with('<')
+        && piece.ends_with('>')
+        && (piece.starts_with("<|") || piece.ends_with("|>"))
 }
 
 /// Finds a set of texts: leftmost, and of those that start there the longest.
