@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use carat_runtime::{ModelFiles, ModelSource};
+use carat_runtime::device::{DeviceOptions, Precision};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::TokenId;
+use carat_tensor::backend::KvType;
 
 /// The command line can't be followed; exit code 2.
 #[derive(Debug)]
@@ -25,6 +27,70 @@ pub fn source(model: Option<&PathBuf>) -> ModelSource {
 /// Opens the files of `MODEL`.
 pub fn open(model: Option<&PathBuf>) -> anyhow::Result<ModelFiles> {
     Ok(ModelFiles::open(&source(model))?)
+}
+
+/// How the model is run.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Engine")]
+pub struct EngineArgs {
+    /// Threads that compute [default: one per core this process may use]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub threads: Option<usize>,
+    /// Tokens that prompt and answers may take together
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub ctx: Option<usize>,
+    /// How keys and values are stored [default: f16, with --precision f32: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub kv: Option<KvArg>,
+    /// fast: integer products of the stored weights; f32: the slow path that defines the result
+    #[arg(long, value_enum, value_name = "PATH", default_value_t = PrecisionArg::Fast)]
+    pub precision: PrecisionArg,
+}
+
+impl EngineArgs {
+    /// As the library takes them.
+    pub fn load_options(&self) -> LoadOptions {
+        let precision = match self.precision {
+            PrecisionArg::Fast => Precision::Fast,
+            PrecisionArg::F32 => Precision::Reference,
+        };
+        let kv = self.kv.map(|kv| match kv {
+            KvArg::F16 => KvType::F16,
+            KvArg::Q8_0 => KvType::Q8_0,
+            KvArg::F32 => KvType::F32,
+        });
+        LoadOptions { device: DeviceOptions { threads: self.threads, precision }, context: self.ctx, kv, ..LoadOptions::default() }
+    }
+}
+
+/// `--kv`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum KvArg {
+    /// Half precision.
+    F16,
+    /// 8 bits, half of f16.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Single precision.
+    F32,
+}
+
+/// `--precision`.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum PrecisionArg {
+    /// Integer products of the stored weights.
+    Fast,
+    /// The reference path.
+    F32,
+}
+
+/// A whole number from 1 on.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("expected at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("expected a whole number, at least 1".into()),
+    }
 }
 
 /// Ids separated by commas or white space, with or without brackets around them.

@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod logits;
 mod output;
+mod perplexity;
+mod safetensors;
 mod tokenize;
 
 use std::io::Write;
@@ -24,11 +27,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Tokenize(tokenize::Args),
+    Logits(logits::Args),
+    Perplexity(perplexity::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {

@@ -17,6 +17,7 @@ pub mod sequence;
 pub mod source;
 pub mod stop;
 pub mod thinking;
+pub mod work;
 
 pub use defaults::GenerationDefaults;
 pub use error::Error;

@@ -1,0 +1,121 @@
+//! `carat logits`: what the model computes, as a file to compare with.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use carat_model::{Decoder, LogitRows, Step, Tap};
+use carat_runtime::device::Device;
+use carat_runtime::loading;
+use carat_tensor::TokenId;
+
+use crate::args::{self, EngineArgs, UsageError};
+use crate::safetensors::{Entry, Writer};
+
+/// The most rows per pass: logits of all of them are in memory at once.
+const DEFAULT_CHUNK: usize = 128;
+
+/// Write the logits of a sequence of tokens to a .safetensors file
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory with config.json, or .gguf file; left out: the embedded model
+    model: Option<PathBuf>,
+    /// The sequence: ids separated by commas; nothing is added to it
+    #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
+    tokens: String,
+    /// The file to write: `logits`, f32 [n, vocab]
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Also write `hidden.0` (the embeddings) and `hidden.1` … `hidden.L` (each layer's output), f32 [n, d_model]
+    #[arg(long)]
+    hidden: bool,
+    /// Also continue with the N most likely tokens, one by one, and write them as `greedy`, i64 [N]
+    #[arg(long, value_name = "N")]
+    greedy: Option<usize>,
+    /// The most tokens per pass
+    #[arg(long, value_name = "N", value_parser = args::at_least_one)]
+    chunk: Option<usize>,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Collects the rows that pass each layer.
+struct Hidden {
+    /// By stage, `[n, d_model]`.
+    stages: Vec<Vec<f32>>,
+}
+
+impl Tap for Hidden {
+    fn hidden(&mut self, stage: usize, rows: &[f32]) {
+        self.stages[stage].extend_from_slice(rows);
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let tokens = args::ids(&args.tokens).map_err(|e| UsageError(format!("--tokens: {e}")))?;
+    if tokens.is_empty() {
+        return Err(UsageError("--tokens: expected at least one id".into()).into());
+    }
+    let greedy = args.greedy.unwrap_or(0);
+    let mut files = args::open(args.model.as_ref())?;
+    let mut options = args.engine.load_options();
+    options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
+    options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
+    let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
+
+    let (n, config) = (tokens.len(), decoder.config());
+    let (d_model, vocab, stages) = (config.d_model, config.vocab_size, config.layers.len() + 1);
+    let mut entries = vec![Entry::f32("logits", &[n, vocab])];
+    if args.hidden {
+        entries.extend((0..stages).map(|stage| Entry::f32(format!("hidden.{stage}"), &[n, d_model])));
+    }
+    if args.greedy.is_some() {
+        entries.push(Entry::i64("greedy", &[greedy]));
+    }
+    let path = || args.out.display().to_string();
+    let file = File::create(&args.out).with_context(path)?;
+    let mut writer = Writer::new(BufWriter::new(file), &entries).with_context(path)?;
+
+    let mut hidden = args.hidden.then(|| Hidden { stages: vec![Vec::with_capacity(n * d_model); stages] });
+    let mut next = TokenId(0);
+    for chunk in tokens.chunks(decoder.options().chunk) {
+        let step = Step { tokens: chunk, logits: LogitRows::All };
+        let logits = match &mut hidden {
+            Some(hidden) => decoder.forward_tapped(step, hidden)?,
+            None => decoder.forward(step)?,
+        };
+        next = most_likely(&logits[logits.len() - vocab..]);
+        writer.f32s(logits).with_context(path)?;
+    }
+    for stage in hidden.iter().flat_map(|h| &h.stages) {
+        writer.f32s(stage).with_context(path)?;
+    }
+    let continued = continue_greedily(&mut decoder, next, greedy)?;
+    writer.i64s(continued.iter().map(|id| i64::from(id.0))).with_context(path)?;
+    writer.finish().with_context(path)
+}
+
+/// `n` tokens from `next` on, each the most likely after those before it.
+fn continue_greedily(decoder: &mut Decoder<Device>, mut next: TokenId, n: usize) -> anyhow::Result<Vec<TokenId>> {
+    let mut continued = Vec::with_capacity(n);
+    while continued.len() < n {
+        continued.push(next);
+        if continued.len() < n {
+            next = most_likely(decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?);
+        }
+    }
+    Ok(continued)
+}
+
+/// The largest of `logits`; of equal ones the lowest id.
+fn most_likely(logits: &[f32]) -> TokenId {
+    let mut best = 0;
+    for (id, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = id;
+        }
+    }
+    TokenId(best as u32)
+}
