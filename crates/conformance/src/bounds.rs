@@ -163,22 +163,39 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
             })
             .collect(),
     };
+    let whole: Vec<f64> = size.iter().zip(&step).map(|(size, step)| size + step).collect();
+    let step_squares: Vec<f64> = step.iter().map(|s| s * s).collect();
+    let typical_squares: Vec<f64> = x.typical.iter().map(|t| t * t).collect();
+    let inherits = x.limit.iter().any(|&e| e > 0.0);
     let mut out = Approx { exact: definitions::product(&matrix.values, &x.exact), ..Approx::default() };
     for (row, terms) in matrix.values.chunks_exact(n).zip(matrix.terms.chunks_exact(n)) {
-        let (mut sum, mut new, mut new_squares, mut old, mut old_squares) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for i in 0..n {
-            let w = row[i].abs();
-            sum += terms[i] * (size[i] + step[i]);
-            new += w * step[i];
-            new_squares += (w * step[i]).powi(2);
-            old += w * x.limit[i];
-            old_squares += (w * x.typical[i]).powi(2);
+        let rounding = gamma(n) * sum(terms, &whole, f64::abs) + FLOOR;
+        let (mut limit, mut squares) = (rounding, 0.0);
+        if inputs == Inputs::EightBit {
+            let new_squares = sum(row, &step_squares, |w| w * w);
+            limit += sum(row, &step, f64::abs).min(K * new_squares.sqrt());
+            squares += new_squares;
         }
-        let rounding = gamma(n) * sum + FLOOR;
-        out.limit.push(rounding + new.min(K * new_squares.sqrt()) + old);
-        out.typical.push(rounding + (new_squares + old_squares).sqrt());
+        if inherits {
+            limit += sum(row, &x.limit, f64::abs);
+            squares += sum(row, &typical_squares, |w| w * w);
+        }
+        out.limit.push(limit);
+        out.typical.push(rounding + squares.sqrt());
     }
     out
+}
+
+/// `Σ f(a_i)·b_i`, in lanes: most of the suite's time is here.
+fn sum(a: &[f64], b: &[f64], f: impl Fn(f64) -> f64) -> f64 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut lanes = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..8 {
+            lanes[i] += f(a[i]) * b[i];
+        }
+    }
+    lanes.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(&a, b)| f(a) * b).sum::<f64>()
 }
 
 /// `rope(rms(x))`: each output is the sum of two products with a table of f32.
