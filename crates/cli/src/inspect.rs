@@ -1,0 +1,272 @@
+//! `carat inspect`: what a model is and what it will take, without loading it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+
+use carat_chat::tokenizer::Tokenizer;
+use carat_model::config::PRESETS;
+use carat_model::plan::{FfnPlan, KvSource, Span, ValueSource, plan};
+use carat_model::{LayerPlan, MemoryPlan, ModelConfig};
+use carat_runtime::{Error, GenerationDefaults, ModelFiles, host, loading, work};
+use carat_weights::Checkpoint;
+use serde_json::{Value, json};
+
+use crate::args::{self, EngineArgs};
+use crate::output;
+
+/// Show a model's architecture, layers, tensors, tokenizer, template and memory
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory with config.json, or .gguf file; left out: the embedded model
+    model: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Everything that is shown.
+struct Facts {
+    model: String,
+    format: &'static str,
+    config: ModelConfig,
+    layers: Vec<LayerPlan>,
+    /// By type: tensors and bytes.
+    tensors: BTreeMap<String, (usize, u64)>,
+    tokenizer: Option<Tokenizer>,
+    /// Length of the template the files bring, in bytes.
+    template: Option<usize>,
+    generation: Option<GenerationDefaults>,
+    memory: MemoryPlan,
+    kv: &'static str,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let facts = gather(args)?;
+    let mut out = output::stdout();
+    if args.json {
+        output::json_line(&mut out, &as_json(&facts))?;
+    } else {
+        out.write_all(as_text(&facts)?.as_bytes())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn gather(args: &Args) -> anyhow::Result<Facts> {
+    let files = args::open(args.model.as_ref())?;
+    let options = args.engine.load_options();
+    let config = files.config()?;
+    let tokenizer = match files.tokenizer() {
+        Ok(tokenizer) => Some(tokenizer),
+        Err(Error::NoTokenizer { .. }) => None,
+        Err(other) => return Err(other.into()),
+    };
+    Ok(Facts {
+        model: files.source().to_string(),
+        format: match files.checkpoint() {
+            Checkpoint::HfDir(_) => "Hugging Face directory",
+            Checkpoint::Gguf(_) => "GGUF",
+        },
+        layers: plan(&config),
+        tensors: tensors_by_type(&files),
+        template: files.chat_template()?.map(str::len),
+        generation: tokenizer.as_ref().map(|t| files.generation(t)).transpose()?,
+        memory: loading::plan(&files, &options)?,
+        kv: carat_model::kv::type_name(options.resolve(&config).kv),
+        tokenizer,
+        config,
+    })
+}
+
+fn tensors_by_type(files: &ModelFiles) -> BTreeMap<String, (usize, u64)> {
+    let mut types = BTreeMap::new();
+    for tensor in files.checkpoint().tensors().iter() {
+        let entry: &mut (usize, u64) = types.entry(tensor.dtype.to_string()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.data.len() as u64;
+    }
+    types
+}
+
+/// The published size with these dimensions.
+fn size_of(config: &ModelConfig) -> Option<&'static str> {
+    PRESETS.into_iter().find(|name| {
+        ModelConfig::preset(name).is_some_and(|p| p.d_model == config.d_model && p.layers == config.layers && p.n_heads == config.n_heads)
+    })
+}
+
+fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
+    let Facts { config, memory, .. } = facts;
+    let mut text = String::new();
+    let w = &mut text;
+    writeln!(w, "model       {}", facts.model)?;
+    writeln!(w, "format      {}", facts.format)?;
+    if let Some(size) = size_of(config) {
+        writeln!(w, "size        Gemma 4 {size}")?;
+    }
+    writeln!(w, "parameters  {:.2} million (text)", config.parameters() as f64 / 1e6)?;
+    writeln!(w, "shape       d_model {}, vocabulary {}, {} heads", config.d_model, config.vocab_size, config.n_heads)?;
+    writeln!(w, "context     {} tokens, window {}", config.max_context, config.window)?;
+    if let Some(p) = config.per_layer {
+        writeln!(w, "per layer   inputs of {} values", p.width)?;
+    }
+    if let Some(e) = config.experts {
+        writeln!(w, "experts     {} of {} per token, width {}", e.top_k, e.n_experts, e.width)?;
+    }
+    let work = work::prompt_work(config);
+    let share = 100.0 * work.done as f64 / work.all_layers as f64;
+    writeln!(w, "prompt      {:.1} million multiply-adds a token, {share:.0} % of all layers", work.done as f64 / 1e6)?;
+
+    writeln!(w, "\nlayers      {}", facts.layers.len())?;
+    let groups = groups(&facts.layers);
+    let width = groups.iter().map(|(ranges, _)| ranges.len()).max().unwrap_or(0);
+    for (ranges, what) in groups {
+        writeln!(w, "  {ranges:width$}  {what}")?;
+    }
+    writeln!(w, "\ntensors     {}", facts.tensors.values().map(|(n, _)| n).sum::<usize>())?;
+    for (dtype, (n, bytes)) in &facts.tensors {
+        writeln!(w, "  {dtype:8} {n:>6} {:>12}", output::bytes(*bytes))?;
+    }
+    match &facts.tokenizer {
+        Some(t) => writeln!(w, "\ntokenizer   {} entries, {} of them control tokens", t.vocab_size(), control_tokens(t))?,
+        None => writeln!(w, "\ntokenizer   none")?,
+    }
+    match facts.template {
+        Some(bytes) => writeln!(w, "template    in the files, {bytes} bytes")?,
+        None => writeln!(w, "template    none in the files: the official format")?,
+    }
+    if let Some(g) = &facts.generation {
+        let s = &g.sampling;
+        writeln!(w, "sampling    temperature {}, top-k {}, top-p {}", s.temperature, s.top_k, s.top_p)?;
+        writeln!(w, "ends with   {:?}; never drawn: {:?}", numbers(&g.stop_tokens), numbers(&s.suppress))?;
+    }
+    writeln!(w, "\nmemory for {} tokens, {} cache", memory.ctx, facts.kv)?;
+    for line in memory.to_string().lines() {
+        writeln!(w, "  {line}")?;
+    }
+    if let Some(free) = host::available_memory() {
+        writeln!(w, "  {:<64} {:>12}", "free on this machine", output::bytes(free))?;
+    }
+    Ok(text)
+}
+
+fn as_json(facts: &Facts) -> Value {
+    let Facts { config, memory, .. } = facts;
+    let layers: Vec<Value> = facts.layers.iter().zip(&config.layers).map(|(plan, layer)| layer_json(plan, layer.layer_type.name())).collect();
+    let tensors: serde_json::Map<String, Value> =
+        facts.tensors.iter().map(|(dtype, (n, bytes))| (dtype.clone(), json!({"tensors": n, "bytes": bytes}))).collect();
+    let work = work::prompt_work(config);
+    json!({
+        "model": facts.model,
+        "format": facts.format,
+        "size": size_of(config),
+        "parameters": config.parameters(),
+        "d_model": config.d_model,
+        "vocab_size": config.vocab_size,
+        "n_heads": config.n_heads,
+        "max_context": config.max_context,
+        "window": config.window,
+        "softcap": config.softcap,
+        "per_layer_input": config.per_layer.map(|p| p.width),
+        "experts": config.experts.map(|e| json!({"n": e.n_experts, "top_k": e.top_k, "width": e.width})),
+        "prompt_multiply_adds": {"all_layers": work.all_layers, "done": work.done},
+        "layers": layers,
+        "tensors": tensors,
+        "tokenizer": facts.tokenizer.as_ref().map(|t| json!({"vocab_size": t.vocab_size(), "control_tokens": control_tokens(t)})),
+        "template_bytes": facts.template,
+        "generation": facts.generation.as_ref().map(|g| json!({
+            "temperature": g.sampling.temperature, "top_k": g.sampling.top_k, "top_p": g.sampling.top_p,
+            "stop_tokens": numbers(&g.stop_tokens), "suppress_tokens": numbers(&g.sampling.suppress),
+        })),
+        "memory": {
+            "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch,
+            "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
+            "ignored": memory.file.ignored, "free": host::available_memory(),
+        },
+    })
+}
+
+fn layer_json(plan: &LayerPlan, layer_type: &str) -> Value {
+    let donor = match plan.kv {
+        KvSource::Own => None,
+        KvSource::SharedWith(donor) => Some(donor.0),
+    };
+    json!({
+        "type": layer_type,
+        "window": plan.span.window(),
+        "head_dim": plan.head_dim,
+        "n_kv_heads": plan.n_kv_heads,
+        "reads_kv_of": donor,
+        "value_is_key": plan.value == ValueSource::SameAsKey,
+        "ffn_width": plan.ffn.width(),
+    })
+}
+
+fn numbers(ids: &[carat_tensor::TokenId]) -> Vec<u32> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+fn control_tokens(tokenizer: &Tokenizer) -> usize {
+    (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_control(carat_tensor::TokenId(id))).count()
+}
+
+/// Layers that are alike, as ranges, and what they are; in order of their first.
+fn groups(layers: &[LayerPlan]) -> Vec<(String, String)> {
+    let mut kinds: Vec<(LayerPlan, Vec<usize>)> = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        match kinds.iter_mut().find(|(kind, _)| kind == layer) {
+            Some((_, members)) => members.push(index),
+            None => kinds.push((*layer, vec![index])),
+        }
+    }
+    kinds.iter().map(|(kind, members)| (ranges(members), describe(kind))).collect()
+}
+
+/// `0-3,5,7-8`.
+fn ranges(sorted: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &n in sorted {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => runs.push((n, n)),
+        }
+    }
+    let texts = runs.iter().map(|&(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    texts.collect::<Vec<_>>().join(",")
+}
+
+fn describe(layer: &LayerPlan) -> String {
+    let span = match layer.span {
+        Span::Sliding { .. } => "sliding",
+        Span::Full => "full",
+    };
+    let values = if layer.value == ValueSource::SameAsKey { ", value = key" } else { "" };
+    let kv = match layer.kv {
+        KvSource::Own => format!("{} kv{values}", layer.n_kv_heads),
+        KvSource::SharedWith(donor) => format!("kv of layer {}", donor.0),
+    };
+    let experts = match layer.ffn {
+        FfnPlan::Dense { .. } => String::new(),
+        FfnPlan::DenseAndExperts { n_experts, expert_width, .. } => format!(" and {n_experts} experts of {expert_width}"),
+    };
+    format!("{span:7}  {} heads of {}, {kv}, feed-forward {}{experts}", layer.n_heads, layer.head_dim, layer.ffn.width())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_grouped_by_what_they_are() {
+        let config = ModelConfig::preset("E2B").unwrap();
+        let groups = groups(&plan(&config));
+        assert_eq!(groups[0].0, "0-3,5-8,10-13");
+        assert_eq!(groups[0].1, "sliding  8 heads of 256, 1 kv, feed-forward 6144");
+        assert_eq!(groups.last().unwrap().1, "full     8 heads of 512, kv of layer 14, feed-forward 12288");
+        assert_eq!(size_of(&config), Some("E2B"));
+    }
+}
