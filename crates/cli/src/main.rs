@@ -9,6 +9,7 @@ mod inspect;
 mod logits;
 mod output;
 mod perplexity;
+mod render;
 mod safetensors;
 mod tokenize;
 
@@ -29,6 +30,7 @@ struct Cli {
 enum Command {
     Inspect(inspect::Args),
     Tokenize(tokenize::Args),
+    Render(render::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
     };

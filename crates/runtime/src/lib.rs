@@ -8,6 +8,7 @@
 pub mod defaults;
 pub mod device;
 mod error;
+pub mod format;
 pub mod host;
 pub mod loading;
 pub mod loop_guard;
@@ -21,6 +22,7 @@ pub mod work;
 
 pub use defaults::GenerationDefaults;
 pub use error::Error;
+pub use format::ChatFormat;
 pub use loading::LoadOptions;
 pub use sampler::{Logprobs, SamplingError, SamplingOptions, log_sum_exp};
 pub use sequence::FinishReason;
