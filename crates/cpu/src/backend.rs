@@ -15,7 +15,7 @@ use crate::acts::{Acts, grow};
 use crate::attention;
 use crate::kernels::{Isa, Kernels, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{Matrix, Product, Scratch, task_rows};
+use crate::matmul::{MATVEC_ROWS, Matrix, Product, Scratch, task_rows};
 use crate::moe::{Routes, Workspace, lock};
 use crate::pool::{Output, Pool};
 use crate::{rows, topology};
@@ -158,7 +158,10 @@ impl CpuBackend {
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
         self.acts.load(self.kernels, &mut self.pool, x, cols, n, norm);
         if self.integer && matrices.any(|m| m.dtype.is_quantised()) {
-            self.acts.quantise(self.kernels, &mut self.pool);
+            self.acts.quantise(self.kernels);
+            if n <= MATVEC_ROWS {
+                self.acts.widen();
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! A table is handed out only after the CPU reported what it needs; that is the proof behind every `unsafe` here.
 //! Kernels work on slices and one thread; tiling and threading are above.
 
+#![allow(unsafe_code, reason = "a table's entries call functions whose features its hand-out proves")]
+
 use carat_tensor::DType;
 
 use crate::acts::{Row8, Rows8};
@@ -100,6 +102,10 @@ pub struct Kernels {
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
+    /// Reads everything once: the loop behind the bandwidth limit.
+    pub read_all: fn(x: &[u64]) -> u64,
+    /// So many rounds of the best integer dot on registers, and the 8-bit operations of one.
+    pub dot_rounds: (fn(rounds: usize) -> i32, usize),
 }
 
 static SCALAR: Kernels = Kernels {
@@ -117,17 +123,75 @@ static SCALAR: Kernels = Kernels {
     gelu_mul: scalar::gelu_mul,
     softcap: scalar::softcap,
     sum_squares: scalar::sum_squares,
+    read_all: scalar::read_all,
+    dot_rounds: (scalar::dot_rounds, 2 * 32),
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = {
+    use crate::avx512;
+    // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx512`.
+    Kernels {
+        isa: Isa::Avx512,
+        // SAFETY: as above.
+        quantise: |x, q, d, sum| unsafe { avx512::quantise(x, q, d, sum) },
+        // SAFETY: as above.
+        matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
+        // SAFETY: as above.
+        pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
+        // SAFETY: as above.
+        gemm: |tile, x, out| unsafe { avx512::gemm(tile, x, out) },
+        // SAFETY: as above.
+        decode: |dtype, row, out| unsafe { avx512::decode(dtype, row, out) },
+        // SAFETY: as above.
+        matvec_f32: |dtype, rows, x, scratch, out| unsafe { avx512::matvec_f32(dtype, rows, x, scratch, out) },
+        // SAFETY: as above.
+        gemm_f32: |tile, x, cols, out| unsafe { avx512::gemm_f32(tile, x, cols, out) },
+        // SAFETY: as above.
+        scores: |q, k, d, scores| unsafe { avx512::scores(q, k, d, scores) },
+        // SAFETY: as above.
+        weighted_sum: |p, v, d, out| unsafe { avx512::weighted_sum(p, v, d, out) },
+        // SAFETY: as above.
+        exp_sum: |s, max| unsafe { avx512::exp_sum(s, max) },
+        // SAFETY: as above.
+        gelu_mul: |gate, up| unsafe { avx512::gelu_mul(gate, up) },
+        // SAFETY: as above.
+        softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
+        // SAFETY: as above.
+        sum_squares: |x| unsafe { avx512::sum_squares(x) },
+        // SAFETY: as above.
+        read_all: |x| unsafe { avx512::read_all(x) },
+        // SAFETY: as above.
+        dot_rounds: (|rounds| unsafe { avx512::dot_rounds(rounds) }, 2 * 64 * avx512::SUMS),
+    }
 };
 
 /// The table of an instruction set, if this machine has it.
 pub fn table(isa: Isa) -> Option<&'static Kernels> {
     match isa {
         Isa::Scalar => Some(&SCALAR),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => has_avx512().then_some(&AVX512),
         _ => None,
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 /// Instruction sets this machine can run, best first; the scalar one is always there.
 pub fn available() -> Vec<Isa> {
     [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar].into_iter().filter(|&isa| table(isa).is_some()).collect()
+}
+
+/// The best table this machine has.
+pub fn best() -> &'static Kernels {
+    available().into_iter().find_map(table).unwrap_or(&SCALAR)
 }

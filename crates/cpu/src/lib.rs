@@ -8,11 +8,16 @@
 #![deny(unsafe_code)]
 
 mod acts;
+#[cfg(test)]
+mod agreement;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod backend;
 mod kernels;
 mod kv;
 mod matmul;
+pub mod measure;
 mod moe;
 mod pool;
 mod rows;

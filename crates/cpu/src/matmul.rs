@@ -39,7 +39,7 @@ impl Matrix {
 }
 
 /// Up to this many activation rows are multiplied without unpacking.
-const MATVEC_ROWS: usize = 2;
+pub const MATVEC_ROWS: usize = 2;
 
 /// Bytes of weights a decode task reads: some microseconds, against a join's fraction of one.
 const TASK_BYTES: usize = 96 << 10;

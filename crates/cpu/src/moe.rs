@@ -105,7 +105,8 @@ impl Workspace {
         let largest = self.cuts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         self.acts.permute(e, &self.rows);
         if integer && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised()) {
-            self.acts.quantise(k, pool);
+            self.acts.quantise(k);
+            self.acts.widen();
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
         grow(&mut self.hidden.x, slots * ff);
@@ -120,7 +121,8 @@ impl Workspace {
             product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
         });
         if integer && down.matrix.dtype.is_quantised() {
-            self.hidden.quantise(k, pool);
+            self.hidden.quantise(k);
+            self.hidden.widen();
         }
         grow(&mut self.y, slots * d);
         let product = Product { kernels: k, integer, acts: &self.hidden };

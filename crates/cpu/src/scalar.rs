@@ -229,3 +229,24 @@ pub fn softcap(x: &mut [f32], cap: f32) {
 pub fn sum_squares(x: &[f32]) -> f32 {
     dot(x, x)
 }
+
+/// Exclusive or of all values: reads everything once.
+pub fn read_all(x: &[u64]) -> u64 {
+    let (chunks, rest) = x.as_chunks::<16>();
+    let mut lanes = [0; 16];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane ^= x;
+        }
+    }
+    lanes.iter().chain(rest).fold(0, |all, x| all ^ x)
+}
+
+/// `rounds` integer dots of 32 values.
+pub fn dot_rounds(rounds: usize) -> i32 {
+    let (w, x) = ([3u8; 32], [1i8; 32]);
+    (0..rounds).fold(0i32, |sum, _| {
+        let (w, x) = std::hint::black_box((&w, &x));
+        sum.wrapping_add(dot_group(w, x).0)
+    })
+}

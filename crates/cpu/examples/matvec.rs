@@ -1,0 +1,72 @@
+//! Speed of the matrix products at E2B's shapes: decode in GB/s against the measured read bandwidth, prefill in GOPS
+//! against the measured integer-dot peak.
+//!
+//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types]`, e.g. `2 Q4_0,Q8_0`.
+
+use std::time::Instant;
+
+use carat_cpu::{CpuBackend, CpuOptions, Precision, measure};
+use carat_tensor::backend::Projection;
+use carat_tensor::{Backend, Bytes, DType, Tensor};
+
+/// Together larger than the caches, as a model's weights are.
+const WEIGHTS_BYTES: usize = 256 << 20;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let threads: usize = args.next().map_or(Ok(2), |s| s.parse())?;
+    let types = args.next().unwrap_or_else(|| "Q4_0,Q8_0,Q4_K,Q6_K,BF16".to_owned());
+    let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
+    let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
+    println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
+    for name in types.split(',') {
+        let dtype = DType::ALL.into_iter().find(|t| t.name() == name).ok_or("unknown type")?;
+        for (rows, cols) in [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)] {
+            run(&mut backend, dtype, (rows, cols), bandwidth, peak)?;
+        }
+    }
+    Ok(())
+}
+
+fn run(
+    backend: &mut CpuBackend,
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    bandwidth: f64,
+    peak: f64,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let row_bytes = dtype.row_bytes(cols).ok_or("row length")?;
+    let copies = WEIGHTS_BYTES.div_ceil(rows * row_bytes);
+    let mut state = 1u64;
+    let bytes: Vec<u8> = (0..rows * row_bytes * copies)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            // Below 0x3c everywhere: no scale is a NaN.
+            (state >> 40) as u8 & 0x3b
+        })
+        .collect();
+    let shape = vec![rows * copies, cols];
+    let all = backend.matrix(&Tensor { name: "w".into(), dtype, shape, data: Bytes::from_vec(bytes) })?;
+    let matrices: Vec<_> = (0..copies).map(|c| backend.rows(&all, c * rows..(c + 1) * rows)).collect();
+    for n in [1usize, 8, 512] {
+        let mut x = backend.buffer(n * cols)?;
+        backend.upload(&mut x, &(0..n * cols).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>());
+        let mut out = backend.buffer(n * rows)?;
+        let used = if n == 512 { 3.min(copies) } else { copies };
+        let seconds = (0..3)
+            .map(|_| {
+                let start = Instant::now();
+                for matrix in &matrices[..used] {
+                    backend.project(&mut [Projection { matrix, out: &mut out }], &x, None, n);
+                }
+                start.elapsed().as_secs_f64() / used as f64
+            })
+            .fold(f64::INFINITY, f64::min);
+        let (read, ops) = ((rows * row_bytes) as f64 / seconds, 2.0 * (n * rows * cols) as f64 / seconds);
+        println!(
+            "{:>5} {rows:>6} x {cols:<6} n={n:<4} {:>8.1} us  {:>5.1} GB/s ({:>3.0} %)  {:>6.0} GOPS ({:>3.0} %)",
+            dtype.name(), seconds * 1e6, read / 1e9, 100.0 * read / bandwidth, ops / 1e9, 100.0 * ops / peak
+        );
+    }
+    Ok(())
+}

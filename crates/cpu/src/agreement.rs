@@ -1,0 +1,280 @@
+//! Every instruction set's kernels against the scalar definitions, over widths from nothing to a model's.
+//!
+//! Integer dots are exact on both sides, so quantised products may differ only by the rounding of f32 sums: at most
+//! `(groups + 8) · ε · Σ|terms|`. Plain products: `(cols + 8) · ε · Σ|w · x|` for the worst order of summation.
+
+use carat_tensor::DType;
+
+use crate::acts::Acts;
+use crate::kernels::{Kernels, PackedTile, TILE, available, table};
+use crate::scalar;
+use crate::unpack::form;
+
+/// xorshift, so that tests need nothing.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn value(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn values(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.value()).collect()
+    }
+
+    /// Bytes of rows of a type, with moderate scales.
+    fn weights(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..rows * dtype.row_bytes(cols).unwrap()).map(|_| self.bits() as u8).collect();
+        let halves: &[usize] = match dtype {
+            DType::F32 => {
+                let values = self.values(rows * cols);
+                return values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            }
+            DType::F16 | DType::BF16 => {
+                for b in bytes.chunks_exact_mut(2) {
+                    let v = self.value();
+                    let half = if dtype == DType::F16 {
+                        half::f16::from_f32(v).to_le_bytes()
+                    } else {
+                        half::bf16::from_f32(v).to_le_bytes()
+                    };
+                    b.copy_from_slice(&half);
+                }
+                return bytes;
+            }
+            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+            DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
+            DType::Q2K => &[80, 82],
+            DType::Q3K => &[108],
+            DType::Q6K => &[208],
+        };
+        for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+            for &at in halves {
+                block[at..at + 2].copy_from_slice(&half::f16::from_f32(self.value() * 0.1).to_le_bytes());
+            }
+        }
+        bytes
+    }
+}
+
+/// Every fast table; prints which, since a skipped table passes silently.
+fn tables() -> Vec<&'static Kernels> {
+    let isas = available();
+    eprintln!("instruction sets: {isas:?}");
+    isas.into_iter().map(|isa| table(isa).unwrap()).collect()
+}
+
+fn acts(k: &Kernels, x: Vec<f32>, n: usize, cols: usize) -> Acts {
+    let mut acts = Acts::default();
+    (acts.n, acts.cols, acts.x) = (n, cols, x);
+    acts.quantise(k);
+    acts.widen();
+    acts
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], bound: impl Fn(usize) -> f32, what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f - e).abs() <= bound(i), "{what}: value {i} is {f}, defined as {e}, bound {}", bound(i));
+    }
+}
+
+fn widths(dtype: DType) -> Vec<usize> {
+    let block = dtype.block_len();
+    if block == 1 { vec![1, 15, 16, 17, 63, 65, 256, 1536] } else { [1, 2, 3, 6, 22].map(|b| b * block).to_vec() }
+}
+
+/// `Σ |w · x|` bounds every partial sum's magnitude.
+fn magnitude(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+    let mut w = vec![0.0; x.len()];
+    scalar::decode(dtype, row, &mut w);
+    let offset = form(dtype).map_or(0.0, |_| 1.0);
+    w.iter().zip(x).map(|(w, x)| (w.abs() + offset) * x.abs()).sum::<f32>() + 1e-20
+}
+
+#[test]
+fn integer_products_agree_with_the_definition_for_every_format() {
+    let mut random = Random(0x5eed);
+    for k in tables() {
+        for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
+            for cols in widths(dtype) {
+                for (rows, n) in [(1, 1), (5, 2), (16, 3), (13, 9), (16, 21)] {
+                    let what = format!("{} {dtype} {rows}x{cols} n={n}", k.isa);
+                    let weights = random.weights(dtype, rows, cols);
+                    let x = acts(k, random.values(n * cols), n, cols);
+                    let row_bytes = dtype.row_bytes(cols).unwrap();
+                    let (mut fast, mut slow) = (vec![0.0; rows], vec![0.0; rows]);
+                    let mut expected = vec![0.0; n * rows];
+                    for i in 0..n {
+                        let row = x.rows8(i..i + 1).row(0);
+                        (k.matvec)(dtype, &weights, row, &mut fast);
+                        scalar::matvec(dtype, &weights, row, &mut slow);
+                        expected[i * rows..(i + 1) * rows].copy_from_slice(&slow);
+                        let bound = |r: usize| {
+                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
+                        };
+                        assert_close(&fast, &slow, bound, &format!("{what} matvec"));
+                    }
+                    let mut tile = PackedTile::new();
+                    (k.pack)(dtype, &weights, cols, &mut tile);
+                    let mut out = vec![f32::NAN; n * TILE];
+                    (k.gemm)(&tile, &x.rows8(0..n), &mut out);
+                    for i in 0..n {
+                        let bound = |r: usize| {
+                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
+                        };
+                        let (found, expected) = (&out[i * TILE..i * TILE + rows], &expected[i * rows..(i + 1) * rows]);
+                        assert_close(found, expected, bound, &format!("{what} gemm"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn integer_products_approach_the_decoded_weights() {
+    // Independent of the kernels' common form: weights decoded, activations of exactly 8 bits.
+    let mut random = Random(7);
+    for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
+        let cols = 2 * dtype.block_len().max(64);
+        let weights = random.weights(dtype, 1, cols);
+        let x: Vec<f32> = (0..cols).map(|i| if i % 32 == 0 { 127.0 } else { (random.bits() % 255) as f32 - 127.0 }).collect();
+        let mut w = vec![0.0; cols];
+        scalar::decode(dtype, &weights, &mut w);
+        let exact: f64 = w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
+        let x = acts(table(crate::Isa::Scalar).unwrap(), x, 1, cols);
+        let mut out = [0.0];
+        scalar::matvec(dtype, &weights, x.rows8(0..1).row(0), &mut out);
+        let bound = f64::from(cols as f32 * f32::EPSILON * magnitude(dtype, &weights, x.row(0)));
+        assert!((f64::from(out[0]) - exact).abs() <= bound, "{dtype}: {} against {exact}", out[0]);
+    }
+}
+
+#[test]
+fn plain_products_and_decoding_agree_with_the_definition() {
+    let mut random = Random(99);
+    for k in tables() {
+        for dtype in DType::ALL {
+            for cols in widths(dtype) {
+                let what = format!("{} {dtype} {cols}", k.isa);
+                let (rows, n) = (5, 9);
+                let weights = random.weights(dtype, rows, cols);
+                let x = random.values(n * cols);
+                let row_bytes = dtype.row_bytes(cols).unwrap();
+                let (mut fast, mut slow) = (vec![0.0; cols], vec![0.0; cols]);
+                (k.decode)(dtype, &weights[..row_bytes], &mut fast);
+                scalar::decode(dtype, &weights[..row_bytes], &mut slow);
+                assert_eq!(fast, slow, "{what} decode");
+                let (mut fast, mut slow) = (vec![0.0; rows], vec![0.0; rows]);
+                (k.matvec_f32)(dtype, &weights, &x[..cols], &mut Vec::new(), &mut fast);
+                scalar::matvec_f32(dtype, &weights, &x[..cols], &mut Vec::new(), &mut slow);
+                let bound = |r: usize| {
+                    let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                    (cols as f32 + 8.0) * f32::EPSILON * magnitude(dtype, weights, &x[..cols])
+                };
+                assert_close(&fast, &slow, bound, &format!("{what} matvec_f32"));
+                let tile = random.values(cols * TILE);
+                let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
+                (k.gemm_f32)(&tile, &x, cols, &mut fast);
+                scalar::gemm_f32(&tile, &x, cols, &mut slow);
+                let bound = (cols as f32 + 8.0) * f32::EPSILON * cols as f32;
+                assert_close(&fast, &slow, |_| bound, &format!("{what} gemm_f32"));
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_are_quantised_alike() {
+    let mut random = Random(3);
+    for k in tables() {
+        for blocks in [0, 1, 3, 48] {
+            let mut x = random.values(blocks * 32);
+            if blocks > 1 {
+                x[..32].fill(0.0);
+                x[33] = -1e30;
+                x[64..96].fill(1e-38);
+            }
+            let run = |f: fn(&[f32], &mut [i8], &mut [f32], &mut [i32])| {
+                let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
+                f(&x, &mut q, &mut d, &mut sum);
+                (q, d, sum)
+            };
+            assert_eq!(run(k.quantise), run(scalar::quantise), "{} {blocks} blocks", k.isa);
+        }
+    }
+}
+
+#[test]
+fn attention_products_agree_with_the_definition() {
+    let mut random = Random(11);
+    for k in tables() {
+        for d in [1, 16, 24, 64, 96, 256, 512] {
+            for (m, b) in [(1, 1), (4, 4), (8, 32), (7, 13)] {
+                let what = format!("{} d={d} m={m} b={b}", k.isa);
+                let (q, keys) = (random.values(m * d), random.values(b * d));
+                let (mut fast, mut slow) = (vec![0.0; m * b], vec![0.0; m * b]);
+                (k.scores)(&q, &keys, d, &mut fast);
+                scalar::scores(&q, &keys, d, &mut slow);
+                let bound = (d as f32 + 8.0) * f32::EPSILON * d as f32;
+                assert_close(&fast, &slow, |_| bound, &format!("{what} scores"));
+                let mut fast = random.values(m * d);
+                let mut slow = fast.clone();
+                (k.weighted_sum)(&q[..m * b.min(d)], &keys[..b.min(d) * d], d, &mut fast);
+                scalar::weighted_sum(&q[..m * b.min(d)], &keys[..b.min(d) * d], d, &mut slow);
+                let bound = (b as f32 + 8.0) * f32::EPSILON * (b as f32 + 1.0);
+                assert_close(&fast, &slow, |_| bound, &format!("{what} weighted_sum"));
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_agree_with_the_definition_to_a_few_ulp() {
+    let mut random = Random(42);
+    for k in tables() {
+        for len in [0, 1, 7, 15, 16, 17, 100, 5000] {
+            let mut x: Vec<f32> = (0..len).map(|_| random.value() * 12.0).collect();
+            for (x, special) in x.iter_mut().zip([0.0, -0.0, 1e-30, -90.0, 90.0, 1e-3, 700.0, -700.0]) {
+                *x = special;
+            }
+            let near = |i: usize, v: &[f32]| 16.0 * f32::EPSILON * v[i].abs() + 1e-30;
+            let up = random.values(len);
+            let (mut fast, mut slow) = (x.clone(), x.clone());
+            (k.gelu_mul)(&mut fast, &up);
+            // In f64 by the sigmoid: the definition itself cancels where x is very negative.
+            for (s, up) in slow.iter_mut().zip(&up) {
+                let v = f64::from(*s);
+                let u = (2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v);
+                *s = (v / (1.0 + (-2.0 * u).exp()) * f64::from(*up)) as f32;
+            }
+            if k.isa != crate::Isa::Scalar {
+                // e^u of a u with f32 rounding: |u| ε relative.
+                let bound = |i: usize| near(i, &slow) + 4.0 * x[i].abs().powi(3).min(100.0) * f32::EPSILON * slow[i].abs();
+                assert_close(&fast, &slow, bound, &format!("{} gelu", k.isa));
+            }
+            let (mut fast, mut slow) = (x.clone(), x.clone());
+            (k.softcap)(&mut fast, 30.0);
+            scalar::softcap(&mut slow, 30.0);
+            assert_close(&fast, &slow, |i| near(i, &slow), &format!("{} softcap", k.isa));
+            let (mut fast, mut slow) = (x.clone(), x.clone());
+            let max = x.iter().fold(0.0f32, |m, &v| m.max(v));
+            let (fast_sum, slow_sum) = ((k.exp_sum)(&mut fast, max), scalar::exp_sum(&mut slow, max));
+            assert_close(&fast, &slow, |i| near(i, &slow) , &format!("{} exp", k.isa));
+            assert!((fast_sum - slow_sum).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow_sum.max(1e-30));
+            let (fast, slow) = ((k.sum_squares)(&x), scalar::sum_squares(&x));
+            assert!((fast - slow).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Blocked products of one 16-row tile with all activation rows.
+//!
+//! One 32-bit lane per weight row, eight activation rows at a time. Integers: `vpdpbusd` of unsigned weights with
+//! broadcast activations, starting from `−offset · Σx`, so the offset costs nothing; per group one conversion and one
+//! fused multiply-add with `scale · d`.
+
+use std::arch::x86_64::*;
+
+use super::{load, store};
+use crate::acts::Rows8;
+use crate::kernels::{PackedTile, TILE};
+
+/// Activation rows per pass: 8 sums and 8 weight registers leave room for the rest.
+const COLS: usize = 8;
+
+/// See [`crate::scalar::gemm`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+    match (tile.form.group, tile.form.offset) {
+        (32, 0) => by_form::<8, 0>(tile, x, out),
+        (32, 8) => by_form::<8, 8>(tile, x, out),
+        (32, 16) => by_form::<8, 16>(tile, x, out),
+        (32, 128) => by_form::<8, 128>(tile, x, out),
+        (16, 0) => by_form::<4, 0>(tile, x, out),
+        (16, 4) => by_form::<4, 4>(tile, x, out),
+        (16, 32) => by_form::<4, 32>(tile, x, out),
+        _ => crate::scalar::gemm(tile, x, out),
+    }
+}
+
+/// Groups of `4 · QUADS` weights; formats without an offset have minima.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_form<const QUADS: usize, const OFFSET: i32>(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+    let n = out.len() / TILE;
+    let mut i = 0;
+    while i + COLS <= n {
+        some::<QUADS, OFFSET, COLS>(tile, x, i, out);
+        i += COLS;
+    }
+    if i + 4 <= n {
+        some::<QUADS, OFFSET, 4>(tile, x, i, out);
+        i += 4;
+    }
+    while i < n {
+        some::<QUADS, OFFSET, 1>(tile, x, i, out);
+        i += 1;
+    }
+}
+
+/// Activation rows `first .. first + C`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
+    tile: &PackedTile,
+    x: &Rows8<'_>,
+    first: usize,
+    out: &mut [f32],
+) {
+    let groups = x.cols / (4 * QUADS);
+    let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
+    let negative: [&[i32]; C] = std::array::from_fn(|c| if QUADS == 8 { rows[c].neg32 } else { rows[c].neg16 });
+    let weighted: [&[f32]; C] = std::array::from_fn(|c| if QUADS == 8 { rows[c].dsum32 } else { rows[c].dsum16 });
+    assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
+    assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
+    for c in 0..C {
+        assert!(rows[c].q.len() >= x.cols && rows[c].d.len() * 32 >= x.cols);
+        assert!(negative[c].len() >= groups && weighted[c].len() >= groups);
+    }
+    let mut acc = [_mm512_setzero_ps(); C];
+    for g in 0..groups {
+        // SAFETY: the tile has `cols · 16` bytes and `groups · 16` scales (and minima), every row `cols` bytes,
+        // `cols / 32` scales and `groups` sums, all asserted above; `g < groups`.
+        unsafe {
+            let w: [__m512i; QUADS] =
+                std::array::from_fn(|k| _mm512_loadu_si512(tile.q.as_ptr().add((g * QUADS + k) * 64).cast()));
+            let scale = _mm512_loadu_ps(tile.scale.as_ptr().add(g * TILE));
+            for c in 0..C {
+                let quads = rows[c].q.as_ptr().add(g * QUADS * 4).cast::<i32>();
+                // `−8 · Σx`, brought to `−offset · Σx`.
+                let eight = || _mm512_set1_epi32(*negative[c].as_ptr().add(g));
+                let mut sum = match OFFSET {
+                    0 => _mm512_setzero_si512(),
+                    4 => _mm512_srai_epi32::<1>(eight()),
+                    8 => eight(),
+                    16 => _mm512_slli_epi32::<1>(eight()),
+                    32 => _mm512_slli_epi32::<2>(eight()),
+                    _ => _mm512_slli_epi32::<4>(eight()),
+                };
+                for (k, &w) in w.iter().enumerate() {
+                    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quads.add(k).read_unaligned()));
+                }
+                let d = _mm512_set1_ps(*rows[c].d.as_ptr().add(g * QUADS / 8));
+                acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, d), acc[c]);
+                if OFFSET == 0 {
+                    let min = _mm512_loadu_ps(tile.min.as_ptr().add(g * TILE));
+                    acc[c] = _mm512_fnmadd_ps(min, _mm512_set1_ps(*weighted[c].as_ptr().add(g)), acc[c]);
+                }
+            }
+        }
+    }
+    for (c, acc) in acc.into_iter().enumerate() {
+        store(&mut out[(first + c) * TILE..], acc);
+    }
+}
+
+/// Columns after which partial sums are added up, so rounding grows with their number and not with the row's length.
+const RUN: usize = 256;
+
+/// See [`crate::scalar::gemm_f32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn gemm_f32(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
+    let n = out.len() / TILE;
+    assert!(x.len() >= n * cols && tile.len() >= cols * TILE);
+    let mut i = 0;
+    while i + COLS <= n {
+        some_f32::<COLS>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
+        i += COLS;
+    }
+    while i < n {
+        some_f32::<1>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
+        i += 1;
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn some_f32<const C: usize>(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
+    let rows: [&[f32]; C] = std::array::from_fn(|c| &x[c * cols..(c + 1) * cols]);
+    let mut total = [_mm512_setzero_ps(); C];
+    for start in (0..cols).step_by(RUN) {
+        let end = (start + RUN).min(cols);
+        let rows: [&[f32]; C] = std::array::from_fn(|c| &rows[c][start..end]);
+        let mut acc = [_mm512_setzero_ps(); C];
+        for (k, w) in tile[start * TILE..end * TILE].chunks_exact(TILE).enumerate() {
+            let w = load(w);
+            for c in 0..C {
+                acc[c] = _mm512_fmadd_ps(w, _mm512_set1_ps(rows[c][k]), acc[c]);
+            }
+        }
+        for (total, acc) in total.iter_mut().zip(acc) {
+            *total = _mm512_add_ps(*total, acc);
+        }
+    }
+    for (c, total) in total.into_iter().enumerate() {
+        store(&mut out[c * TILE..], total);
+    }
+}

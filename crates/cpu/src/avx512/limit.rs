@@ -1,0 +1,32 @@
+//! Loops that do nothing but reach a limit: reading memory, `vpdpbusd` on registers.
+
+use std::arch::x86_64::*;
+
+/// Reads everything once, front to back.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn read_all(x: &[u64]) -> u64 {
+    let mut acc = [_mm512_setzero_si512(); 4];
+    for x in x.as_chunks::<32>().0 {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: 8 of 32 values from value `8 · i`.
+            *acc = _mm512_xor_si512(*acc, unsafe { _mm512_loadu_si512(x.as_ptr().add(8 * i).cast()) });
+        }
+    }
+    _mm512_reduce_add_epi64(_mm512_xor_si512(_mm512_xor_si512(acc[0], acc[1]), _mm512_xor_si512(acc[2], acc[3]))) as u64
+}
+
+/// Independent sums of one round, more than the instruction's latency needs.
+pub const SUMS: usize = 12;
+
+/// `rounds` times one `vpdpbusd` on each sum.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn dot_rounds(rounds: usize) -> i32 {
+    let (a, b) = (std::hint::black_box(_mm512_set1_epi8(3)), std::hint::black_box(_mm512_set1_epi8(1)));
+    let mut acc = [std::hint::black_box(_mm512_setzero_si512()); SUMS];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = _mm512_dpbusd_epi32(*acc, a, b);
+        }
+    }
+    acc.into_iter().map(|acc| _mm512_reduce_add_epi32(acc)).fold(0, i32::wrapping_add)
+}

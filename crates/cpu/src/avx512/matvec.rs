@@ -1,0 +1,251 @@
+//! Products of quantised rows with one activation row: 64 weights per step, scales widened to lanes.
+//!
+//! The activation row comes with `wide` (the block scale of every four values) and `lane` (`−8 · Σ` of every four
+//! values), so that a step is: load, spread the nibbles, `vpdpbusd` from the offset's share, convert, one fused
+//! multiply-add with `scale · d`. Rows are read once, front to back; several share each load of activations.
+
+use std::arch::x86_64::*;
+
+use carat_tensor::DType;
+use half::f16;
+
+use crate::acts::Row8;
+use crate::scalar;
+
+/// See [`crate::scalar::matvec`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
+    let row_bytes = dtype.row_bytes(x.q.len()).expect("the matrix was made with whole blocks");
+    assert!(rows.len() >= out.len() * row_bytes);
+    assert!(x.wide.len() * 4 >= x.q.len() && x.lane.len() * 4 >= x.q.len() && x.dsum32.len() * 32 >= x.q.len());
+    match dtype {
+        DType::Q4_0 => several(rows, row_bytes, out, |rows| q4_0(rows, x), |rows| q4_0(rows, x)),
+        DType::Q8_0 => several(rows, row_bytes, out, |rows| q8_0(rows, x), |rows| q8_0(rows, x)),
+        DType::Q4K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<false>(row, x)),
+        DType::Q5K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<true>(row, x)),
+        DType::Q6K => one_by_one(rows, row_bytes, out, |row| q6_k(row, x)),
+        _ => scalar::matvec(dtype, rows, x, out),
+    }
+}
+
+/// Rows that share each load of activations.
+const ROWS: usize = 4;
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn several(
+    rows: &[u8],
+    row_bytes: usize,
+    out: &mut [f32],
+    many: impl Fn([&[u8]; ROWS]) -> [f32; ROWS],
+    one: impl Fn([&[u8]; 1]) -> [f32; 1],
+) {
+    let (groups, rest) = out.as_chunks_mut::<ROWS>();
+    for (g, out) in groups.iter_mut().enumerate() {
+        *out = many(std::array::from_fn(|r| &rows[(g * ROWS + r) * row_bytes..]));
+    }
+    let done = groups.len() * ROWS;
+    for (r, out) in rest.iter_mut().enumerate() {
+        [*out] = one([&rows[(done + r) * row_bytes..]]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn one_by_one(rows: &[u8], row_bytes: usize, out: &mut [f32], dot: impl Fn(&[u8]) -> f32) {
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        *out = dot(row);
+    }
+}
+
+/// Two blocks of activations, or one and zeros.
+struct Pair {
+    q: __m512i,
+    wide: __m512,
+    lane: __m512i,
+}
+
+/// Blocks `2p` and `2p + 1` of `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn pair(x: Row8<'_>, p: usize) -> Pair {
+    let left = x.q.len() - 64 * p;
+    let (bytes, lanes) = if left >= 64 { (u64::MAX, u16::MAX) } else { ((1 << left) - 1, (1 << (left / 4)) - 1) };
+    // SAFETY: the masks name no value past the row; `wide` and `lane` have one value per four (asserted by `matvec`).
+    unsafe {
+        Pair {
+            q: _mm512_maskz_loadu_epi8(bytes, x.q.as_ptr().add(64 * p)),
+            wide: _mm512_maskz_loadu_ps(lanes, x.wide.as_ptr().add(16 * p)),
+            lane: _mm512_maskz_loadu_epi32(lanes, x.lane.as_ptr().add(16 * p)),
+        }
+    }
+}
+
+/// Two blocks of 18 bytes: scale, 16 bytes of nibbles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_0<const R: usize>(rows: [&[u8]; R], x: Row8<'_>) -> [f32; R] {
+    let row_bytes = x.q.len() / 32 * 18;
+    // Bytes 2..18 twice, then 20..36 twice; the second copies are shifted to their high nibbles.
+    let spread = _mm512_set_epi64(
+        0x2322_2120_1f1e_1d1c, 0x1b1a_1918_1716_1514, 0x2322_2120_1f1e_1d1c, 0x1b1a_1918_1716_1514,
+        0x1110_0f0e_0d0c_0b0a, 0x0908_0706_0504_0302, 0x1110_0f0e_0d0c_0b0a, 0x0908_0706_0504_0302,
+    );
+    let shift = _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0);
+    let low = _mm512_set1_epi8(15);
+    // Words 0 and 9 are the scales.
+    let scales = _mm256_set_epi16(9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0);
+    let mut acc = [_mm512_setzero_ps(); R];
+    for p in 0..x.q.len().div_ceil(64) {
+        let x = pair(x, p);
+        let bytes = (row_bytes - 36 * p).min(36);
+        for (row, acc) in rows.iter().zip(&mut acc) {
+            let row = &row[36 * p..];
+            // SAFETY: 64 bytes are readable or the mask names only those of the blocks, which the row has.
+            let v = unsafe {
+                if row.len() >= 64 && bytes == 36 {
+                    _mm512_loadu_si512(row.as_ptr().cast())
+                } else {
+                    _mm512_maskz_loadu_epi8((1 << bytes) - 1, row.as_ptr().cast())
+                }
+            };
+            let w = _mm512_and_si512(_mm512_srlv_epi64(_mm512_permutexvar_epi8(spread, v), shift), low);
+            let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.lane, w, x.q));
+            let d = _mm512_cvtph_ps(_mm256_permutexvar_epi16(scales, _mm512_castsi512_si256(v)));
+            *acc = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), *acc);
+        }
+    }
+    acc.map(|acc| _mm512_reduce_add_ps(acc))
+}
+
+/// Two blocks of 34 bytes: scale, 32 signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q8_0<const R: usize>(rows: [&[u8]; R], x: Row8<'_>) -> [f32; R] {
+    let blocks = x.q.len() / 32;
+    let sign = _mm512_set1_epi8(-128);
+    let mut acc = [_mm512_setzero_ps(); R];
+    for p in 0..blocks.div_ceil(2) {
+        let x = pair(x, p);
+        let lane = _mm512_slli_epi32::<4>(x.lane);
+        for (row, acc) in rows.iter().zip(&mut acc) {
+            let first: &[u8; 34] = row[68 * p..].first_chunk().expect("a row has all its blocks");
+            let second = if 2 * p + 1 < blocks { row[68 * p + 34..].first_chunk() } else { None };
+            let second: &[u8; 34] = second.unwrap_or(&[0; 34]);
+            // SAFETY: each block has 34 bytes, of which 32 are read from the third on.
+            let (a, b) = unsafe {
+                (_mm256_loadu_si256(first.as_ptr().add(2).cast()), _mm256_loadu_si256(second.as_ptr().add(2).cast()))
+            };
+            let w = _mm512_xor_si512(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b), sign);
+            let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(lane, w, x.q));
+            let d = |block: &[u8; 34]| _mm_set1_epi16(i16::from_le_bytes([block[0], block[1]]));
+            let d = _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(d(first)), d(second)));
+            *acc = _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), *acc);
+        }
+    }
+    acc.map(|acc| _mm512_reduce_add_ps(acc))
+}
+
+/// Lanes `8 · 0` and `8 · 1` of pair `k`'s scales among eight.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn pair_lanes(k: i32) -> __m512i {
+    let (a, b) = (2 * k, 2 * k + 1);
+    _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a)
+}
+
+/// 256 weights in 8 sub-blocks with 6-bit scales and minima; `FIVE` adds the fifth bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_q5_k<const FIVE: bool>(row: &[u8], x: Row8<'_>) -> f32 {
+    let size = if FIVE { 176 } else { 144 };
+    let high = _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0);
+    let low = _mm512_set1_epi8(15);
+    let (mut acc, mut minima) = (_mm512_setzero_ps(), _mm256_setzero_ps());
+    for (s, block) in row.chunks_exact(size).enumerate() {
+        let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let dmin = f16::from_le_bytes([block[2], block[3]]).to_f32();
+        let u = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+        let (u0, u1, u2) = (u(4), u(8), u(12));
+        let scale_high = (u2 & 0x0f0f_0f0f) | (((u0 >> 6) & 0x0303_0303) << 4);
+        let min_high = ((u2 >> 4) & 0x0f0f_0f0f) | (((u1 >> 6) & 0x0303_0303) << 4);
+        let eight = |low: u32, high: u32, d: f32| {
+            let bytes = _mm_cvtsi64_si128((u64::from(low) | u64::from(high) << 32) as i64);
+            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_set1_ps(d))
+        };
+        let scales = _mm512_castps256_ps512(eight(u0 & 0x3f3f_3f3f, scale_high, d));
+        let mins = eight(u1 & 0x3f3f_3f3f, min_high, dmin);
+        let qs = &block[if FIVE { 48 } else { 16 }..];
+        let sums = &x.dsum32[8 * s..8 * s + 8];
+        // SAFETY: eight sums were sliced; a block has 32 bytes of fifth bits at 16.
+        let (sums, fifth) = unsafe {
+            (_mm256_loadu_ps(sums.as_ptr()), _mm512_broadcast_i64x4(_mm256_loadu_si256(block.as_ptr().add(16).cast())))
+        };
+        minima = _mm256_fmadd_ps(mins, sums, minima);
+        for (k, qs) in qs.chunks_exact(32).enumerate() {
+            // SAFETY: 32 bytes were sliced.
+            let v = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(qs.as_ptr().cast())) };
+            let mut w = _mm512_and_si512(_mm512_srlv_epi64(v, high), low);
+            if FIVE {
+                let (a, b) = ((1u8 << (2 * k)) as i8, (2u8 << (2 * k)) as i8);
+                let bits = _mm512_inserti64x4::<1>(_mm512_set1_epi8(a), _mm256_set1_epi8(b));
+                let set = _mm512_test_epi8_mask(fifth, bits);
+                w = add_fifth(w, set);
+            }
+            let x = pair(x, 4 * s + k);
+            let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x.q));
+            let scale = _mm512_permutexvar_ps(pair_lanes(k as i32), scales);
+            acc = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, x.wide), acc);
+        }
+    }
+    let minima = _mm512_castps256_ps512(minima);
+    _mm512_reduce_add_ps(acc) - _mm512_mask_reduce_add_ps(0xff, minima)
+}
+
+/// Adds 16 to the bytes named by `set`, whose fifth bit is clear.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn add_fifth(w: __m512i, set: u64) -> __m512i {
+    _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16))
+}
+
+/// 256 weights in 16 sub-blocks with 8-bit scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q6_k(row: &[u8], x: Row8<'_>) -> f32 {
+    let low = _mm512_set1_epi8(15);
+    let two = _mm512_set1_epi8(0x30);
+    let left = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
+    let right = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
+    let first = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    let mut acc = _mm512_setzero_ps();
+    for (s, block) in row.as_chunks::<210>().0.iter().enumerate() {
+        let d = f16::from_le_bytes([block[208], block[209]]).to_f32();
+        // SAFETY: the 16 scales are bytes 192..208.
+        let scales = unsafe { _mm_loadu_si128(block.as_ptr().add(192).cast()) };
+        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)), _mm512_set1_ps(d));
+        for half in 0..2 {
+            // SAFETY: low nibbles are bytes 0..128, high bits 128..192, half of each per half.
+            let (ql, qh) = unsafe {
+                (
+                    _mm512_loadu_si512(block.as_ptr().add(64 * half).cast()),
+                    _mm512_broadcast_i64x4(_mm256_loadu_si256(block.as_ptr().add(128 + 32 * half).cast())),
+                )
+            };
+            let a = _mm512_or_si512(_mm512_and_si512(ql, low), _mm512_and_si512(_mm512_sllv_epi64(qh, left), two));
+            let b = _mm512_or_si512(
+                _mm512_and_si512(_mm512_srli_epi16::<4>(ql), low),
+                _mm512_and_si512(_mm512_srlv_epi64(qh, right), two),
+            );
+            for (part, w) in [a, b].into_iter().enumerate() {
+                let chunk = 2 * half + part;
+                let x = pair(x, 4 * s + chunk);
+                let dot = _mm512_dpbusd_epi32(_mm512_slli_epi32::<2>(x.lane), w, x.q);
+                let lanes = _mm512_add_epi32(first, _mm512_set1_epi32(4 * chunk as i32));
+                let scale = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, scales), x.wide);
+                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+            }
+        }
+    }
+    _mm512_reduce_add_ps(acc)
+}

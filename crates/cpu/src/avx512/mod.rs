@@ -1,0 +1,61 @@
+//! AVX-512 kernels (F, BW, VL, DQ, VBMI, VNNI): one file per family, each function defined by its namesake in
+//! [`crate::scalar`].
+//!
+//! Functions are safe where their features are enabled; the dispatch table alone calls them from elsewhere.
+//! `unsafe` blocks here are loads and stores, with bounds from the slices they come from.
+#![allow(unsafe_code, reason = "vector loads and stores by pointer")]
+
+mod gemm;
+mod limit;
+mod matvec;
+mod pack;
+mod plain;
+mod wise;
+
+pub use gemm::{gemm, gemm_f32};
+pub use limit::{SUMS, dot_rounds, read_all};
+pub use matvec::matvec;
+pub use pack::pack;
+pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
+pub use wise::{exp_sum, gelu_mul, quantise, softcap};
+
+use std::arch::x86_64::*;
+
+/// The first 16 values of `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load(x: &[f32]) -> __m512 {
+    assert!(x.len() >= 16);
+    // SAFETY: 16 values are readable, just checked.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// Up to 16 values; zeros after them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load_some(x: &[f32]) -> __m512 {
+    // SAFETY: the mask names no lane past the slice.
+    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
+}
+
+/// Stores to the first 16 values of `out`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store(out: &mut [f32], v: __m512) {
+    assert!(out.len() >= 16);
+    // SAFETY: 16 values are writable, just checked.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+}
+
+/// Stores the first lanes, at most 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_some(out: &mut [f32], v: __m512) {
+    // SAFETY: the mask names no lane past the slice.
+    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(out.len()), v) }
+}
+
+/// The lowest `len` of 16 lanes.
+fn mask(len: usize) -> u16 {
+    if len >= 16 { u16::MAX } else { (1 << len) - 1 }
+}
