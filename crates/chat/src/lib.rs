@@ -1,4 +1,8 @@
 //! The text protocol: tokenizer, chat template, output parser.
 #![forbid(unsafe_code)]
 
+pub mod message;
+pub mod schema;
+pub mod template;
 pub mod tokenizer;
+mod value;
