@@ -29,7 +29,7 @@ fn crates(root: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.expect("a readable directory").path())
         .filter(|dir| dir.join("Cargo.toml").is_file())
         .collect();
-    dirs.push(root.join("xtask"));
+    dirs.extend([root.join("xtask"), root.join("fuzz/cases")]);
     dirs.sort();
     dirs
 }

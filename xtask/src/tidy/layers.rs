@@ -13,7 +13,7 @@ struct Layer {
     tests: &'static [&'static str],
 }
 
-/// Lowest first. `conformance` and `xtask` are for development: nothing is built on them.
+/// Lowest first. `conformance`, `cases` and `xtask` are for development: nothing is built on them.
 const LAYERS: &[Layer] = &[
     Layer { name: "tensor", imports: &[], tests: &[] },
     Layer { name: "weights", imports: &["tensor"], tests: &[] },
@@ -25,6 +25,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "runtime", imports: &["tensor", "weights", "cpu", "chat", "model"], tests: &["conformance"] },
     Layer { name: "cli", imports: &["tensor", "weights", "cpu", "chat", "model", "runtime"], tests: &["conformance"] },
     Layer { name: "conformance", imports: &["tensor"], tests: &[] },
+    // `fuzz/cases`: the laws of every parser.
+    Layer { name: "cases", imports: &["tensor", "weights", "chat", "model"], tests: &[] },
     Layer { name: "xtask", imports: &[], tests: &[] },
 ];
 
