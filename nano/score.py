@@ -1,0 +1,130 @@
+"""Scores carat-nano: `python nano/score.py` writes scores.json, exact match per skill.
+
+The prompts are in heldout.jsonl, one per line as {skill, messages, tools, enable_thinking, expect} in the
+OpenAI shape, so that any program can be scored with them; `--write-prompts` makes that file anew.
+An answer is right if its content equals the expected content, or its calls the expected calls; what
+the model thinks is not judged.
+"""
+
+import argparse
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import Gemma4Config, Gemma4ForConditionalGeneration
+
+from chat import is_right, prompt_text
+from model import STOP_IDS
+from world import SKILLS, Draw, make_example
+
+HERE = Path(__file__).parent
+PROMPTS_PER_SKILL = 64
+PROMPT_SEED = 20260
+QUANT_BLOCK = 32
+
+
+def held_out_prompts(count):
+    """`count` held-out prompts of every skill, without repeats where the skill has that many."""
+    for skill in SKILLS:
+        draw, seen = Draw(random.Random(f"{PROMPT_SEED}{skill}"), held_out=True), set()
+        for _ in range(40 * count):
+            example = make_example(skill, draw)
+            key = prompt_text(example)
+            if key in seen:
+                continue
+            seen.add(key)
+            answer = example.pop("answer")
+            expect = {key: answer[key] for key in ("content", "tool_calls") if answer.get(key)}
+            yield example | {"expect": expect}
+            if len(seen) == count:
+                break
+
+
+def load_model(folder, q8_0):
+    """The reference model in f32, its BF16 weights taken through a Q8_0 round trip if asked."""
+    model = Gemma4ForConditionalGeneration(Gemma4Config.from_pretrained(folder))
+    tensors = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    if q8_0:
+        tensors = {name: through_q8_0(tensor) if tensor.dim() == 2 else tensor for name, tensor in tensors.items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert set(missing) <= {"lm_head.weight"} and not unexpected, (missing, unexpected)
+    model.tie_weights()
+    return model.eval()
+
+
+def through_q8_0(tensor):
+    """Values as blocks of 32 signed bytes with an f16 scale give them back."""
+    blocks = tensor.reshape(-1, QUANT_BLOCK)
+    scales = (blocks.abs().amax(1, keepdim=True) / 127).half().float().clamp(min=1e-12)
+    return (torch.round(blocks / scales).clamp(-127, 127) * scales).reshape(tensor.shape)
+
+
+@torch.no_grad()
+def generate(model, tokenizer, examples, limit=160):
+    """Greedy continuations of a batch of conversations, as text with its control tokens."""
+    prompts = [tokenizer.encode(prompt_text(example), add_special_tokens=False).ids for example in examples]
+    length = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), length, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, length - len(prompt):] = torch.tensor(prompt)
+        mask[row, length - len(prompt):] = 1
+    output = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=limit, do_sample=False,
+                            eos_token_id=STOP_IDS, pad_token_id=0)
+    return [tokenizer.decode([token for token in row if token], skip_special_tokens=False) for row in output[:, length:].tolist()]
+
+
+def score(model, tokenizer, examples, batch=32, show=0):
+    """Share of right answers per skill, and up to `show` wrong ones printed for each."""
+    results = {}
+    for skill in dict.fromkeys(example["skill"] for example in examples):
+        chosen = [example for example in examples if example["skill"] == skill]
+        right, shown = 0, 0
+        for start in range(0, len(chosen), batch):
+            part = chosen[start:start + batch]
+            for example, text in zip(part, generate(model, tokenizer, part)):
+                good = is_right(example, text)
+                right += good
+                if not good and shown < show:
+                    shown += 1
+                    print(f"  {example['messages'][-1]['content']!r} -> {text!r}, expected {example['expect']}", flush=True)
+        results[skill] = round(right / len(chosen), 3)
+        print(f"{skill:14} {results[skill]:.3f} of {len(chosen)}", flush=True)
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint")
+    parser.add_argument("--prompts", type=Path, default=HERE / "heldout.jsonl")
+    parser.add_argument("--write-prompts", action="store_true")
+    parser.add_argument("--per-skill", type=int, help="use only so many prompts of each skill")
+    parser.add_argument("--q8-0", action="store_true", help="score the weights after a Q8_0 round trip")
+    parser.add_argument("--show", type=int, default=0, help="print so many wrong answers of each skill")
+    parser.add_argument("--out", type=Path, default=HERE / "scores.json")
+    arguments = parser.parse_args()
+    if arguments.write_prompts:
+        lines = (json.dumps(example, ensure_ascii=False) for example in held_out_prompts(PROMPTS_PER_SKILL))
+        arguments.prompts.write_text("\n".join(lines) + "\n")
+        return
+    examples = [json.loads(line) for line in arguments.prompts.read_text().splitlines()]
+    if arguments.per_skill:
+        counts = {}
+        for example in examples:
+            counts.setdefault(example["skill"], []).append(example)
+        examples = [example for group in counts.values() for example in group[:arguments.per_skill]]
+    start = time.time()
+    model = load_model(arguments.checkpoint, arguments.q8_0)
+    tokenizer = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json"))
+    results = score(model, tokenizer, examples, show=arguments.show)
+    record = {"weights": "Q8_0" if arguments.q8_0 else "BF16", "prompts": len(examples), "seconds": round(time.time() - start),
+              "exact_match": results, "mean": round(sum(results.values()) / len(results), 3)}
+    arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
