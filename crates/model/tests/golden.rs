@@ -112,6 +112,7 @@ fn prefill_of_the_last_row_alone_gives_the_same_logits() {
 
 #[test]
 fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
+    let mut worst = (0.0, String::new());
     for fixture in fixtures() {
         for path in fixture.gguf(&["q8_0", "q4_0"]) {
             let exact = run(&mut reference(&path), &fixture.ids, &[128]);
@@ -119,12 +120,16 @@ fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
                 let mut fast = decoder(&path, Precision::Fast, kv, 256, 128);
                 let fast = run(&mut fast, &fixture.ids, &[chunk]);
                 let error = relative_error(&fast.logits, &exact.logits);
-                let name = path.file_name().unwrap().to_string_lossy();
-                println!("{} {name} fast, chunk {chunk}, {kv:?} cache: logits {error:.1e}", fixture.name);
-                assert!(error < FAST_BOUND, "{} {name} in chunks of {chunk}: off by {error:e}", fixture.name);
+                let file = path.file_name().unwrap().to_string_lossy();
+                let what = format!("{} {file} fast, chunk {chunk}, {kv:?} cache", fixture.name);
+                println!("{what}: logits {error:.1e}");
+                if error > worst.0 || error.is_nan() {
+                    worst = (error, what);
+                }
             }
         }
     }
+    assert!(worst.0 < FAST_BOUND, "{}: off by {:e}", worst.1, worst.0);
 }
 
 #[test]

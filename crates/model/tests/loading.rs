@@ -1,0 +1,246 @@
+//! Loading is strict: every tensor is used, knowingly ignored, or an error that names it.
+//!
+//! Each test changes the tensors or the config of a golden fixture's checkpoint and says what must come of it.
+
+mod fixture;
+
+use carat_cpu::{CpuBackend, CpuOptions, Precision};
+use carat_model::load::IgnoredTensor;
+use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelError, Step};
+use carat_tensor::backend::KvType;
+use carat_tensor::{Bytes, DType, TokenId};
+use carat_weights::{Checkpoint, GgufFile, HfDir, StoredType, TensorInfo, Weights};
+use fixture::{Fixture, fixtures};
+use serde_json::{Value, json};
+
+const PREFIX: &str = "model.language_model.";
+
+/// A checkpoint to change.
+struct Parts {
+    config: Value,
+    tensors: Vec<TensorInfo>,
+}
+
+impl Parts {
+    fn of(fixture: &Fixture) -> Self {
+        let dir = HfDir::open(&fixture.dir).unwrap();
+        Parts { config: dir.config, tensors: dir.tensors.iter().cloned().collect() }
+    }
+
+    fn tensor(&mut self, name: &str) -> &mut TensorInfo {
+        self.tensors.iter_mut().find(|t| t.name == format!("{PREFIX}{name}")).unwrap()
+    }
+
+    fn add(&mut self, name: &str, shape: &[usize]) {
+        let data = Bytes::from_vec(vec![0; 2 * shape.iter().product::<usize>()]);
+        let dtype = StoredType::Known(DType::BF16);
+        self.tensors.push(TensorInfo { name: name.into(), dtype, shape: shape.to_vec(), data });
+    }
+
+    fn load(self) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
+        load(Checkpoint::HfDir(HfDir {
+            config: self.config,
+            generation_config: None,
+            tokenizer_json: None,
+            tokenizer_config: None,
+            chat_template: None,
+            tensors: Weights::new("changed".into(), self.tensors).unwrap(),
+        }))
+    }
+}
+
+fn load(mut checkpoint: Checkpoint) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
+    let options = CpuOptions { threads: Some(1), precision: Precision::Reference, isa: None };
+    let options_of_decoder = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 32 };
+    Decoder::load(CpuBackend::new(options).unwrap(), &mut checkpoint, options_of_decoder)
+}
+
+fn logits(decoder: &mut Decoder<CpuBackend>) -> Vec<f32> {
+    let tokens: Vec<_> = (100..120).map(TokenId).collect();
+    decoder.forward(Step { tokens: &tokens, logits: LogitRows::Last }).unwrap().to_vec()
+}
+
+fn named(name: &str) -> Fixture {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/");
+    Fixture::open(std::path::Path::new(&format!("{dir}{name}")))
+}
+
+/// Loads the changed e2b checkpoint; the error must contain every text.
+#[track_caller]
+fn refuses(change: impl FnOnce(&mut Parts), texts: &[&str]) {
+    let mut parts = Parts::of(&named("e2b"));
+    change(&mut parts);
+    let error = parts.load().err().expect("an error").to_string();
+    for text in texts {
+        assert!(error.contains(text), "`{text}` is not in: {error}");
+    }
+}
+
+/// Loads the changed checkpoint, which must compute what the unchanged one does.
+#[track_caller]
+fn changes_nothing(name: &str, change: impl FnOnce(&mut Parts)) -> LoadReport {
+    let (mut plain, _) = Parts::of(&named(name)).load().unwrap();
+    let mut parts = Parts::of(&named(name));
+    change(&mut parts);
+    let (mut changed, report) = parts.load().unwrap();
+    assert_eq!(logits(&mut changed), logits(&mut plain));
+    report
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_its_shape() {
+    for fixture in fixtures() {
+        let names: Vec<_> = Parts::of(&fixture).tensors.into_iter().map(|t| t.name).collect();
+        for name in names {
+            let mut parts = Parts::of(&fixture);
+            parts.tensors.retain(|t| t.name != name);
+            let error = parts.load().err().unwrap_or_else(|| panic!("{name} is not needed")).to_string();
+            assert!(error.contains("missing") && error.contains(name.trim_start_matches(PREFIX)), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_shape_is_named_with_both_shapes() {
+    let shape = |parts: &mut Parts| parts.tensor("layers.3.mlp.up_proj.weight").shape = vec![32, 128];
+    refuses(shape, &["model.language_model.layers.3.mlp.up_proj.weight", "[32, 128]", "[64, 64]"]);
+    let turned = |parts: &mut Parts| parts.tensor("per_layer_model_projection.weight").shape.reverse();
+    refuses(turned, &["per_layer_model_projection", "[64, 160]", "[160, 64]"]);
+}
+
+#[test]
+fn a_tensor_without_a_place_is_an_error() {
+    let name = "model.language_model.layers.0.self_attn.q_proj.bias";
+    refuses(|parts| parts.add(name, &[64]), &["1 tensors", name]);
+    refuses(|parts| parts.add("model.language_model.layers.10.layer_scalar", &[1]), &["layers.10.layer_scalar"]);
+}
+
+#[test]
+fn a_norm_in_blocks_is_refused() {
+    let change = |parts: &mut Parts| {
+        let norm = parts.tensor("norm.weight");
+        norm.dtype = StoredType::Known(DType::Q8_0);
+        norm.data = Bytes::from_vec(vec![0; 68]);
+    };
+    refuses(change, &["norm.weight", "Q8_0", "F32, F16 or BF16"]);
+}
+
+#[test]
+fn encoders_are_ignored_by_name() {
+    let names = [
+        "model.vision_tower.patch_embedder.input_proj.weight",
+        "model.embed_vision.embedding_projection.weight",
+        "model.vision_embedder.patch_dense.weight",
+        "model.audio_tower.layers.0.norm_out.weight",
+        "model.embed_audio.embedding_projection.weight",
+    ];
+    let report = changes_nothing("e2b", |parts| names.iter().for_each(|name| parts.add(name, &[4, 4])));
+    let ignored: Vec<_> = report.ignored.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(ignored, names);
+    assert_eq!(report.ignored[4].reason, "sound encoder");
+}
+
+#[test]
+fn superfluous_keys_and_values_of_shared_layers_are_ignored_by_name() {
+    let k = "model.language_model.layers.7.self_attn.k_proj.weight";
+    let report = changes_nothing("e2b", |parts| parts.add(k, &[16, 64]));
+    let reason = "the layer reads another layer's keys and values";
+    assert_eq!(report.ignored, [IgnoredTensor { name: k.into(), reason }]);
+}
+
+#[test]
+fn every_published_prefix_is_read() {
+    for prefix in ["language_model.model.", "model.", ""] {
+        changes_nothing("a4b", |parts| {
+            for tensor in &mut parts.tensors {
+                tensor.name = tensor.name.replace(PREFIX, prefix);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_bare_text_config_is_the_same_model() {
+    changes_nothing("e2b", |parts| parts.config = parts.config["text_config"].clone());
+}
+
+#[test]
+fn a_head_of_its_own_is_used_when_the_config_says_so() {
+    let copy = |parts: &mut Parts| {
+        let mut head = parts.tensor("embed_tokens.weight").clone();
+        head.name = "lm_head.weight".into();
+        parts.tensors.push(head);
+    };
+    let report = changes_nothing("12b", copy);
+    assert_eq!(report.ignored[0].name, "lm_head.weight");
+
+    let untie = |parts: &mut Parts| parts.config["tie_word_embeddings"] = json!(false);
+    let report = changes_nothing("12b", |parts| {
+        copy(parts);
+        untie(parts);
+    });
+    assert!(report.ignored.is_empty());
+    refuses(untie, &["lm_head.weight", "missing"]);
+}
+
+#[test]
+fn a_zero_head_gives_zero_logits() {
+    let mut parts = Parts::of(&named("12b"));
+    parts.add("lm_head.weight", &[288, 64]);
+    parts.config["tie_word_embeddings"] = json!(false);
+    let (mut decoder, _) = parts.load().unwrap();
+    assert!(logits(&mut decoder).iter().all(|l| *l == 0.0));
+}
+
+/// Some GGUF files store the experts' gates and ups apart.
+#[test]
+fn split_experts_compute_the_same() {
+    let open = || GgufFile::open(&named("a4b").dir.join("bf16.gguf")).unwrap();
+    let mut tensors = Vec::new();
+    for tensor in open().tensors.iter() {
+        let Some(layer) = tensor.name.strip_suffix("ffn_gate_up_exps.weight") else {
+            tensors.push(tensor.clone());
+            continue;
+        };
+        let [experts, rows, cols] = tensor.shape[..] else { panic!("{:?}", tensor.shape) };
+        let half = tensor.data.len() / experts / 2;
+        for (part, name) in ["ffn_gate_exps.weight", "ffn_up_exps.weight"].into_iter().enumerate() {
+            let data = tensor.data.chunks_exact(half).skip(part).step_by(2).flatten().copied().collect();
+            tensors.push(TensorInfo {
+                name: format!("{layer}{name}"),
+                dtype: tensor.dtype,
+                shape: vec![experts, rows / 2, cols],
+                data: Bytes::from_vec(data),
+            });
+        }
+    }
+    let split = GgufFile { metadata: open().metadata, tensors: Weights::new("split".into(), tensors).unwrap() };
+    let (mut joined, _) = load(Checkpoint::Gguf(open())).unwrap();
+    let (mut split, _) = load(Checkpoint::Gguf(split)).unwrap();
+    assert_eq!(logits(&mut split), logits(&mut joined));
+}
+
+/// A GGUF file has no key for keys as values, placeholders or the vocabulary; all follow from its contents.
+#[test]
+fn a_gguf_file_gives_the_config_of_its_directory() {
+    for fixture in fixtures() {
+        for path in fixture.gguf(&["bf16", "q8_0", "q4_0"]) {
+            let of = |path| carat_model::load::config(&carat_weights::open(path).unwrap()).unwrap();
+            let (gguf, mut hf) = (of(&path), of(&fixture.dir));
+            assert_eq!(gguf.rope_full.inv_freq(32), hf.rope_full.inv_freq(32));
+            hf.rope_full = gguf.rope_full.clone();
+            assert_eq!(gguf, hf, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn rope_divisors_of_another_length_are_refused() {
+    let GgufFile { metadata, tensors } = GgufFile::open(&named("e2b").dir.join("bf16.gguf")).unwrap();
+    let mut tensors: Vec<_> = tensors.iter().cloned().collect();
+    let divisors = tensors.iter_mut().find(|t| t.name == "rope_freqs.weight").unwrap();
+    (divisors.shape, divisors.data) = (vec![8], divisors.data.slice(0..32));
+    let file = GgufFile { metadata, tensors: Weights::new("changed".into(), tensors).unwrap() };
+    let error = load(Checkpoint::Gguf(file)).err().unwrap().to_string();
+    assert!(error.contains("rope_freqs.weight") && error.contains("[8]") && error.contains("[16]"), "{error}");
+}
