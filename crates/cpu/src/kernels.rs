@@ -166,12 +166,36 @@ static AVX512: Kernels = {
     }
 };
 
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = {
+    use crate::neon;
+    Kernels {
+        isa: Isa::Neon,
+        quantise: neon::quantise,
+        // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
+        matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
+        // SAFETY: as above.
+        gemm: |tile, x, out| unsafe { neon::gemm(tile, x, out) },
+        matvec_f32: neon::matvec_f32,
+        gemm_f32: neon::gemm_f32,
+        scores: neon::scores,
+        weighted_sum: neon::weighted_sum,
+        exp_sum: neon::exp_sum,
+        gelu_mul: neon::gelu_mul,
+        softcap: neon::softcap,
+        sum_squares: neon::sum_squares,
+        ..SCALAR
+    }
+};
+
 /// The table of an instruction set, if this machine has it.
 pub fn table(isa: Isa) -> Option<&'static Kernels> {
     match isa {
         Isa::Scalar => Some(&SCALAR),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => has_avx512().then_some(&AVX512),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
         _ => None,
     }
 }

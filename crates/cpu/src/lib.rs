@@ -19,6 +19,8 @@ mod kv;
 mod matmul;
 pub mod measure;
 mod moe;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pool;
 mod rows;
 mod scalar;
