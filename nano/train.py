@@ -194,7 +194,7 @@ def parse_arguments():
     parser.add_argument("--tokens", type=float, default=40e6, help="the whole budget, over all resumed runs")
     parser.add_argument("--minutes", type=float, help="shrinks the budget to what this run does in that time")
     parser.add_argument("--workers", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    parser.add_argument("--batch-tokens", type=int, default=1024, help="per worker and step")
+    parser.add_argument("--batch-tokens", type=int, default=640, help="per worker and step")
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--out", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--state", type=Path, default=HERE / "state.pt")

@@ -481,7 +481,7 @@ SKILLS = {
     "identity": chat,
     "declining": decline,
 }
-WEIGHTS = {"facts": 2.0, "small sums": 1.6, "thinking sums": 1.6, "tool call": 1.6, "sort": 1.3, "copy": 1.2,
+WEIGHTS = {"facts": 2.0, "small sums": 2.4, "thinking sums": 1.6, "tool call": 1.6, "sort": 1.3, "copy": 1.2,
            "spell": 1.2, "tool answer": 1.2, "format": 1.2, "identity": 0.7, "declining": 0.8}
 NO_HISTORY = ("thinking sums", "tool call", "tool answer", "recall")
 THOUGHTS = {"facts": "This is a fact I know.", "declining": "This is outside my world.", "tool call": "I need a tool for this.",
