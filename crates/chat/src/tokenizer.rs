@@ -103,15 +103,19 @@ impl Tokenizer {
             }
         }
         // Without all bytes, unknown characters are fused with unknown neighbours: they can't be cut apart.
-        let boundaries =
-            if byte_ids.iter().all(Option::is_some) { Boundaries::new(&vocab, &merges) } else { Boundaries::none() };
+        let all_bytes = byte_ids.iter().all(Option::is_some);
+        let cut = || if all_bytes { Boundaries::new(&vocab, &merges) } else { Boundaries::none() };
         let of_kind = |kinds: &[TokenKind]| {
             let ids = (0..vocab.len() as u32).filter(|&id| kinds.contains(&vocab.kind(id)));
             Matcher::new(ids.filter_map(|id| Some((id, vocab.piece(id)?))))
         };
         let always = of_kind(&[TokenKind::UserDefined]);
         let added = of_kind(&[TokenKind::UserDefined, TokenKind::Control]);
-        let merges = Merges::new(&vocab, &merges);
+        let (merges, boundaries) = std::thread::scope(|scope| {
+            let boundaries = scope.spawn(cut);
+            let merges = Merges::new(&vocab, &merges);
+            (merges, boundaries.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
         let special = SpecialIds::new(&vocab);
         let bpe = Bpe { merges, boundaries, char_ids, byte_ids, unknown, fuse_unknown };
         Tokenizer { vocab, bpe, special, always, added }

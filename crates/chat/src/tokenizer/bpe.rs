@@ -13,7 +13,7 @@ use carat_tensor::TokenId;
 
 use super::boundary::Boundaries;
 use super::hash::hash_bytes;
-use super::merges::{Merges, NO_RANK};
+use super::merges::{Merges, NO_RANK, RANK_BITS};
 use super::vocab::SPACE_MARK;
 
 /// Up to this many symbols scanning beats a heap.
@@ -64,6 +64,15 @@ impl Bpe {
         }
         ids.extend(pending_unknown);
     }
+}
+
+/// Four terabytes of text.
+const POSITION_BITS: u32 = 64 - RANK_BITS;
+
+/// Orders by rank, then by position.
+#[inline]
+fn heap_entry(rank: u32, at: usize) -> Reverse<u64> {
+    Reverse(u64::from(rank) << POSITION_BITS | at as u64)
 }
 
 #[derive(Clone, Copy, Default)]
@@ -146,8 +155,8 @@ struct MergeWork {
     ranks: Vec<u32>,
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// (rank, position), lowest first; entries whose pair has changed since are skipped.
-    heap: BinaryHeap<Reverse<(u32, usize)>>,
+    /// [`heap_entry`] of each pair, lowest first; entries whose pair has changed since are skipped.
+    heap: BinaryHeap<Reverse<u64>>,
 }
 
 impl MergeWork {
@@ -193,11 +202,11 @@ impl MergeWork {
         previous.extend([END].into_iter().chain(0..n - 1));
         let mut entries = std::mem::take(&mut self.heap).into_vec();
         entries.clear();
-        entries.extend(
-            ranks.iter().enumerate().filter(|(_, rank)| **rank != NO_RANK).map(|(i, &rank)| Reverse((rank, i))),
-        );
+        let pairs = ranks.iter().enumerate().filter(|(_, rank)| **rank != NO_RANK);
+        entries.extend(pairs.map(|(at, &rank)| heap_entry(rank, at)));
         let mut heap = BinaryHeap::from(entries);
-        while let Some(Reverse((rank, at))) = heap.pop() {
+        while let Some(Reverse(entry)) = heap.pop() {
+            let (rank, at) = ((entry >> POSITION_BITS) as u32, entry as usize & ((1 << POSITION_BITS) - 1));
             // A symbol that was merged away has NO_RANK, and a changed pair another rank.
             if ranks[at] != rank {
                 continue;
@@ -217,7 +226,7 @@ impl MergeWork {
                 let right = next[left];
                 ranks[left] = if right == END { NO_RANK } else { merges.rank(ids[left], ids[right]) };
                 if ranks[left] != NO_RANK {
-                    heap.push(Reverse((ranks[left], left)));
+                    heap.push(heap_entry(ranks[left], left));
                 }
             }
         }

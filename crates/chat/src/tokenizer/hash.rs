@@ -21,9 +21,15 @@ pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
     for word in words {
         state = mix(state ^ u64::from_le_bytes(*word)).rotate_left(5);
     }
-    let mut last = 0u64;
-    for &byte in tail {
-        last = last << 8 | u64::from(byte);
-    }
+    // What is left, read as at most two overlapping parts instead of byte by byte.
+    let last = match *tail {
+        [] => 0,
+        [a] => u64::from(a),
+        [a, .., b] if tail.len() < 4 => u64::from(a) | u64::from(tail[tail.len() / 2]) << 8 | u64::from(b) << 16,
+        _ => {
+            let half = |part: &[u8]| part.first_chunk().map_or(0, |word| u64::from(u32::from_le_bytes(*word)));
+            half(tail) | half(&tail[tail.len() - 4..]) << 32
+        }
+    };
     mix(mix(state ^ last))
 }

