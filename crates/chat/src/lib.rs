@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod message;
+pub mod parser;
 pub mod schema;
 pub mod template;
 pub mod tokenizer;
