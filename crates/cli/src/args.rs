@@ -19,6 +19,18 @@ impl std::fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// Ctrl-C ended the answer; exit code 130.
+#[derive(Debug)]
+pub struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
 /// The model that `MODEL` names; left out, the embedded one.
 pub fn source(model: Option<&PathBuf>) -> ModelSource {
     model.map_or(ModelSource::Embedded, |path| ModelSource::Path(path.clone()))

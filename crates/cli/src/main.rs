@@ -1,15 +1,18 @@
 //! The `carat` command line: one file per subcommand, errors and exit codes here.
 //!
-//! Exit codes are part of the interface: 0 done, 1 it failed, 2 the command line is wrong. Errors are one line
+//! Exit codes are part of the interface: 0 done, 1 it failed, 2 the command line is wrong, 130 Ctrl-C. Errors are one line
 //! on standard error, `error: …`. A reader that closes the pipe ends the program quietly with 0.
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod inspect;
+mod interrupt;
 mod logits;
 mod output;
 mod perplexity;
 mod render;
+mod run;
 mod safetensors;
 mod tokenize;
 
@@ -28,24 +31,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
     Inspect(inspect::Args),
     Tokenize(tokenize::Args),
     Render(render::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {
         return ExitCode::SUCCESS;
+    }
+    if error.is::<args::Interrupted>() {
+        return ExitCode::from(interrupt::EXIT_CODE);
     }
     // Standard error may be closed as well; then there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "error: {error:#}");

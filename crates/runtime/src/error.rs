@@ -51,6 +51,14 @@ pub enum Error {
         /// The model's limit.
         most: usize,
     },
+    /// A prompt that leaves no room for an answer, or none at all.
+    #[error("the prompt has {found} tokens; expected 1 to {} in a context of {context}", context - 1)]
+    PromptLength {
+        /// Its tokens.
+        found: usize,
+        /// Tokens the context holds.
+        context: usize,
+    },
     /// More memory than is free.
     #[error(
         "the model needs {} MiB of memory and {} MiB are free; a smaller --ctx or --kv q8_0 takes less\n{table}",

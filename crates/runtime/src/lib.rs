@@ -1,10 +1,12 @@
 //! Run Gemma 4 models: the library that programs depend on.
 //!
-//! [`ModelSource`] says which model, [`loading`] makes a decoder of it after counting the memory, and the rest
-//! turns logits into an answer: sampling, stop rules, a limit on thinking, a guard against endless repetition.
+//! [`Session`] is the way in: messages go in, events come out. [`ModelSource`] says which model, [`loading`] makes a
+//! decoder of it after counting the memory, and the rest turns logits into an answer: sampling, stop rules, a limit
+//! on thinking, a guard against endless repetition.
 //! No network and no async here.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod defaults;
 pub mod device;
 mod error;
@@ -15,6 +17,7 @@ pub mod loop_guard;
 pub mod rng;
 pub mod sampler;
 pub mod sequence;
+pub mod session;
 pub mod source;
 pub mod stop;
 pub mod thinking;
@@ -26,4 +29,5 @@ pub use format::ChatFormat;
 pub use loading::LoadOptions;
 pub use sampler::{Logprobs, SamplingError, SamplingOptions, log_sum_exp};
 pub use sequence::FinishReason;
+pub use session::Session;
 pub use source::{ModelFiles, ModelSource};

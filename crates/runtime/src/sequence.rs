@@ -53,8 +53,8 @@ pub struct Drawn {
 pub struct Sequence {
     /// Chooses tokens.
     pub sampler: Sampler,
-    /// Follows thoughts.
-    pub thinking: ThinkingBudget,
+    /// Follows thoughts; `None` where the vocabulary has no thought channel.
+    pub thinking: Option<ThinkingBudget>,
     /// Watches for loops; `None` lets them be.
     pub guard: Option<LoopGuard>,
     /// Tokens that end the answer.
@@ -66,7 +66,7 @@ pub struct Sequence {
 
 impl Sequence {
     /// An answer that has not begun.
-    pub fn new(sampler: Sampler, thinking: ThinkingBudget, guard: Option<LoopGuard>, stop_tokens: Vec<TokenId>, max_tokens: usize) -> Self {
+    pub fn new(sampler: Sampler, thinking: Option<ThinkingBudget>, guard: Option<LoopGuard>, stop_tokens: Vec<TokenId>, max_tokens: usize) -> Self {
         Sequence { sampler, thinking, guard, stop_tokens, max_tokens, generated: 0 }
     }
 
@@ -77,7 +77,7 @@ impl Sequence {
 
     /// The next token by `logits`, `[vocab_size]`: a forced one where the thinking budget is spent, else a drawn one.
     pub fn draw(&mut self, logits: &[f32]) -> Result<Drawn, SamplingError> {
-        let token = match self.thinking.forced() {
+        let token = match self.thinking.as_ref().and_then(ThinkingBudget::forced) {
             Some(token) => token,
             None => self.sampler.sample(logits)?,
         };
@@ -88,7 +88,9 @@ impl Sequence {
     pub fn accept(&mut self, token: TokenId, bytes: &[u8]) -> Option<FinishReason> {
         self.generated += 1;
         self.sampler.observe(token);
-        self.thinking.observe(token, bytes);
+        if let Some(thinking) = &mut self.thinking {
+            thinking.observe(token, bytes);
+        }
         if self.stop_tokens.contains(&token) {
             return Some(FinishReason::Stop);
         }
@@ -103,12 +105,10 @@ impl Sequence {
 mod tests {
     use super::*;
     use crate::SamplingOptions;
-    use crate::thinking::ThoughtTokens;
 
     fn sequence(max_tokens: usize, guard: Option<LoopGuard>) -> Sequence {
         let sampler = Sampler::new(SamplingOptions::default(), 4).unwrap();
-        let tokens = ThoughtTokens { open: TokenId(100), close: TokenId(101), newline: vec![] };
-        Sequence::new(sampler, ThinkingBudget::new(tokens, None), guard, vec![TokenId(3)], max_tokens)
+        Sequence::new(sampler, None, guard, vec![TokenId(3)], max_tokens)
     }
 
     #[test]

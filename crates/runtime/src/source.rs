@@ -135,8 +135,12 @@ fn gguf_tokenizer(file: &GgufFile) -> Result<Tokenizer, Error> {
     })?)
 }
 
-/// The files of the demonstration model, made by the recipe in `nano/`.
+/// The files of the embedded model, made by the recipe in `nano/`.
 fn embedded() -> Result<HfDir, Error> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint");
-    Ok(HfDir::open(std::path::Path::new(dir))?)
+    Ok(HfDir::from_parts(
+        include_bytes!("../../../nano/checkpoint/config.json"),
+        include_bytes!("../../../nano/checkpoint/tokenizer.json"),
+        include_bytes!("../../../nano/checkpoint/model.safetensors"),
+        Some(include_bytes!("../../../nano/checkpoint/generation_config.json")),
+    )?)
 }

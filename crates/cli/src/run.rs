@@ -1,0 +1,204 @@
+//! `carat run`: one answer, or a chat.
+
+mod chat;
+mod options;
+mod printer;
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use carat_chat::message::{Conversation, Message, Role};
+use carat_model::MemoryPlan;
+use carat_runtime::session::GenerateOptions;
+use carat_runtime::{FinishReason, ModelSource, Session, host};
+use serde_json::json;
+
+use crate::args::{EngineArgs, Interrupted, UsageError};
+use crate::{interrupt, output};
+use options::SamplingArgs;
+use printer::{Printer, Style};
+
+/// Answer a prompt, or chat
+///
+/// Without PROMPT, standard input is the prompt if it is not a terminal; in a terminal a chat begins. With both, standard
+/// input is appended to PROMPT. A single argument that is a path is MODEL, otherwise PROMPT.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory with config.json, .gguf or .safetensors file; left out: the embedded model
+    #[arg(value_name = "MODEL")]
+    first: Option<String>,
+    /// What to answer
+    #[arg(value_name = "PROMPT")]
+    second: Option<String>,
+    /// Instructions that open the conversation
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Let the model think before it answers
+    #[arg(long)]
+    think: bool,
+    /// Most tokens of thought, after which the answer must come
+    #[arg(long, value_name = "N")]
+    think_budget: Option<usize>,
+    /// Tools the model may call: a JSON list in the OpenAI shape
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+    /// Print one JSON object per event
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let (source, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref())?;
+    let prompt = whole_prompt(prompt)?;
+    if prompt.is_none() && args.json {
+        return Err(UsageError("--json: expected a PROMPT or standard input".into()).into());
+    }
+    let conversation = conversation(args)?;
+    let mut out = output::stdout();
+    let mut session = load(&source, args, &mut out)?;
+    let mut options = GenerateOptions::from_defaults(session.defaults());
+    args.sampling.apply(&mut options);
+    options.think_budget = args.think_budget;
+    options.sampling.check(session.decoder().config().vocab_size).map_err(|e| UsageError(e.to_string()))?;
+    interrupt::listen();
+    match prompt {
+        Some(prompt) => answer(&mut session, conversation, prompt, &options, args, &mut out),
+        None => chat::run(&mut session, &source, conversation, &options),
+    }
+}
+
+/// Which argument is what, and whether the model is there.
+fn model_and_prompt(first: Option<&str>, second: Option<&str>) -> anyhow::Result<(ModelSource, Option<String>)> {
+    let Some(first) = first else { return Ok((ModelSource::Embedded, None)) };
+    let path = Path::new(first);
+    let is_model_file = path.extension().is_some_and(|e| e == "gguf" || e == "safetensors");
+    let is_model = path.is_dir() || (is_model_file && path.is_file());
+    let like_a_path = !first.contains(char::is_whitespace) && (first.contains('/') || is_model_file);
+    if second.is_some() || is_model || like_a_path {
+        if !path.exists() {
+            anyhow::bail!("{first}: there is no such model");
+        }
+        return Ok((ModelSource::Path(path.into()), second.map(str::to_owned)));
+    }
+    Ok((ModelSource::Embedded, Some(first.to_owned())))
+}
+
+/// `PROMPT` and standard input where that isn't a terminal; `None` for a chat.
+fn whole_prompt(argument: Option<String>) -> anyhow::Result<Option<String>> {
+    if std::io::stdin().is_terminal() {
+        return match argument {
+            Some(prompt) if prompt.trim().is_empty() => Err(UsageError("PROMPT is empty".into()).into()),
+            other => Ok(other),
+        };
+    }
+    let mut piped = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut piped).context("reading standard input")?;
+    let piped = String::from_utf8(piped).context("standard input: expected UTF-8")?;
+    let parts = [argument.as_deref().unwrap_or_default(), piped.trim_end_matches(['\r', '\n'])];
+    let prompt = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
+    if prompt.is_empty() {
+        return Err(UsageError("no prompt: expected PROMPT, text on standard input, or a terminal to chat in".into()).into());
+    }
+    Ok(Some(prompt))
+}
+
+/// What there is before the first prompt.
+fn conversation(args: &Args) -> anyhow::Result<Conversation> {
+    let tools = match &args.tools {
+        None => json!([]),
+        Some(path) => {
+            let name = || path.display().to_string();
+            let text = std::fs::read_to_string(path).with_context(name)?;
+            serde_json::from_str(&text).with_context(name)?
+        }
+    };
+    let place = || args.tools.as_ref().map_or(String::new(), |path| path.display().to_string());
+    let mut conversation = Conversation::from_openai(&json!({ "messages": [], "tools": tools })).with_context(place)?;
+    conversation.enable_thinking = args.think;
+    if let Some(system) = &args.system {
+        conversation.messages.push(Message::text(Role::System, system));
+    }
+    Ok(conversation)
+}
+
+fn load(source: &ModelSource, args: &Args, out: &mut impl Write) -> anyhow::Result<Session> {
+    let mut written = Ok(());
+    let session = Session::load(source, &args.engine.load_options(), &mut |plan| {
+        if args.json {
+            written = output::json_line(out, &memory_json(plan));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{}", memory_line(plan));
+        }
+    })?;
+    written?;
+    Ok(session)
+}
+
+fn memory_line(plan: &MemoryPlan) -> String {
+    let size = |n: usize| output::bytes(n as u64);
+    let mut line = format!(
+        "memory: {} weights (mapped), {} cache for {} tokens, {} intermediates",
+        size(plan.file.weights), size(plan.kv_bytes()), plan.ctx, size(plan.scratch)
+    );
+    if let Some(free) = host::available_memory() {
+        line += &format!("; {} free", output::bytes(free));
+        if plan.working_set() as u64 > free {
+            line += ", less than it takes to keep the weights in memory: expect it to be slow";
+        }
+    }
+    line
+}
+
+fn memory_json(plan: &MemoryPlan) -> serde_json::Value {
+    json!({
+        "event": "memory", "ctx": plan.ctx, "weights": plan.file.weights, "kv_bytes": plan.kv_bytes(),
+        "intermediates": plan.scratch, "free": host::available_memory(),
+    })
+}
+
+/// One answer to one prompt.
+fn answer(
+    session: &mut Session,
+    mut conversation: Conversation,
+    prompt: String,
+    options: &GenerateOptions,
+    args: &Args,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    conversation.messages.push(Message::text(Role::User, prompt));
+    conversation.add_generation_prompt = true;
+    let tokenizer = session.tokenizer().clone();
+    let style = if args.json { Style::Json } else { Style::of_stdout() };
+    let shown = options.sampling.logprobs.is_some().then_some(&*tokenizer);
+    let mut printer = Printer::new(out, style, shown);
+    let answer = session.generate(&conversation, options, &mut |event| printer.event(&event))?;
+    printer.finish(&answer)?;
+    if answer.finish == FinishReason::Cancelled { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_argument_is_a_model_if_it_is_a_path_and_else_a_prompt() {
+        let prompt = |text: &str| (ModelSource::Embedded, Some(text.to_owned()));
+        assert_eq!(model_and_prompt(None, None).unwrap(), (ModelSource::Embedded, None));
+        for text in ["hello", "What is 12/4?", "What is 12 * 7?", "no/such thing"] {
+            assert_eq!(model_and_prompt(Some(text), None).unwrap(), prompt(text));
+        }
+        let here = env!("CARGO_MANIFEST_DIR");
+        assert_eq!(model_and_prompt(Some(here), None).unwrap(), (ModelSource::Path(here.into()), None));
+        assert_eq!(model_and_prompt(Some(here), Some("hi")).unwrap(), (ModelSource::Path(here.into()), Some("hi".into())));
+        for missing in ["no/such", "missing.gguf", "./x.safetensors"] {
+            assert!(model_and_prompt(Some(missing), None).is_err(), "{missing}");
+        }
+        assert!(model_and_prompt(Some("missing"), Some("hi")).is_err());
+    }
+}

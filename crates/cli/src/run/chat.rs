@@ -1,0 +1,328 @@
+//! The chat in a terminal: line editing, commands, answers as they come.
+//!
+//! A line that ends in a backslash goes on; `"""` opens and closes a block of lines. Ctrl-C stops an answer, never
+//! the program; Ctrl-D at an empty line leaves.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use carat_chat::message::{Content, Conversation, Message, Role};
+use carat_runtime::session::GenerateOptions;
+use carat_runtime::{FinishReason, ModelSource, Session};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use serde_json::json;
+
+use super::printer::{Printer, Style};
+use crate::{interrupt, output};
+
+const PROMPT: &str = "> ";
+const CONTINUED: &str = ". ";
+const BLOCK: &str = "\"\"\"";
+/// Entries of the history that are kept.
+const MAX_HISTORY: usize = 1000;
+
+const HELP: &str = "\
+/help           this list
+/think on|off   let the model think before it answers, or not
+/system TEXT    instructions that open the conversation; without TEXT: none
+/reset          forget what was said
+/save FILE      write the conversation as JSON, as `carat render` reads it
+/quit           leave, as does Ctrl-D
+A line ending in \\ goes on; \"\"\" opens and closes a block of lines. // sends a line that begins with /.
+Ctrl-C stops an answer.";
+
+/// What a line of input asks for.
+#[derive(Debug, PartialEq)]
+enum Input<'a> {
+    Nothing,
+    Say(&'a str),
+    Help,
+    Think(bool),
+    System(&'a str),
+    Reset,
+    Save(&'a str),
+    Quit,
+    /// With what to tell about it.
+    Wrong(String),
+}
+
+/// Chats until the user leaves.
+pub fn run(session: &mut Session, source: &ModelSource, mut conversation: Conversation, options: &GenerateOptions) -> anyhow::Result<()> {
+    let mut out = output::stdout();
+    writeln!(out, "{source}: a chat; /help lists the commands")?;
+    out.flush()?;
+    conversation.add_generation_prompt = true;
+    let mut editor = editor()?;
+    let history = history_file();
+    if let Some(path) = &history {
+        // No history yet is no error.
+        let _ = editor.load_history(path);
+    }
+    while let Some(text) = read(&mut editor)? {
+        match parse(&text) {
+            Input::Nothing => {}
+            Input::Quit => break,
+            Input::Say(said) => say(session, &mut conversation, said, options, &mut out)?,
+            command => command_done(command, &mut conversation, &mut out)?,
+        }
+        out.flush()?;
+    }
+    if let Some(path) = &history {
+        save_history(&mut editor, path);
+    }
+    Ok(())
+}
+
+fn editor() -> anyhow::Result<DefaultEditor> {
+    let config = rustyline::Config::builder().max_history_size(MAX_HISTORY)?.auto_add_history(false).build();
+    Ok(DefaultEditor::with_config(config)?)
+}
+
+/// `carat/history` in the state directory of the XDG base directory specification.
+fn history_file() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")))?;
+    Some(state.join("carat/history"))
+}
+
+fn save_history(editor: &mut DefaultEditor, path: &Path) {
+    let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(ReadlineError::from).and_then(|()| editor.save_history(path));
+    if let Err(error) = saved {
+        let _ = writeln!(std::io::stderr(), "note: {}: {error}", path.display());
+    }
+}
+
+/// A whole message; `None` at the end of input.
+fn read(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
+    let mut message = Lines::default();
+    loop {
+        match editor.readline(if message.is_empty() { PROMPT } else { CONTINUED }) {
+            Ok(line) => {
+                if let Some(text) = message.push(&line) {
+                    if !text.trim().is_empty() {
+                        editor.add_history_entry(text.as_str())?;
+                    }
+                    return Ok(Some(text));
+                }
+            }
+            // Ctrl-C at the prompt drops what was typed.
+            Err(ReadlineError::Interrupted) => {
+                message = Lines::default();
+                let _ = writeln!(std::io::stderr(), "(/quit or Ctrl-D leaves)");
+            }
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(error).context("reading the terminal"),
+        }
+    }
+}
+
+/// Lines that make one message.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    in_block: bool,
+    begun: bool,
+}
+
+impl Lines {
+    fn is_empty(&self) -> bool {
+        !self.begun
+    }
+
+    /// Takes a line; the message, if it is complete.
+    fn push(&mut self, line: &str) -> Option<String> {
+        if self.in_block {
+            let (rest, closed) = line.trim_end().strip_suffix(BLOCK).map_or((line, false), |rest| (rest, true));
+            if !closed || !rest.is_empty() {
+                self.line(rest);
+            }
+            return closed.then(|| std::mem::take(&mut self.text));
+        }
+        if let (true, Some(rest)) = (self.is_empty(), line.trim_start().strip_prefix(BLOCK)) {
+            if let Some(whole) = rest.trim_end().strip_suffix(BLOCK) {
+                return Some(whole.to_owned());
+            }
+            self.in_block = true;
+            match rest.is_empty() {
+                true => self.begun = true,
+                false => self.line(rest),
+            }
+            return None;
+        }
+        if let Some(begun) = line.strip_suffix('\\') {
+            self.line(begun);
+            return None;
+        }
+        self.line(line);
+        Some(std::mem::take(&mut self.text))
+    }
+
+    fn line(&mut self, line: &str) {
+        if self.begun && !(self.in_block && self.text.is_empty()) {
+            self.text.push('\n');
+        }
+        self.begun = true;
+        self.text.push_str(line);
+    }
+}
+
+fn parse(text: &str) -> Input<'_> {
+    if text.trim().is_empty() {
+        return Input::Nothing;
+    }
+    let Some(command) = text.trim_start().strip_prefix('/') else { return Input::Say(text) };
+    if command.starts_with('/') {
+        return Input::Say(command);
+    }
+    let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command.trim_end(), ""));
+    let rest = rest.trim();
+    match (name, rest) {
+        ("help", "") => Input::Help,
+        ("think", "on") => Input::Think(true),
+        ("think", "off") => Input::Think(false),
+        ("think", _) => Input::Wrong("/think: expected on or off".into()),
+        ("system", text) => Input::System(text),
+        ("reset", "") => Input::Reset,
+        ("save", "") => Input::Wrong("/save: expected a file".into()),
+        ("save", path) => Input::Save(path),
+        ("quit" | "exit", "") => Input::Quit,
+        ("help" | "reset" | "quit" | "exit", _) => Input::Wrong(format!("/{name} takes nothing after it")),
+        _ => Input::Wrong(format!("there is no command /{name}; /help lists them, // sends a line that begins with /")),
+    }
+}
+
+fn command_done(command: Input<'_>, conversation: &mut Conversation, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Input::Help => writeln!(out, "{HELP}")?,
+        Input::Think(on) => {
+            conversation.enable_thinking = on;
+            writeln!(out, "(thinking is {})", if on { "on" } else { "off" })?;
+        }
+        Input::System(text) => {
+            let opened = conversation.messages.first().is_some_and(|m| m.role == Role::System);
+            if opened {
+                conversation.messages.remove(0);
+            }
+            if text.is_empty() {
+                writeln!(out, "(no instructions)")?;
+            } else {
+                conversation.messages.insert(0, Message::text(Role::System, text));
+                writeln!(out, "(instructions set)")?;
+            }
+        }
+        Input::Reset => {
+            conversation.messages.retain(|m| m.role == Role::System);
+            writeln!(out, "(forgotten)")?;
+        }
+        Input::Save(path) => match save(conversation, Path::new(path)) {
+            Ok(()) => writeln!(out, "(saved to {path})")?,
+            Err(error) => writeln!(std::io::stderr(), "error: {path}: {error}")?,
+        },
+        Input::Wrong(message) => writeln!(std::io::stderr(), "{message}")?,
+        Input::Nothing | Input::Say(_) | Input::Quit => {}
+    }
+    Ok(())
+}
+
+fn save(conversation: &Conversation, path: &Path) -> std::io::Result<()> {
+    let messages: Vec<_> = conversation.messages.iter().map(Message::to_openai).collect();
+    let value = json!({
+        "messages": messages,
+        "enable_thinking": conversation.enable_thinking,
+        "add_generation_prompt": false,
+    });
+    std::fs::write(path, format!("{value:#}\n"))
+}
+
+/// One turn: what the user said, and the answer as it comes.
+fn say(session: &mut Session, conversation: &mut Conversation, text: &str, options: &GenerateOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    conversation.messages.push(Message::text(Role::User, text));
+    interrupt::clear();
+    let mut printer = Printer::new(out, Style::of_stdout(), None);
+    let answer = match session.generate(conversation, options, &mut |event| printer.event(&event)) {
+        Ok(answer) => answer,
+        Err(error) => {
+            // The chat goes on without the message that could not be answered.
+            conversation.messages.pop();
+            writeln!(std::io::stderr(), "error: {error}")?;
+            return Ok(());
+        }
+    };
+    printer.finish(&answer)?;
+    interrupt::clear();
+    if answer.finish == FinishReason::Cancelled && is_empty(&answer.message) {
+        conversation.messages.pop();
+    } else {
+        conversation.messages.push(answer.message);
+    }
+    Ok(())
+}
+
+fn is_empty(message: &Message) -> bool {
+    let said = match &message.content {
+        Content::Empty => false,
+        Content::Text(text) => !text.is_empty(),
+        Content::Parts(_) | Content::Object(_) => true,
+    };
+    !said && message.tool_calls.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages that a sequence of lines makes.
+    #[track_caller]
+    fn check(lines: &[&str], expected: &[&str]) {
+        let mut pending = Lines::default();
+        let mut messages = Vec::new();
+        for line in lines {
+            if let Some(message) = pending.push(line) {
+                messages.push(message);
+                pending = Lines::default();
+            }
+        }
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
+    fn a_backslash_goes_on_and_quotes_make_blocks() {
+        check(&["one", "two"], &["one", "two"]);
+        check(&["one\\", "two\\", "three"], &["one\ntwo\nthree"]);
+        check(&["\"\"\"", "one", "", "two\\", "\"\"\"", "next"], &["one\n\ntwo\\", "next"]);
+        check(&["\"\"\"one", "two\"\"\""], &["one\ntwo"]);
+        check(&["\"\"\"one\"\"\""], &["one"]);
+        check(&["\"\"\"open", "still"], &[]);
+    }
+
+    #[test]
+    fn lines_that_begin_with_a_slash_are_commands() {
+        assert_eq!(parse("hello /help"), Input::Say("hello /help"));
+        assert_eq!(parse("  "), Input::Nothing);
+        assert_eq!(parse("/help"), Input::Help);
+        assert_eq!(parse("/think on"), Input::Think(true));
+        assert_eq!(parse("/think  off "), Input::Think(false));
+        assert_eq!(parse("/system be brief"), Input::System("be brief"));
+        assert_eq!(parse("/save a file.json"), Input::Save("a file.json"));
+        assert_eq!(parse("/quit"), Input::Quit);
+        assert_eq!(parse("//etc"), Input::Say("/etc"));
+        for wrong in ["/think", "/think maybe", "/save", "/nothing", "/reset all"] {
+            assert!(matches!(parse(wrong), Input::Wrong(_)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn instructions_replace_each_other_and_survive_a_reset() {
+        let mut conversation = Conversation::default();
+        let mut out = Vec::new();
+        command_done(Input::System("one"), &mut conversation, &mut out).unwrap();
+        conversation.messages.push(Message::text(Role::User, "hi"));
+        command_done(Input::System("two"), &mut conversation, &mut out).unwrap();
+        command_done(Input::Reset, &mut conversation, &mut out).unwrap();
+        assert_eq!(conversation.messages, [Message::text(Role::System, "two")]);
+        command_done(Input::System(""), &mut conversation, &mut out).unwrap();
+        assert!(conversation.messages.is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! A conversation with a model: messages in, events out.
+//!
+//! A session owns the model and the tokens its cache holds; one thread drives it. Each answer starts from the
+//! whole conversation, and the part of the prompt that the cache already holds is not computed again.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carat_chat::message::{Conversation, Message};
+use carat_chat::tokenizer::Tokenizer;
+use carat_model::{Decoder, LoadReport, LogitRows, MemoryPlan, Step};
+use carat_tensor::TokenId;
+
+use crate::answer::Reader;
+use crate::device::Device;
+use crate::loop_guard::LoopGuard;
+use crate::sampler::Sampler;
+use crate::sequence::{FinishReason, Sequence};
+use crate::stop::StopStrings;
+use crate::thinking::{ThinkingBudget, ThoughtTokens};
+use crate::{ChatFormat, Error, GenerationDefaults, LoadOptions, ModelFiles, ModelSource, SamplingOptions, loading};
+
+pub use crate::answer::{Event, TokenInfo};
+
+/// Whether answers that repeat themselves without end are stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Looping {
+    /// They are stopped.
+    Stopped,
+    /// They go on.
+    Allowed,
+}
+
+/// How an answer is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// How tokens are chosen.
+    pub sampling: SamplingOptions,
+    /// Tokens that end the answer.
+    pub stop_tokens: Vec<TokenId>,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Most tokens of the answer, thoughts included; `None` is what the context leaves.
+    pub max_tokens: Option<usize>,
+    /// Most tokens of thought, after which the answer must come.
+    pub think_budget: Option<usize>,
+    /// What happens to endless repetition.
+    pub looping: Looping,
+}
+
+impl GenerateOptions {
+    /// The model's own way.
+    pub fn from_defaults(defaults: &GenerationDefaults) -> Self {
+        GenerateOptions {
+            sampling: defaults.sampling.clone(),
+            stop_tokens: defaults.stop_tokens.clone(),
+            stop: Vec::new(),
+            max_tokens: None,
+            think_budget: None,
+            looping: Looping::Stopped,
+        }
+    }
+}
+
+/// A finished answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// As it goes into the conversation.
+    pub message: Message,
+    /// Why it ended.
+    pub finish: FinishReason,
+    /// The stop string that ended it, if one did.
+    pub stop_string: Option<String>,
+    /// Tokens counted.
+    pub usage: Usage,
+    /// The seed that would give it again.
+    pub seed: u64,
+    /// Time until the first token could be drawn.
+    pub prompt_time: Duration,
+    /// Time from there to the end.
+    pub answer_time: Duration,
+}
+
+/// Tokens of a prompt and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt: usize,
+    /// Of the prompt, those that the cache already held.
+    pub cached: usize,
+    /// Of the answer, thoughts and the ending token included.
+    pub answer: usize,
+    /// Of the answer, those of thoughts.
+    pub thought: usize,
+}
+
+/// A model ready to answer.
+pub struct Session {
+    decoder: Decoder<Device>,
+    tokenizer: Arc<Tokenizer>,
+    format: ChatFormat,
+    defaults: GenerationDefaults,
+    report: LoadReport,
+    /// Tokens in the decoder's cache.
+    held: Vec<TokenId>,
+}
+
+impl Session {
+    /// Loads a model. `announce` sees what memory it will take before it is taken.
+    ///
+    /// # Errors
+    /// If the files are no model that runs here, bring no tokenizer, or don't fit in memory.
+    pub fn load(source: &ModelSource, options: &LoadOptions, announce: &mut dyn FnMut(&MemoryPlan)) -> Result<Self, Error> {
+        let mut files = ModelFiles::open(source)?;
+        let tokenizer = Arc::new(files.tokenizer()?);
+        let format = ChatFormat::of(&files)?;
+        let defaults = files.generation(&tokenizer)?;
+        let (decoder, report) = loading::load(&mut files, options, announce)?;
+        Ok(Session { held: Vec::with_capacity(decoder.options().ctx), decoder, tokenizer, format, defaults, report })
+    }
+
+    /// The model's own way of generating.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        &self.defaults
+    }
+
+    /// The vocabulary.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The model.
+    pub fn decoder(&self) -> &Decoder<Device> {
+        &self.decoder
+    }
+
+    /// What loading found beside the model.
+    pub fn load_report(&self) -> &LoadReport {
+        &self.report
+    }
+
+    /// Answers a conversation. `on_event` sees the answer as it comes, is called at least once per token and may
+    /// end it by breaking.
+    ///
+    /// # Errors
+    /// If an option is impossible, or the prompt doesn't fit in the context. What was said so far in an answer
+    /// that fails is lost; the session can go on.
+    pub fn generate(
+        &mut self,
+        conversation: &Conversation,
+        options: &GenerateOptions,
+        on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let prompt = self.format.prompt(conversation)?.encode(&self.tokenizer);
+        let ctx = self.decoder.options().ctx;
+        if prompt.is_empty() || prompt.len() >= ctx {
+            return Err(Error::PromptLength { found: prompt.len(), context: ctx });
+        }
+        let mut sequence = self.sequence(&prompt, options)?;
+        let mut reader = Reader::new(&self.tokenizer, &prompt, conversation, StopStrings::new(&options.stop)?);
+        let seed = sequence.sampler.seed();
+
+        let cached = self.reuse(&prompt);
+        let fresh = &prompt[cached..];
+        // The last chunk is left to the first turn of the loop, which wants its logits.
+        let (body, tail) = fresh.split_at((fresh.len() - 1) / self.decoder.options().chunk * self.decoder.options().chunk);
+        let mut usage = Usage { prompt: prompt.len(), cached, ..Usage::default() };
+        let mut finish = self.prefill(body, prompt.len(), on_event)?;
+        let mut step = tail.to_vec();
+        let mut prompt_time = None;
+        while finish.is_none() {
+            if sequence.generated() >= sequence.max_tokens {
+                finish = Some(FinishReason::Length);
+                break;
+            }
+            if self.held.len() + step.len() > ctx {
+                finish = Some(FinishReason::Context);
+                break;
+            }
+            let logits = self.decoder.forward(Step { tokens: &step, logits: LogitRows::Last })?;
+            self.held.extend_from_slice(&step);
+            prompt_time.get_or_insert_with(|| started.elapsed());
+            let drawn = sequence.draw(logits)?;
+            finish = sequence.accept(drawn.token, self.tokenizer.bytes(drawn.token));
+            step.clear();
+            step.push(drawn.token);
+            if reader.push(&self.tokenizer, drawn, on_event).is_break() {
+                finish = Some(FinishReason::Cancelled);
+            } else if reader.ended() {
+                finish = Some(FinishReason::Stop);
+            }
+        }
+        usage.answer = sequence.generated();
+        usage.thought = sequence.thinking.as_ref().map_or(0, ThinkingBudget::spent);
+        let finish = finish.unwrap_or(FinishReason::Stop);
+        let stop_string = reader.stop_string().map(str::to_owned);
+        let message = reader.finish(on_event);
+        let called = finish == FinishReason::Stop && !message.tool_calls.is_empty();
+        let prompt_time = prompt_time.unwrap_or_else(|| started.elapsed());
+        Ok(Answer {
+            message,
+            finish: if called { FinishReason::ToolCalls } else { finish },
+            stop_string,
+            usage,
+            seed,
+            prompt_time,
+            answer_time: started.elapsed() - prompt_time,
+        })
+    }
+
+    fn sequence(&self, prompt: &[TokenId], options: &GenerateOptions) -> Result<Sequence, Error> {
+        let mut sampler = Sampler::new(options.sampling.clone(), self.decoder.config().vocab_size)?;
+        prompt.iter().for_each(|&token| sampler.observe_prompt(token));
+        let special = self.tokenizer.special();
+        let thinking = special.channel_open.zip(special.channel_close).map(|(open, close)| {
+            let tokens = ThoughtTokens { open, close, newline: self.tokenizer.encode("\n") };
+            let mut budget = ThinkingBudget::new(tokens, options.think_budget);
+            let tail = prompt.iter().rposition(|&t| t == open).unwrap_or(prompt.len());
+            budget.observe_prompt(prompt[tail..].iter().map(|&t| (t, self.tokenizer.bytes(t))));
+            budget
+        });
+        let guard = (options.looping == Looping::Stopped).then(LoopGuard::default);
+        Ok(Sequence::new(sampler, thinking, guard, options.stop_tokens.clone(), options.max_tokens.unwrap_or(usize::MAX)))
+    }
+
+    /// Keeps of the cache what is the beginning of `prompt`; how many tokens that are. The last token is left to
+    /// be computed, since its logits are needed.
+    fn reuse(&mut self, prompt: &[TokenId]) -> usize {
+        let common = self.held.iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count();
+        let kept = if self.decoder.truncate(common) {
+            common
+        } else {
+            // The windows of sliding layers no longer reach back that far.
+            self.decoder.reset();
+            0
+        };
+        self.held.truncate(kept);
+        kept
+    }
+
+    /// Computes `tokens`, the beginning of what is new of a prompt of `total` tokens, chunk by chunk.
+    fn prefill(
+        &mut self,
+        tokens: &[TokenId],
+        total: usize,
+        on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Option<FinishReason>, Error> {
+        for chunk in tokens.chunks(self.decoder.options().chunk) {
+            self.decoder.forward(Step { tokens: chunk, logits: LogitRows::None })?;
+            self.held.extend_from_slice(chunk);
+            if on_event(Event::Prompt { done: self.held.len(), total }).is_break() {
+                return Ok(Some(FinishReason::Cancelled));
+            }
+        }
+        Ok(None)
+    }
+}
