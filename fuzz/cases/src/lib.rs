@@ -6,9 +6,11 @@
 //! memory limit finds those that the file's size doesn't justify.
 #![forbid(unsafe_code)]
 
+mod chat;
 mod tokenizer;
 mod weights;
 
+pub use chat::conversation;
 pub use tokenizer::{tokenizer_json, tokenizer_text};
 pub use weights::{config_json, gguf, safetensors};
 
@@ -18,6 +20,7 @@ pub type Case = (&'static str, fn(&[u8]));
 /// All of them.
 pub const CASES: &[Case] = &[
     ("config_json", config_json),
+    ("conversation", conversation),
     ("gguf", gguf),
     ("safetensors", safetensors),
     ("tokenizer_json", tokenizer_json),
