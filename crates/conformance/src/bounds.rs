@@ -288,8 +288,12 @@ pub fn attention(query: &[f64], seen: &[&Cached], query_rounding: Storage) -> Ap
         }
         let scores = from_keys.sqrt() + from_others;
         let own = (gamma(seen.len()) + FUNCTION) * size + FLOOR;
-        out.limit.push(beyond * (K * scores + from_sums) + stored.min(K * stored_squares.sqrt()) + own);
-        out.typical.push(beyond.min(2.0) * (scores + from_sums) + stored_squares.sqrt() + own);
+        let limit = beyond * (K * scores + from_sums) + stored.min(K * stored_squares.sqrt()) + own;
+        out.limit.push(limit);
+        // A row's outputs share the errors of its scores, which may be few: no averaging, so three deviations. Where
+        // the first order says nothing, neither does a typical error.
+        let typical = beyond * (3.0 * scores + from_sums) + stored_squares.sqrt() + own;
+        out.typical.push(if beyond < 2.0 { typical } else { limit });
     }
     out
 }

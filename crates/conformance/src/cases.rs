@@ -43,12 +43,14 @@ impl Rng {
 
     /// `len` normal values, each an f32.
     pub fn normal(&mut self, len: usize, deviation: f64) -> Vec<f64> {
-        let mut one = || {
-            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-            let value = radius * (std::f64::consts::TAU * self.unit()).cos() * deviation;
-            f64::from(value as f32)
-        };
-        (0..len).map(|_| one()).collect()
+        let mut values = Vec::with_capacity(len + 1);
+        while values.len() < len {
+            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt() * deviation;
+            let (sin, cos) = (std::f64::consts::TAU * self.unit()).sin_cos();
+            values.extend([radius * cos, radius * sin].map(|v| f64::from(v as f32)));
+        }
+        values.truncate(len);
+        values
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cases::Rng;
 use crate::definitions;
 
 /// Chunks written in order: single tokens, few, more than a tile.
-const CHUNKS: [usize; 8] = [1, 3, 17, 1, 17, 2, 8, 1];
+const CHUNKS: [usize; 7] = [1, 3, 17, 1, 9, 2, 1];
 /// The largest of them.
 const LARGEST_CHUNK: usize = 17;
 

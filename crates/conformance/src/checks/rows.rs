@@ -14,7 +14,8 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
     let mut rng = Rng::new(1);
     memory(h);
     for fill in Fill::ALL {
-        for n in ROWS {
+        // The number of rows matters for ordinary values, the values for few rows.
+        for n in ROWS.into_iter().filter(|&n| fill == Fill::Normal || n <= 2) {
             for d in NORM_WIDTHS {
                 rms_norm(h, &mut rng, fill, n, d);
                 add_rms_norm(h, &mut rng, fill, n, d);
