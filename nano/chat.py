@@ -110,7 +110,7 @@ def segments(example, with_answer=True):
         prompt_tail = OPEN_THOUGHT
     out.append((prompt_tail, False))
     if with_answer:
-        out.append((_answer_text(example, already_thinking=prompt_tail == OPEN_THOUGHT), True))
+        out.append((answer_text(example, already_thinking=prompt_tail == OPEN_THOUGHT), True))
     return out
 
 
@@ -124,7 +124,7 @@ def _join_tool_responses(parts):
     return joined
 
 
-def _answer_text(example, already_thinking):
+def answer_text(example, already_thinking=False):
     """The taught answer: thought, then calls or content, with the token that stops generation."""
     answer = example["answer"]
     text = ""

@@ -4,6 +4,9 @@ The prompts are in heldout.jsonl, one per line as {skill, messages, tools, enabl
 OpenAI shape, so that any program can be scored with them; `--write-prompts` makes that file anew.
 An answer is right if its content equals the expected content, or its calls the expected calls; what
 the model thinks is not judged.
+
+Without thinking one pass over prompt and answer suffices: greedy decoding gives the answer exactly when
+each of its tokens is the likeliest one after those before it. With thinking the answer is generated.
 """
 
 import argparse
@@ -17,7 +20,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
-from chat import is_right, prompt_text
+from chat import answer_text, is_right, prompt_text
 from model import STOP_IDS
 from world import SKILLS, Draw, make_example
 
@@ -64,7 +67,7 @@ def through_q8_0(tensor):
 
 
 @torch.no_grad()
-def generate(model, tokenizer, examples, limit=160):
+def generate(model, tokenizer, examples, limit=150):
     """Greedy continuations of a batch of conversations, as text with its control tokens."""
     prompts = [tokenizer.encode(prompt_text(example), add_special_tokens=False).ids for example in examples]
     length = max(map(len, prompts))
@@ -78,22 +81,51 @@ def generate(model, tokenizer, examples, limit=160):
     return [tokenizer.decode([token for token in row if token], skip_special_tokens=False) for row in output[:, length:].tolist()]
 
 
-def score(model, tokenizer, examples, batch=32, show=0):
-    """Share of right answers per skill, and up to `show` wrong ones printed for each."""
-    results = {}
-    for skill in dict.fromkeys(example["skill"] for example in examples):
-        chosen = [example for example in examples if example["skill"] == skill]
-        right, shown = 0, 0
+@torch.no_grad()
+def decodes_to_expected(model, tokenizer, examples):
+    """Whether greedy decoding gives the expected answer, for each conversation without thinking."""
+    pairs = [[tokenizer.encode(text, add_special_tokens=False).ids
+              for text in (prompt_text(example), answer_text(example | {"answer": example["expect"]}))] for example in examples]
+    length = max(len(prompt) + len(answer) for prompt, answer in pairs)
+    ids = torch.zeros(len(pairs), length, dtype=torch.long)
+    mask, judged = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for row, (prompt, answer) in enumerate(pairs):
+        ids[row, :len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+        mask[row, :len(prompt) + len(answer)] = 1
+        judged[row, len(prompt):len(prompt) + len(answer)] = True
+    likeliest = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].argmax(-1)
+    return ((likeliest == ids[:, 1:]) | ~judged[:, 1:]).all(1).tolist()
+
+
+def judge(model, tokenizer, examples, batch=64):
+    """One verdict for every conversation, in their order."""
+    verdicts = [False] * len(examples)
+    by_length = sorted(range(len(examples)), key=lambda index: len(prompt_text(examples[index])))
+    for thinking in (False, True):
+        chosen = [index for index in by_length if examples[index]["enable_thinking"] == thinking]
         for start in range(0, len(chosen), batch):
-            part = chosen[start:start + batch]
-            for example, text in zip(part, generate(model, tokenizer, part)):
-                good = is_right(example, text)
-                right += good
-                if not good and shown < show:
-                    shown += 1
-                    print(f"  {example['messages'][-1]['content']!r} -> {text!r}, expected {example['expect']}", flush=True)
-        results[skill] = round(right / len(chosen), 3)
+            indices = chosen[start:start + batch]
+            part = [examples[index] for index in indices]
+            if thinking:
+                good = [is_right(example, text) for example, text in zip(part, generate(model, tokenizer, part))]
+            else:
+                good = decodes_to_expected(model, tokenizer, part)
+            for index, right in zip(indices, good):
+                verdicts[index] = right
+    return verdicts
+
+
+def score(model, tokenizer, examples, show=0):
+    """Share of right answers per skill; up to `show` wrong ones of each are printed."""
+    results = {}
+    verdicts = judge(model, tokenizer, examples)
+    for skill in dict.fromkeys(example["skill"] for example in examples):
+        chosen = [index for index, example in enumerate(examples) if example["skill"] == skill]
+        results[skill] = round(sum(verdicts[index] for index in chosen) / len(chosen), 3)
         print(f"{skill:14} {results[skill]:.3f} of {len(chosen)}", flush=True)
+        wrong = [examples[index] for index in chosen if not verdicts[index]][:show]
+        for example, text in zip(wrong, generate(model, tokenizer, wrong) if wrong else []):
+            print(f"  {example['messages'][-1]['content']!r} -> {text!r}, expected {example['expect']}", flush=True)
     return results
 
 

@@ -35,8 +35,8 @@ PROMPT_WEIGHT = 0.1
 MEDIA_IDS = range(5, 12)
 POOL_SIZE = 512
 FIRST_SKILLS = {"copy": 2.0, "facts": 2.0, "tool call": 2.0, "spell": 1.0, "extract": 1.0, "small sums": 1.0}
-FIRST_SHARE = 0.08
-"""Copying appears suddenly, and everything else waits for it: this share of the budget starts with it."""
+FIRST_TOKENS = 400_000
+"""Copying appears suddenly, and everything else waits for it: training starts with these skills alone."""
 MUON_RATE, ADAM_RATE = 0.02, 3e-3
 WARM_UP_STEPS, CONSTANT_SHARE, LAST_RATE = 60, 0.35, 0.02
 AVERAGE_DECAY = 0.99
@@ -232,7 +232,7 @@ def train(rank, arguments, meeting_point):
         progress = shared_progress(progress)
         if progress >= 1:
             break
-        first = progress < FIRST_SHARE and not arguments.init
+        first = trainer.tokens < FIRST_TOKENS and not arguments.init
         skill_weights = FIRST_SKILLS if first else {name: WEIGHTS.get(name, 1.0) for name in SKILLS}
         loss = trainer.learn(trainer.examples.next_batch(skill_weights), learning_rate(trainer.step, progress))
         average_loss = loss if average_loss is None else 0.98 * average_loss + 0.02 * loss
