@@ -6,8 +6,8 @@
 use std::arch::x86_64::*;
 
 use carat_tensor::DType;
-use half::f16;
 
+use super::half;
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -52,7 +52,7 @@ fn blocks32(
         for (r, quad) in quads.iter_mut().enumerate().take(count) {
             let block = &rows[r * row_bytes + b * bytes..r * row_bytes + (b + 1) * bytes];
             *quad = read(block);
-            tile.scale[b * TILE + r] = f16::from_le_bytes([block[0], block[1]]).to_f32();
+            tile.scale[b * TILE + r] = half([block[0], block[1]]);
         }
         transpose(&quads, &mut tile.q[b * 32 * TILE..(b + 1) * 32 * TILE]);
     }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{load, load_some, mask, store, store_some};
+use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
 
@@ -62,11 +62,11 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
         }
         DType::Q8_0 => {
             for (out, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(row.as_chunks::<34>().0) {
-                let d = _mm512_set1_ps(half::f16::from_le_bytes([block[0], block[1]]).to_f32());
-                for half in 0..2 {
+                let d = _mm512_set1_ps(half([block[0], block[1]]));
+                for part in 0..2 {
                     // SAFETY: bytes 2..34 of the block hold 32 weights; 16 are read at 2 or 18.
-                    let q = unsafe { _mm_loadu_si128(block.as_ptr().add(2 + 16 * half).cast()) };
-                    store(&mut out[16 * half..], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), d));
+                    let q = unsafe { _mm_loadu_si128(block.as_ptr().add(2 + 16 * part).cast()) };
+                    store(&mut out[16 * part..], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), d));
                 }
             }
         }
@@ -108,7 +108,7 @@ fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
 /// Sums of four vectors' lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn reduce4(v: [__m512; 4]) -> __m128 {
+pub fn reduce4(v: [__m512; 4]) -> __m128 {
     let ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
     let cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
     let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
