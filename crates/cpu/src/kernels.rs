@@ -128,6 +128,41 @@ static SCALAR: Kernels = Kernels {
 };
 
 #[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = {
+    use crate::avx2;
+    // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx2`.
+    Kernels {
+        isa: Isa::Avx2,
+        quantise: scalar::quantise,
+        // SAFETY: as above.
+        matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
+        pack: scalar::pack,
+        // SAFETY: as above.
+        gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
+        // SAFETY: as above.
+        decode: |dtype, row, out| unsafe { avx2::decode(dtype, row, out) },
+        // SAFETY: as above.
+        matvec_f32: |dtype, rows, x, scratch, out| unsafe { avx2::matvec_f32(dtype, rows, x, scratch, out) },
+        // SAFETY: as above.
+        gemm_f32: |tile, x, cols, out| unsafe { avx2::gemm_f32(tile, x, cols, out) },
+        // SAFETY: as above.
+        scores: |q, k, d, scores| unsafe { avx2::scores(q, k, d, scores) },
+        // SAFETY: as above.
+        weighted_sum: |p, v, d, out| unsafe { avx2::weighted_sum(p, v, d, out) },
+        // SAFETY: as above.
+        exp_sum: |s, max| unsafe { avx2::exp_sum(s, max) },
+        // SAFETY: as above.
+        gelu_mul: |gate, up| unsafe { avx2::gelu_mul(gate, up) },
+        // SAFETY: as above.
+        softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
+        // SAFETY: as above.
+        sum_squares: |x| unsafe { avx2::sum_squares(x) },
+        read_all: scalar::read_all,
+        dot_rounds: (scalar::dot_rounds, 2 * 32),
+    }
+};
+
+#[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = {
     use crate::avx512;
     // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx512`.
@@ -193,11 +228,18 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
     match isa {
         Isa::Scalar => Some(&SCALAR),
         #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => has_avx2().then_some(&AVX2),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => has_avx512().then_some(&AVX512),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
         _ => None,
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,8 @@ mod acts;
 mod agreement;
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
 mod kernels;

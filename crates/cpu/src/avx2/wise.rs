@@ -1,0 +1,83 @@
+//! Element-wise kernels: exponentials, GELU, softcap. The arithmetic is that of the AVX-512 versions.
+
+use std::arch::x86_64::*;
+
+use super::{load, store, sum};
+
+/// `e^x`; 0 below −87, where results would be subnormal.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn exp(x: __m256) -> __m256 {
+    let set = |v: f32| _mm256_set1_ps(v);
+    let alive = _mm256_cmp_ps::<_CMP_GT_OQ>(x, set(-87.0));
+    let x = _mm256_max_ps(_mm256_min_ps(x, set(88.3)), set(-87.3));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, set(std::f32::consts::LOG2_E)));
+    // ln 2 = 0.693359375 (exact in 10 bits) − 2.1219444e-4.
+    let r = _mm256_fmadd_ps(n, set(2.121_944_4e-4), _mm256_fnmadd_ps(n, set(0.693_359_4), x));
+    let mut p = set(1.0 / 5040.0);
+    for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        p = _mm256_fmadd_ps(p, r, set(c));
+    }
+    let exponent = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+    _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(exponent)), alive)
+}
+
+/// Applies `f` to eights of `x`, the last of them filled up with zeros.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn map(x: &mut [f32], mut f: impl FnMut(__m256, usize) -> __m256) {
+    for (i, x) in x.chunks_mut(8).enumerate() {
+        let mut eight = [0.0; 8];
+        eight[..x.len()].copy_from_slice(x);
+        let v = f(load(&eight), 8 * i);
+        store(&mut eight, v);
+        x.copy_from_slice(&eight[..x.len()]);
+    }
+}
+
+/// See [`crate::scalar::exp_sum`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn exp_sum(s: &mut [f32], max: f32) -> f32 {
+    let max = _mm256_set1_ps(max);
+    map(s, |v, _| exp(_mm256_sub_ps(v, max)));
+    let (eights, rest) = s.as_chunks::<8>();
+    let mut total = _mm256_setzero_ps();
+    for s in eights {
+        total = _mm256_add_ps(total, load(s));
+    }
+    sum(total) + rest.iter().sum::<f32>()
+}
+
+/// See [`crate::scalar::gelu_mul`]; `0.5 · (1 + tanh u) = 1 / (1 + e^(−2u))`, which does not cancel.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    let one = _mm256_set1_ps(1.0);
+    map(gate, |x, at| {
+        let cubic = _mm256_fmadd_ps(_mm256_mul_ps(x, x), _mm256_set1_ps(0.044_715), one);
+        let u = _mm256_mul_ps(_mm256_mul_ps(x, cubic), _mm256_set1_ps(-2.0 * 0.797_884_6));
+        let gelu = _mm256_div_ps(x, _mm256_add_ps(one, exp(u)));
+        let mut eight = [0.0; 8];
+        let up = &up[at..up.len().min(at + 8)];
+        eight[..up.len()].copy_from_slice(up);
+        _mm256_mul_ps(gelu, load(&eight))
+    });
+}
+
+/// See [`crate::scalar::softcap`]; near zero the odd series of tanh, elsewhere `1 − 2 / (e^(2y) + 1)`.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn softcap(x: &mut [f32], cap: f32) {
+    let set = |v: f32| _mm256_set1_ps(v);
+    map(x, |x, _| {
+        let y = _mm256_div_ps(x, set(cap));
+        let inverse = _mm256_div_ps(set(2.0), _mm256_add_ps(exp(_mm256_add_ps(y, y)), set(1.0)));
+        let far = _mm256_sub_ps(set(1.0), inverse);
+        let y2 = _mm256_mul_ps(y, y);
+        let mut near = set(62.0 / 2835.0);
+        for c in [-17.0 / 315.0, 2.0 / 15.0, -1.0 / 3.0, 1.0] {
+            near = _mm256_fmadd_ps(near, y2, set(c));
+        }
+        let magnitude = _mm256_andnot_ps(set(-0.0), y);
+        let is_near = _mm256_cmp_ps::<_CMP_LT_OQ>(magnitude, set(0.25));
+        _mm256_mul_ps(_mm256_blendv_ps(far, _mm256_mul_ps(near, y), is_near), set(cap))
+    });
+}
