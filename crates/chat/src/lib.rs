@@ -1,6 +1,7 @@
 //! The text protocol: tokenizer, chat template, output parser.
 #![forbid(unsafe_code)]
 
+pub mod jinja;
 pub mod message;
 pub mod parser;
 pub mod schema;
