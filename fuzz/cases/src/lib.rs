@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod parser;
 mod tokenizer;
 mod weights;
 
 pub use chat::conversation;
+pub use parser::output_parser;
 pub use tokenizer::{tokenizer_json, tokenizer_text};
 pub use weights::{config_json, gguf, safetensors};
 
@@ -22,6 +24,7 @@ pub const CASES: &[Case] = &[
     ("config_json", config_json),
     ("conversation", conversation),
     ("gguf", gguf),
+    ("output_parser", output_parser),
     ("safetensors", safetensors),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_text", tokenizer_text),

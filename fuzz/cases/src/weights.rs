@@ -68,8 +68,8 @@ fn walk_tensors(weights: &Weights) {
 /// Reads all that an array holds and returns how many values those are.
 fn walk_array(array: &Array) -> usize {
     let strings = array.strings().map(<[u8]>::len).sum::<usize>();
-    let ints = array.ints().map_or(0, |values| values.map(|v| usize::from(v >= 0)).count());
-    let floats = array.floats().map_or(0, |values| values.map(f64::is_nan).count());
+    let ints = array.ints().map_or(0, |values| values.fold(0, |n, _| n + 1));
+    let floats = array.floats().map_or(0, |values| values.fold(0, |n, _| n + 1));
     let bools = array.bools().map_or(0, Iterator::count);
     strings + ints + floats + bools
 }

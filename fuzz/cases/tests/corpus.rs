@@ -12,7 +12,7 @@ fn corpus() -> PathBuf {
 fn inputs(name: &str) -> Vec<PathBuf> {
     let dir = corpus().join(name);
     let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    entries.map(|entry| entry.unwrap().path()).collect()
+    entries.map(|entry| entry.expect("a readable directory").path()).collect()
 }
 
 #[test]
