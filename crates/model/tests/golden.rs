@@ -16,8 +16,8 @@ const STAGE_BOUND: f64 = 1e-4;
 /// Relative rounding error of a product's input in 8 bits: of 32 normal values the largest is 2.07 deviations on
 /// average, a step a 127th of it, and a rounded value off by a step over √12.
 const ROUNDING: f64 = 2.07 / 127.0 / 3.4641;
-/// Room for weights that amplify some of the errors.
-const MARGIN: f64 = 1.5;
+/// Room for random weights that amplify some of the errors: over seeds they come out up to 1.6 times as large.
+const MARGIN: f64 = 2.0;
 
 /// Bound of the relative error that 8-bit activations leave after these layers: every product on the way adds its
 /// own, independent of the others and as large at the end as where it arose. Measured on these fixtures: 3.4e-2 in
