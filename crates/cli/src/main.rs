@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 /// Run Gemma 4 models.
 #[derive(Parser)]
-#[command(name = "carat", version, about, propagate_version = true, max_term_width = 110)]
+#[command(name = "carat", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,6 +58,6 @@ fn main() -> ExitCode {
         return ExitCode::from(interrupt::EXIT_CODE);
     }
     // Standard error may be closed as well; then there is nobody to tell.
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr(), "error: {}", output::chain(&error));
     if error.is::<args::UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }

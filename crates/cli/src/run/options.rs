@@ -10,19 +10,19 @@ use crate::args;
 #[command(next_help_heading = "Sampling (default: the model's own)")]
 pub struct SamplingArgs {
     /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Only this many most likely tokens; 0 for all
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Only the most likely tokens that together reach this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Only tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Divides logits of tokens that occurred, 1 for none
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repeat_penalty: Option<f32>,
     /// Taken from logits of tokens that occurred in the answer
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
