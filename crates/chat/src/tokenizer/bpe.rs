@@ -122,17 +122,15 @@ impl<'a> Encoder<'a> {
         }
         let index = hash_bytes(piece.as_bytes()) as usize & (self.cache.len() - 1);
         let slot = self.cache[index];
-        if slot.ids_len != 0 && slot.len as usize == piece.len() {
-            let seen = slot.start as usize;
-            if &self.text[seen..seen + piece.len()] == piece.as_bytes() {
-                let ids = slot.ids_start as usize;
-                return out.extend_from_within(ids..ids + slot.ids_len as usize);
-            }
-        }
+        let seen = slot.start as usize..slot.start as usize + slot.len as usize;
         let ids_start = out.len();
-        self.merge(piece, out);
-        if let Ok(ids_start) = u32::try_from(ids_start) {
-            let ids_len = (out.len() - ids_start as usize) as u32;
+        if slot.ids_len != 0 && &self.text[seen] == piece.as_bytes() {
+            out.extend_from_within(slot.ids_start as usize..slot.ids_start as usize + slot.ids_len as usize);
+        } else {
+            self.merge(piece, out);
+        }
+        // A hit is noted as well: the newest place is the likeliest to be in the processor's cache.
+        if let (Ok(ids_start), Ok(ids_len)) = (u32::try_from(ids_start), u32::try_from(out.len() - ids_start)) {
             self.cache[index] = CacheSlot { start: start as u32, len: piece.len() as u32, ids_start, ids_len };
         }
     }
