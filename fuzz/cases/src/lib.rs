@@ -11,7 +11,7 @@ mod parser;
 mod tokenizer;
 mod weights;
 
-pub use chat::conversation;
+pub use chat::{conversation, jinja};
 pub use parser::output_parser;
 pub use tokenizer::{tokenizer_json, tokenizer_text};
 pub use weights::{config_json, gguf, safetensors};
@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     ("config_json", config_json),
     ("conversation", conversation),
     ("gguf", gguf),
+    ("jinja", jinja),
     ("output_parser", output_parser),
     ("safetensors", safetensors),
     ("tokenizer_json", tokenizer_json),
