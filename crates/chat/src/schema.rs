@@ -19,7 +19,7 @@ const MAX_EXPANSIONS: usize = 64;
 pub fn normalised(parameters: &Value) -> Value {
     let Value::Object(fields) = parameters else { return parameters.clone() };
     let mut out = Flattener { root: parameters, left: MAX_EXPANSIONS }.schema(fields);
-    if !out.get("type").is_some_and(|kind| kind.as_str().is_some_and(|kind| !kind.is_empty())) {
+    if out.get("type").and_then(Value::as_str).unwrap_or_default().is_empty() {
         out.insert("type".into(), "object".into());
     }
     Value::Object(out)
