@@ -67,7 +67,12 @@ fn run(
         let (read, ops) = ((rows * row_bytes) as f64 / seconds, 2.0 * (n * rows * cols) as f64 / seconds);
         println!(
             "{:>5} {rows:>6} x {cols:<6} n={n:<4} {:>8.1} us  {:>5.1} GB/s ({:>3.0} %)  {:>6.0} GOPS ({:>3.0} %)",
-            dtype.name(), seconds * 1e6, read / 1e9, 100.0 * read / bandwidth, ops / 1e9, 100.0 * ops / peak
+            dtype.name(),
+            seconds * 1e6,
+            read / 1e9,
+            100.0 * read / bandwidth,
+            ops / 1e9,
+            100.0 * ops / peak
         );
     }
     Ok(())

@@ -105,7 +105,15 @@ pub fn grow<T: Clone + Default>(v: &mut Vec<T>, len: usize) {
 
 impl Acts {
     /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm.
-    pub fn load(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, n: usize, norm: Option<(&[f32], f32)>) {
+    pub fn load(
+        &mut self,
+        k: &Kernels,
+        pool: &mut Pool,
+        x: &[f32],
+        cols: usize,
+        n: usize,
+        norm: Option<(&[f32], f32)>,
+    ) {
         (self.n, self.cols) = (n, cols);
         grow(&mut self.x, n * cols);
         let out = Output::new(&mut self.x, n, cols, 8, cols);

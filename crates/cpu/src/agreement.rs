@@ -149,7 +149,8 @@ fn integer_products_approach_the_decoded_weights() {
     for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
         let cols = 2 * dtype.block_len().max(64);
         let weights = random.weights(dtype, 1, cols);
-        let x: Vec<f32> = (0..cols).map(|i| if i % 32 == 0 { 127.0 } else { (random.bits() % 255) as f32 - 127.0 }).collect();
+        let x: Vec<f32> =
+            (0..cols).map(|i| if i % 32 == 0 { 127.0 } else { (random.bits() % 255) as f32 - 127.0 }).collect();
         let mut w = vec![0.0; cols];
         scalar::decode(dtype, &weights, &mut w);
         let exact: f64 = w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
@@ -261,7 +262,8 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
             }
             if k.isa != crate::Isa::Scalar {
                 // e^u of a u with f32 rounding: |u| ε relative.
-                let bound = |i: usize| near(i, &slow) + 4.0 * x[i].abs().powi(3).min(100.0) * f32::EPSILON * slow[i].abs();
+                let bound =
+                    |i: usize| near(i, &slow) + 4.0 * x[i].abs().powi(3).min(100.0) * f32::EPSILON * slow[i].abs();
                 assert_close(&fast, &slow, bound, &format!("{} gelu", k.isa));
             }
             let (mut fast, mut slow) = (x.clone(), x.clone());
@@ -271,7 +273,7 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
             let (mut fast, mut slow) = (x.clone(), x.clone());
             let max = x.iter().fold(0.0f32, |m, &v| m.max(v));
             let (fast_sum, slow_sum) = ((k.exp_sum)(&mut fast, max), scalar::exp_sum(&mut slow, max));
-            assert_close(&fast, &slow, |i| near(i, &slow) , &format!("{} exp", k.isa));
+            assert_close(&fast, &slow, |i| near(i, &slow), &format!("{} exp", k.isa));
             assert!((fast_sum - slow_sum).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow_sum.max(1e-30));
             let (fast, slow) = ((k.sum_squares)(&x), scalar::sum_squares(&x));
             assert!((fast - slow).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow);

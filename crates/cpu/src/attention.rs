@@ -116,7 +116,8 @@ pub fn attention(
     pool.tiles(&mut [Output::new(partial, records, record, 1, record)], |worker, _, mut tile| {
         let mut scratch = lock(&scratch[worker]);
         let index = tile.rows.start;
-        let (part, head, block) = (index % plan.parts, index / plan.parts % plan.n_kv_heads, index / plan.parts / plan.n_kv_heads);
+        let (part, head, block) =
+            (index % plan.parts, index / plan.parts % plan.n_kv_heads, index / plan.parts / plan.n_kv_heads);
         let queries = block * plan.queries..((block + 1) * plan.queries).min(shape.n);
         let keys = plan.part(plan.keys(queries.clone()), part);
         run(k, &plan, &mut scratch, q, kv, head, queries.clone(), keys);
@@ -156,7 +157,16 @@ fn lock(scratch: &std::sync::Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratc
 
 /// Attends queries to keys of one head; leaves weighted values, maxima and sums in the scratch.
 #[allow(clippy::too_many_arguments, reason = "one private call site's loop body")]
-fn run(k: &Kernels, plan: &Plan, s: &mut Scratch, q: &[f32], kv: &Kv, head: usize, queries: Range<usize>, keys: Range<usize>) {
+fn run(
+    k: &Kernels,
+    plan: &Plan,
+    s: &mut Scratch,
+    q: &[f32],
+    kv: &Kv,
+    head: usize,
+    queries: Range<usize>,
+    keys: Range<usize>,
+) {
     let (d, group) = (plan.d, plan.group);
     let rows = queries.len() * group;
     grow(&mut s.q, rows * d);

@@ -6,9 +6,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use carat_tensor::backend::{
-    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Router,
-};
+use carat_tensor::backend::{Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Router};
 use carat_tensor::{Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
@@ -152,7 +150,13 @@ impl CpuBackend {
     }
 
     /// Norms `x` into the activations; 8-bit form if some matrix wants it.
-    fn load<'m>(&mut self, x: &[f32], norm: Option<CpuNorm<'_>>, n: usize, mut matrices: impl Iterator<Item = &'m Matrix> + Clone) {
+    fn load<'m>(
+        &mut self,
+        x: &[f32],
+        norm: Option<CpuNorm<'_>>,
+        n: usize,
+        mut matrices: impl Iterator<Item = &'m Matrix> + Clone,
+    ) {
         let Some(cols) = matrices.clone().next().map(|m| m.cols) else { return };
         assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
@@ -241,17 +245,20 @@ impl Backend for CpuBackend {
         let k = self.kernels;
         let scratch = &self.scratch;
         let share = ids.len().div_ceil(4 * self.pool.threads());
-        self.pool.tiles(&mut [Output::new(&mut out.0, ids.len(), cols.len(), share, cols.len())], |worker, _, mut tile| {
-            let mut scratch = lock(&scratch[worker]);
-            for i in tile.rows.clone() {
-                let row = ids[i].index();
-                let row = &table.row_bytes(row..row + 1)[blocks.start * block_bytes..blocks.end * block_bytes];
-                let decoded = scratch.decoded(blocks.len() * block);
-                (k.decode)(table.dtype, row, decoded);
-                let decoded = &decoded[cols.start - blocks.start * block..];
-                tile.row(i).iter_mut().zip(decoded).for_each(|(out, v)| *out = v * scale);
-            }
-        });
+        self.pool.tiles(
+            &mut [Output::new(&mut out.0, ids.len(), cols.len(), share, cols.len())],
+            |worker, _, mut tile| {
+                let mut scratch = lock(&scratch[worker]);
+                for i in tile.rows.clone() {
+                    let row = ids[i].index();
+                    let row = &table.row_bytes(row..row + 1)[blocks.start * block_bytes..blocks.end * block_bytes];
+                    let decoded = scratch.decoded(blocks.len() * block);
+                    (k.decode)(table.dtype, row, decoded);
+                    let decoded = &decoded[cols.start - blocks.start * block..];
+                    tile.row(i).iter_mut().zip(decoded).for_each(|(out, v)| *out = v * scale);
+                }
+            },
+        );
     }
 
     fn rope_table(&mut self, out: &mut Buffer, inv_freq: &[f32], first: usize, n: usize) {
@@ -278,7 +285,13 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn project(&mut self, outs: &mut [Projection<'_, Matrix, Buffer>], x: &Buffer, norm: Option<CpuNorm<'_>>, n: usize) {
+    fn project(
+        &mut self,
+        outs: &mut [Projection<'_, Matrix, Buffer>],
+        x: &Buffer,
+        norm: Option<CpuNorm<'_>>,
+        n: usize,
+    ) {
         self.load(&x.0, norm, n, outs.iter().map(|p| p.matrix));
         let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
         for chunk in outs.chunks_mut(MAX_OUTS) {
@@ -306,7 +319,16 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn gated_input(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, p: &Buffer, p_at: usize, p_stride: usize, n: usize) {
+    fn gated_input(
+        &mut self,
+        out: &mut Buffer,
+        m: &Matrix,
+        x: &Buffer,
+        p: &Buffer,
+        p_at: usize,
+        p_stride: usize,
+        n: usize,
+    ) {
         self.load(&x.0, None, n, std::iter::once(m));
         let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
@@ -329,7 +351,15 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn sum_rms_norms(&mut self, out: &mut Buffer, a: &Buffer, norm_a: CpuNorm<'_>, b: &Buffer, norm_b: CpuNorm<'_>, n: usize) {
+    fn sum_rms_norms(
+        &mut self,
+        out: &mut Buffer,
+        a: &Buffer,
+        norm_a: CpuNorm<'_>,
+        b: &Buffer,
+        norm_b: CpuNorm<'_>,
+        n: usize,
+    ) {
         let (k, d) = (self.kernels, norm_a.weight.0.len());
         self.for_rows(&mut out.0, n, d, |i, out| {
             let (a, b) = (&a.0[i * d..(i + 1) * d], &b.0[i * d..(i + 1) * d]);
@@ -340,7 +370,16 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn norm_heads(&mut self, x: &mut Buffer, weight: Option<&Vector>, eps: f32, rope: Option<&Buffer>, n_heads: usize, head_dim: usize, n: usize) {
+    fn norm_heads(
+        &mut self,
+        x: &mut Buffer,
+        weight: Option<&Vector>,
+        eps: f32,
+        rope: Option<&Buffer>,
+        n_heads: usize,
+        head_dim: usize,
+        n: usize,
+    ) {
         let k = self.kernels;
         self.for_rows(&mut x.0, n, n_heads * head_dim, |i, row| {
             let table = rope.map(|table| &table.0[i * head_dim..(i + 1) * head_dim]);
@@ -373,13 +412,24 @@ impl Backend for CpuBackend {
         // In f32 at every precision: a tie decided otherwise is another expert.
         let product = Product { kernels: self.kernels, integer: false, acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, task_rows(router.proj, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(&mut self.router_logits, n, n_experts, n, tile_cols)], |worker, _, mut tile| {
-            product.fill(router.proj, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
-        });
+        self.pool.tiles(
+            &mut [Output::new(&mut self.router_logits, n, n_experts, n, tile_cols)],
+            |worker, _, mut tile| {
+                product.fill(router.proj, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
+            },
+        );
         routes.choose(&mut self.router_logits[..n * n_experts], &router.per_expert_scale.0, router.top_k);
     }
 
-    fn experts(&mut self, out: &mut Buffer, x: &Buffer, norm: CpuNorm<'_>, experts: Experts<'_, Matrix>, routes: &Routes, n: usize) {
+    fn experts(
+        &mut self,
+        out: &mut Buffer,
+        x: &Buffer,
+        norm: CpuNorm<'_>,
+        experts: Experts<'_, Matrix>,
+        routes: &Routes,
+        n: usize,
+    ) {
         let k = self.kernels;
         self.acts.load(k, &mut self.pool, &x.0, experts.gate.matrix.cols, n, Some((&norm.weight.0, norm.eps)));
         let io = (&mut out.0[..], &self.acts);
@@ -399,6 +449,3 @@ impl Backend for CpuBackend {
         });
     }
 }
-
-
-

@@ -87,6 +87,7 @@ impl Default for PackedTile {
 
 /// One instruction set's kernels; each is defined by the function of the same name in [`scalar`].
 #[allow(missing_docs, reason = "the definitions carry the documentation")]
+#[allow(clippy::type_complexity, reason = "a table of signatures is what this is")]
 pub struct Kernels {
     pub isa: Isa,
     pub quantise: fn(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]),

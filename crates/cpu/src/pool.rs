@@ -116,7 +116,8 @@ impl Pool {
         let mut pool = Pool { shared: shared.clone(), workers: Vec::new(), epoch: 0 };
         for id in 1..threads.max(1) {
             let shared = shared.clone();
-            let worker = std::thread::Builder::new().name(format!("carat-cpu-{id}")).spawn(move || shared.worker(id))?;
+            let worker =
+                std::thread::Builder::new().name(format!("carat-cpu-{id}")).spawn(move || shared.worker(id))?;
             pool.workers.push(worker);
         }
         Ok(pool)
@@ -298,9 +299,7 @@ impl Tile<'_> {
         assert!(self.rows.contains(&i), "row {i} of a tile of rows {:?}", self.rows);
         // SAFETY: the rectangle lies within the output's slice (checked in `Output::new` and `tile`), no other tile
         // overlaps it, and `&mut self` makes this the only reference into it.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.data.add(i * self.stride + self.cols.start), self.cols.len())
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.stride + self.cols.start), self.cols.len()) }
     }
 }
 

@@ -11,7 +11,10 @@ fn exp(x: __m256) -> __m256 {
     let set = |v: f32| _mm256_set1_ps(v);
     let alive = _mm256_cmp_ps::<_CMP_GT_OQ>(x, set(-87.0));
     let x = _mm256_max_ps(_mm256_min_ps(x, set(88.3)), set(-87.3));
-    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, set(std::f32::consts::LOG2_E)));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+        x,
+        set(std::f32::consts::LOG2_E),
+    ));
     // ln 2 = 0.693359375 (exact in 10 bits) − 2.1219444e-4.
     let r = _mm256_fmadd_ps(n, set(2.121_944_4e-4), _mm256_fnmadd_ps(n, set(0.693_359_4), x));
     let mut p = set(1.0 / 5040.0);

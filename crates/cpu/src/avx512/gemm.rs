@@ -57,27 +57,30 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
     out: &mut [f32],
 ) {
     let groups = x.cols / (4 * QUADS);
-    let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
-    let negative: [&[i32]; C] = std::array::from_fn(|c| if QUADS == 8 { rows[c].neg32 } else { rows[c].neg16 });
-    let weighted: [&[f32]; C] = std::array::from_fn(|c| if QUADS == 8 { rows[c].dsum32 } else { rows[c].dsum16 });
+    let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
     assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
     assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
-    for c in 0..C {
-        assert!(rows[c].q.len() >= x.cols && rows[c].d.len() * 32 >= x.cols);
-        assert!(negative[c].len() >= groups && weighted[c].len() >= groups);
-    }
+    let (last, blocks) = (first + C, x.cols / 32);
+    assert!(x.q.len() >= last * x.cols && x.d.len() >= last * blocks);
+    assert!(negative.len() >= last * groups && weighted.len() >= last * groups);
+    let (q, d) = (x.q[first * x.cols..].as_ptr(), x.d[first * blocks..].as_ptr());
+    let (negative, weighted) = (negative[first * groups..].as_ptr(), weighted[first * groups..].as_ptr());
+    // One offset per activation row serves all its arrays, as index of an address with scale 8, 1 or 2: eight pointers
+    // for each array would not stay in registers.
+    let offset: [usize; C] = std::array::from_fn(|c| c * blocks * 4);
     let mut acc = [_mm512_setzero_ps(); C];
     for g in 0..groups {
-        // SAFETY: the tile has `cols · 16` bytes and `groups · 16` scales (and minima), every row `cols` bytes,
-        // `cols / 32` scales and `groups` sums, all asserted above; `g < groups`.
+        // SAFETY: the tile has `cols · 16` bytes and `groups · 16` scales (and minima), each of the `C` rows from
+        // `first` on `cols` bytes, `cols / 32` scales and `groups` sums, all asserted above; `g < groups`. An offset is
+        // `c` rows of scales in bytes: eight times that are `c` rows of bytes, and once or twice `c` rows of sums.
         unsafe {
             let w: [__m512i; QUADS] =
                 std::array::from_fn(|k| _mm512_loadu_si512(tile.q.as_ptr().add((g * QUADS + k) * 64).cast()));
             let scale = _mm512_loadu_ps(tile.scale.as_ptr().add(g * TILE));
             for c in 0..C {
-                let quads = rows[c].q.as_ptr().add(g * QUADS * 4).cast::<i32>();
+                let quads = q.add(offset[c] * 8 + g * QUADS * 4).cast::<i32>();
                 // `−8 · Σx`, brought to `−offset · Σx`.
-                let eight = || _mm512_set1_epi32(*negative[c].as_ptr().add(g));
+                let eight = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
                 let mut sum = match OFFSET {
                     0 => _mm512_setzero_si512(),
                     4 => _mm512_srai_epi32::<1>(eight()),
@@ -89,11 +92,15 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
                 for (k, &w) in w.iter().enumerate() {
                     sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quads.add(k).read_unaligned()));
                 }
-                let d = _mm512_set1_ps(*rows[c].d.as_ptr().add(g * QUADS / 8));
+                let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
                 acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, d), acc[c]);
                 if OFFSET == 0 {
                     let min = _mm512_loadu_ps(tile.min.as_ptr().add(g * TILE));
-                    acc[c] = _mm512_fnmadd_ps(min, _mm512_set1_ps(*weighted[c].as_ptr().add(g)), acc[c]);
+                    acc[c] = _mm512_fnmadd_ps(
+                        min,
+                        _mm512_set1_ps(*weighted.byte_add(offset[c] * (8 / QUADS)).add(g)),
+                        acc[c],
+                    );
                 }
             }
         }

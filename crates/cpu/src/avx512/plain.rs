@@ -213,9 +213,8 @@ fn weighted_block<const M: usize>(
             std::array::from_fn(|c| _mm512_maskz_loadu_ps(masks[c], out.as_ptr().wrapping_add(m * d + at + 16 * c)))
         });
         for j in 0..b {
-            let v: [__m512; 4] = std::array::from_fn(|c| {
-                _mm512_maskz_loadu_ps(masks[c], v.as_ptr().wrapping_add(j * d + at + 16 * c))
-            });
+            let v: [__m512; 4] =
+                std::array::from_fn(|c| _mm512_maskz_loadu_ps(masks[c], v.as_ptr().wrapping_add(j * d + at + 16 * c)));
             for (m, acc) in acc.iter_mut().enumerate() {
                 let p = _mm512_set1_ps(*p.get_unchecked(m * b + j));
                 for c in 0..4 {
