@@ -1,0 +1,94 @@
+//! Sessions on the embedded model: reuse of the cache, cancellation, errors that leave the session usable.
+
+use std::ops::ControlFlow;
+
+use carat::session::{Answer, Event, GenerateOptions};
+use carat::{Error, FinishReason, LoadOptions, ModelSource, SamplingOptions, Session};
+use carat_chat::message::{Conversation, Message, Role};
+
+fn session() -> Session {
+    Session::load(&ModelSource::Embedded, &LoadOptions::default(), &mut |_| {}).unwrap()
+}
+
+fn conversation(texts: &[&str]) -> Conversation {
+    let roles = [Role::User, Role::Assistant].into_iter().cycle();
+    Conversation {
+        messages: texts.iter().zip(roles).map(|(text, role)| Message::text(role, *text)).collect(),
+        add_generation_prompt: true,
+        ..Conversation::default()
+    }
+}
+
+fn greedy(session: &Session, max_tokens: usize) -> GenerateOptions {
+    let sampling = SamplingOptions { suppress: session.defaults().sampling.suppress.clone(), ..SamplingOptions::default() };
+    GenerateOptions { sampling, max_tokens: Some(max_tokens), ..GenerateOptions::from_defaults(session.defaults()) }
+}
+
+fn answer(session: &mut Session, conversation: &Conversation, max_tokens: usize) -> Answer {
+    let options = greedy(session, max_tokens);
+    session.generate(conversation, &options, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn a_longer_conversation_reuses_the_cache_and_answers_the_same() {
+    let mut warm = session();
+    let first = answer(&mut warm, &conversation(&["Who are you?"]), 20);
+    assert_eq!(first.usage.cached, 0);
+    let longer = conversation(&["Who are you?", "I am carat.", "Spell apple."]);
+    let reused = answer(&mut warm, &longer, 20);
+    let fresh = answer(&mut session(), &longer, 20);
+    assert!(reused.usage.cached > 5, "{:?}", reused.usage);
+    assert_eq!(fresh.usage.cached, 0);
+    assert_eq!(reused.message, fresh.message);
+}
+
+#[test]
+fn the_same_prompt_again_is_all_but_one_token_cached() {
+    let mut session = session();
+    let prompt = conversation(&["Who are you?"]);
+    let first = answer(&mut session, &prompt, 5);
+    let second = answer(&mut session, &prompt, 5);
+    assert_eq!(second.usage.cached, second.usage.prompt - 1);
+    assert_eq!(first.message, second.message);
+}
+
+#[test]
+fn breaking_cancels_the_answer_and_the_session_goes_on() {
+    let mut session = session();
+    let (prompt, options) = (conversation(&["Who are you?"]), greedy(&session, 20));
+    let mut tokens = 0;
+    let cancelled = session.generate(&prompt, &options, &mut |event| {
+        tokens += usize::from(matches!(event, Event::Token(_)));
+        if tokens == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    let cancelled = cancelled.unwrap();
+    assert_eq!((cancelled.finish, cancelled.usage.answer), (FinishReason::Cancelled, 2));
+    assert_eq!(answer(&mut session, &prompt, 20).message, answer(&mut self::session(), &prompt, 20).message);
+}
+
+#[test]
+fn a_prompt_beyond_the_context_is_refused_and_a_full_context_ends_the_answer() {
+    let options = LoadOptions { context: Some(40), ..LoadOptions::default() };
+    let mut session = Session::load(&ModelSource::Embedded, &options, &mut |_| {}).unwrap();
+    let generate = greedy(&session, 1_000);
+    let long = conversation(&[&"word ".repeat(100)]);
+    let error = session.generate(&long, &generate, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, Error::PromptLength { context: 40, .. }), "{error}");
+
+    let endless = GenerateOptions { stop_tokens: Vec::new(), looping: carat::session::Looping::Allowed, ..generate };
+    // Only the letter e may be drawn, so nothing but the context can end it.
+    let letter = session.tokenizer().encode("e")[0];
+    let sampling = SamplingOptions { logit_bias: vec![(letter, 1e6)], ..endless.sampling.clone() };
+    let full = session.generate(&conversation(&["Hi"]), &GenerateOptions { sampling, ..endless }, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(full.finish, FinishReason::Context);
+    assert_eq!(full.usage.prompt + full.usage.answer, 41, "the last token drawn needs no place");
+}
+
+#[test]
+fn memory_is_announced_before_it_is_taken() {
+    let mut announced = 0;
+    let options = LoadOptions { context: Some(64), ..LoadOptions::default() };
+    let session = Session::load(&ModelSource::Embedded, &options, &mut |plan| announced = plan.kv_bytes()).unwrap();
+    assert_eq!(announced, session.decoder().memory().kv_bytes());
+    assert!(announced > 0);
+}
