@@ -1,4 +1,5 @@
 //! A decode step allocates nothing: everything was made at load.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod fixture;
 

@@ -1,4 +1,5 @@
 //! The cache's life: taking tokens back, starting over, running full; and steps that are refused leave it alone.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod fixture;
 

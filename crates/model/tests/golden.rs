@@ -2,6 +2,7 @@
 //!
 //! `CARAT_FIXTURES=DIR` runs the same on other fixtures, made with another seed. With `--nocapture` the error of
 //! every stage is printed.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod fixture;
 

@@ -1,6 +1,7 @@
 //! Loading is strict: every tensor is used, knowingly ignored, or an error that names it.
 //!
 //! Each test changes the tensors or the config of a golden fixture's checkpoint and says what must come of it.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod fixture;
 

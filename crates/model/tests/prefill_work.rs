@@ -1,6 +1,7 @@
 //! What prefill computes, counted: a backend that does no arithmetic adds up the multiply-adds it is asked for.
 //!
 //! The expected counts are written out from the shapes, apart from the plan and the forward pass.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::ops::Range;
 use std::path::Path;
