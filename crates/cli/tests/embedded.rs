@@ -10,8 +10,8 @@ use serde_json::Value;
 fn events(args: &[&str]) -> Vec<Value> {
     let mut all = vec!["run", "--json"];
     all.extend_from_slice(args);
-    let out = String::from_utf8(done(carat(&all).output().unwrap())).unwrap();
-    out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let out = String::from_utf8(done(carat(&all).output().expect("the program starts"))).expect("JSON is UTF-8");
+    out.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
 }
 
 fn text(events: &[Value], kind: &str) -> String {

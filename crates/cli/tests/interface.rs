@@ -10,7 +10,7 @@ use program::{Scratch, carat, done, fed};
 /// The command fails with this code and says this.
 #[track_caller]
 fn check(args: &[&str], code: i32, says: &str) {
-    let output = carat(args).output().unwrap();
+    let output = carat(args).output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.contains("error: "), "{stderr}");

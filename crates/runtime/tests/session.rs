@@ -7,7 +7,7 @@ use carat::{Error, FinishReason, LoadOptions, ModelSource, SamplingOptions, Sess
 use carat_chat::message::{Conversation, Message, Role};
 
 fn session() -> Session {
-    Session::load(&ModelSource::Embedded, &LoadOptions::default(), &mut |_| {}).unwrap()
+    Session::load(&ModelSource::Embedded, &LoadOptions::default(), &mut |_| {}).expect("the embedded model loads")
 }
 
 fn conversation(texts: &[&str]) -> Conversation {
@@ -26,7 +26,7 @@ fn greedy(session: &Session, max_tokens: usize) -> GenerateOptions {
 
 fn answer(session: &mut Session, conversation: &Conversation, max_tokens: usize) -> Answer {
     let options = greedy(session, max_tokens);
-    session.generate(conversation, &options, &mut |_| ControlFlow::Continue(())).unwrap()
+    session.generate(conversation, &options, &mut |_| ControlFlow::Continue(())).expect("short prompts are answered")
 }
 
 #[test]

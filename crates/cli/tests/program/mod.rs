@@ -13,13 +13,13 @@ pub fn carat(args: &[&str]) -> Command {
 
 /// What it prints when `input` is piped in.
 pub fn fed(args: &[&str], input: &[u8]) -> Output {
-    let mut child = carat(args).stdin(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let mut child = carat(args).stdin(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("its input is a pipe");
     let input = input.to_vec();
     // The program may refuse its arguments without reading.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
+    let output = child.wait_with_output().expect("the program ends");
+    writer.join().expect("the writer does not panic");
     output
 }
 
@@ -41,7 +41,7 @@ impl Scratch {
 
     /// The path as an argument.
     pub fn arg(&self) -> &str {
-        self.0.to_str().unwrap()
+        self.0.to_str().expect("temporary paths are UTF-8")
     }
 }
 
