@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::PathBuf;
 
+use carat_chat::template::{ChatTemplate, Variant};
 use carat_chat::tokenizer::Tokenizer;
 use carat_model::config::PRESETS;
 use carat_model::plan::{FfnPlan, KvSource, Span, ValueSource, plan};
 use carat_model::{LayerPlan, MemoryPlan, ModelConfig};
-use carat_runtime::{Error, GenerationDefaults, ModelFiles, host, loading, work};
+use carat_runtime::{ChatFormat, Error, GenerationDefaults, ModelFiles, host, loading, work};
 use carat_weights::Checkpoint;
 use serde_json::{Value, json};
 
@@ -38,7 +39,9 @@ struct Facts {
     tensors: BTreeMap<String, (usize, u64)>,
     tokenizer: Option<Tokenizer>,
     /// Length of the template the files bring, in bytes.
-    template: Option<usize>,
+    template_bytes: Option<usize>,
+    /// Which template prompts are made with.
+    template: &'static str,
     generation: Option<GenerationDefaults>,
     memory: MemoryPlan,
     kv: &'static str,
@@ -73,12 +76,21 @@ fn gather(args: &Args) -> anyhow::Result<Facts> {
         },
         layers: plan(&config),
         tensors: tensors_by_type(&files),
-        template: files.chat_template()?.map(str::len),
+        template_bytes: files.chat_template()?.map(str::len),
+        template: template(&files)?,
         generation: tokenizer.as_ref().map(|t| files.generation(t)).transpose()?,
         memory: loading::plan(&files, &options)?,
         kv: carat_model::kv::type_name(options.resolve(&config).kv),
         tokenizer,
         config,
+    })
+}
+
+fn template(files: &ModelFiles) -> anyhow::Result<&'static str> {
+    Ok(match ChatFormat::of(files)?.template() {
+        ChatTemplate::Official(Variant::Large) => "official, large",
+        ChatTemplate::Official(Variant::Small) => "official, small",
+        ChatTemplate::Jinja(_) => "its own",
     })
 }
 
@@ -135,9 +147,9 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
         Some(t) => writeln!(w, "\ntokenizer   {} entries, {} of them control tokens", t.vocab_size(), control_tokens(t))?,
         None => writeln!(w, "\ntokenizer   none")?,
     }
-    match facts.template {
-        Some(bytes) => writeln!(w, "template    in the files, {bytes} bytes")?,
-        None => writeln!(w, "template    none in the files: the official format")?,
+    match facts.template_bytes {
+        Some(bytes) => writeln!(w, "template    {}, {bytes} bytes in the files", facts.template)?,
+        None => writeln!(w, "template    {}, none in the files", facts.template)?,
     }
     if let Some(g) = &facts.generation {
         let s = &g.sampling;
@@ -177,7 +189,8 @@ fn as_json(facts: &Facts) -> Value {
         "layers": layers,
         "tensors": tensors,
         "tokenizer": facts.tokenizer.as_ref().map(|t| json!({"vocab_size": t.vocab_size(), "control_tokens": control_tokens(t)})),
-        "template_bytes": facts.template,
+        "template": facts.template,
+        "template_bytes": facts.template_bytes,
         "generation": facts.generation.as_ref().map(|g| json!({
             "temperature": g.sampling.temperature, "top_k": g.sampling.top_k, "top_p": g.sampling.top_p,
             "stop_tokens": numbers(&g.stop_tokens), "suppress_tokens": numbers(&g.sampling.suppress),

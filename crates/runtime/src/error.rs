@@ -1,5 +1,6 @@
 //! What can go wrong between a model's files and its answer.
 
+use carat_chat::jinja::JinjaError;
 use carat_chat::tokenizer::TokenizerError;
 use carat_cpu::CpuError;
 use carat_model::ModelError;
@@ -20,6 +21,9 @@ pub enum Error {
     /// The vocabulary.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The model's own chat template.
+    #[error(transparent)]
+    Template(#[from] JinjaError),
     /// A sampling option, or logits that leave no choice.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
