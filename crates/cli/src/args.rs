@@ -71,7 +71,12 @@ impl EngineArgs {
             KvArg::Q8_0 => KvType::Q8_0,
             KvArg::F32 => KvType::F32,
         });
-        LoadOptions { device: DeviceOptions { threads: self.threads, precision }, context: self.ctx, kv, ..LoadOptions::default() }
+        LoadOptions {
+            device: DeviceOptions { threads: self.threads, precision },
+            context: self.ctx,
+            kv,
+            ..LoadOptions::default()
+        }
     }
 }
 

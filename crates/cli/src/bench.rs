@@ -90,7 +90,8 @@ struct Line {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let threads: Vec<Option<usize>> = if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
+    let threads: Vec<Option<usize>> =
+        if args.threads.is_empty() { vec![None] } else { args.threads.iter().copied().map(Some).collect() };
     let mut out = output::stdout();
     let mut reports = Vec::new();
     for &threads in &threads {
@@ -98,13 +99,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         reports.push(report);
     }
     if args.json {
-        output::json_line(&mut out, &json!({ "model": args::source(args.model.as_ref()).to_string(), "results": reports }))?;
+        output::json_line(
+            &mut out,
+            &json!({ "model": args::source(args.model.as_ref()).to_string(), "results": reports }),
+        )?;
     }
     Ok(out.flush()?)
 }
 
 fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> anyhow::Result<Value> {
-    let tests: Vec<Test> = args.prompts.iter().map(|&n| Test::Prompt(n)).chain(args.answers.iter().map(|&n| Test::Answer(n))).filter(|t| t.tokens() > 0).collect();
+    let tests: Vec<Test> = args
+        .prompts
+        .iter()
+        .map(|&n| Test::Prompt(n))
+        .chain(args.answers.iter().map(|&n| Test::Answer(n)))
+        .filter(|t| t.tokens() > 0)
+        .collect();
     let longest = tests.iter().map(|t| t.tokens()).max().unwrap_or(1) + args.depths.iter().max().copied().unwrap_or(0);
     let threads = match threads {
         Some(threads) => threads,
@@ -132,7 +142,11 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     if !args.json {
         writeln!(out, "{}: {backend}, {threads} threads, loaded in {load_ms:.0} ms", files.source())?;
         writeln!(out, "limits: {:.1} GB/s, {:.0} int8 GOP/s", bench.bandwidth / 1e9, bench.int8_peak / 1e9)?;
-        writeln!(out, "{:16} {:>8} {:>10} {:>10} {:>10}   share of the limit", "tok/s", "depth", "min", "median", "max")?;
+        writeln!(
+            out,
+            "{:16} {:>8} {:>10} {:>10} {:>10}   share of the limit",
+            "tok/s", "depth", "min", "median", "max"
+        )?;
         out.flush()?;
     }
     bench.run(Test::Prompt(longest.min(16)), 0)?;
@@ -168,7 +182,9 @@ impl Bench<'_> {
         let (config, memory) = (self.decoder.config(), self.decoder.memory());
         let share = match test {
             Test::Prompt(_) => 2.0 * work::prompt_work(config).done as f64 * median / self.int8_peak,
-            Test::Answer(n) => work::decode_bytes(config, memory, self.expert_bytes, depth + n / 2) as f64 * median / self.bandwidth,
+            Test::Answer(n) => {
+                work::decode_bytes(config, memory, self.expert_bytes, depth + n / 2) as f64 * median / self.bandwidth
+            }
         };
         Ok(Line { test, depth, speeds, share })
     }
@@ -205,7 +221,12 @@ impl Line {
         let ([min, median, max], (test, limit)) = (self.min_median_max(), self.names());
         let test = format!("{test} {}", self.test.tokens());
         let limit = limit.replace('_', " ");
-        writeln!(out, "{test:16} {:>8} {min:>10.2} {median:>10.2} {max:>10.2}   {:.0} % of {limit}", self.depth, 100.0 * self.share)
+        writeln!(
+            out,
+            "{test:16} {:>8} {min:>10.2} {median:>10.2} {max:>10.2}   {:.0} % of {limit}",
+            self.depth,
+            100.0 * self.share
+        )
     }
 
     fn json(&self) -> Value {
@@ -219,6 +240,7 @@ impl Line {
 
 /// Bytes of the experts, which a token reads in part. Their names are those of both file formats.
 fn expert_bytes(files: &ModelFiles) -> usize {
-    let experts = files.checkpoint().tensors().iter().filter(|t| t.name.contains(".experts.") || t.name.contains("_exps."));
+    let experts =
+        files.checkpoint().tensors().iter().filter(|t| t.name.contains(".experts.") || t.name.contains("_exps."));
     experts.map(|t| t.data.len()).sum()
 }

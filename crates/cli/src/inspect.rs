@@ -107,7 +107,8 @@ fn tensors_by_type(files: &ModelFiles) -> BTreeMap<String, (usize, u64)> {
 /// The published size with these dimensions.
 fn size_of(config: &ModelConfig) -> Option<&'static str> {
     PRESETS.into_iter().find(|name| {
-        ModelConfig::preset(name).is_some_and(|p| p.d_model == config.d_model && p.layers == config.layers && p.n_heads == config.n_heads)
+        ModelConfig::preset(name)
+            .is_some_and(|p| p.d_model == config.d_model && p.layers == config.layers && p.n_heads == config.n_heads)
     })
 }
 
@@ -144,7 +145,9 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
         writeln!(w, "  {dtype:8} {n:>6} {:>12}", output::bytes(*bytes))?;
     }
     match &facts.tokenizer {
-        Some(t) => writeln!(w, "\ntokenizer   {} entries, {} of them control tokens", t.vocab_size(), control_tokens(t))?,
+        Some(t) => {
+            writeln!(w, "\ntokenizer   {} entries, {} of them control tokens", t.vocab_size(), control_tokens(t))?
+        }
         None => writeln!(w, "\ntokenizer   none")?,
     }
     match facts.template_bytes {
@@ -168,9 +171,17 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
 
 fn as_json(facts: &Facts) -> Value {
     let Facts { config, memory, .. } = facts;
-    let layers: Vec<Value> = facts.layers.iter().zip(&config.layers).map(|(plan, layer)| layer_json(plan, layer.layer_type.name())).collect();
-    let tensors: serde_json::Map<String, Value> =
-        facts.tensors.iter().map(|(dtype, (n, bytes))| (dtype.clone(), json!({"tensors": n, "bytes": bytes}))).collect();
+    let layers: Vec<Value> = facts
+        .layers
+        .iter()
+        .zip(&config.layers)
+        .map(|(plan, layer)| layer_json(plan, layer.layer_type.name()))
+        .collect();
+    let tensors: serde_json::Map<String, Value> = facts
+        .tensors
+        .iter()
+        .map(|(dtype, (n, bytes))| (dtype.clone(), json!({"tensors": n, "bytes": bytes})))
+        .collect();
     let work = work::prompt_work(config);
     json!({
         "model": facts.model,
@@ -248,7 +259,8 @@ fn ranges(sorted: &[usize]) -> String {
             _ => runs.push((n, n)),
         }
     }
-    let texts = runs.iter().map(|&(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
+    let texts =
+        runs.iter().map(|&(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") });
     texts.collect::<Vec<_>>().join(",")
 }
 
@@ -264,9 +276,16 @@ fn describe(layer: &LayerPlan) -> String {
     };
     let experts = match layer.ffn {
         FfnPlan::Dense { .. } => String::new(),
-        FfnPlan::DenseAndExperts { n_experts, expert_width, .. } => format!(" and {n_experts} experts of {expert_width}"),
+        FfnPlan::DenseAndExperts { n_experts, expert_width, .. } => {
+            format!(" and {n_experts} experts of {expert_width}")
+        }
     };
-    format!("{span:7}  {} heads of {}, {kv}, feed-forward {}{experts}", layer.n_heads, layer.head_dim, layer.ffn.width())
+    format!(
+        "{span:7}  {} heads of {}, {kv}, feed-forward {}{experts}",
+        layer.n_heads,
+        layer.head_dim,
+        layer.ffn.width()
+    )
 }
 
 #[cfg(test)]

@@ -51,7 +51,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let ctx = args.engine.ctx.unwrap_or(DEFAULT_CTX.min(files.config()?.max_context));
     let stride = args.stride.unwrap_or((ctx / 2).max(1));
     if ctx < 2 || stride > ctx - 1 {
-        return Err(UsageError(format!("--stride {stride} with --ctx {ctx}: expected a stride below the context")).into());
+        return Err(
+            UsageError(format!("--stride {stride} with --ctx {ctx}: expected a stride below the context")).into()
+        );
     }
     let tokens = tokenizer.encode(&text);
     let Some(bos) = tokenizer.special().bos else { bail!("the tokenizer has no <bos>") };

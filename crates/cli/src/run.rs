@@ -103,7 +103,9 @@ fn whole_prompt(argument: Option<String>) -> anyhow::Result<Option<String>> {
     let parts = [argument.as_deref().unwrap_or_default(), piped.trim_end_matches(['\r', '\n'])];
     let prompt = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
     if prompt.is_empty() {
-        return Err(UsageError("no prompt: expected PROMPT, text on standard input, or a terminal to chat in".into()).into());
+        return Err(
+            UsageError("no prompt: expected PROMPT, text on standard input, or a terminal to chat in".into()).into()
+        );
     }
     Ok(Some(prompt))
 }
@@ -144,7 +146,10 @@ fn memory_line(plan: &MemoryPlan) -> String {
     let size = |n: usize| output::bytes(n as u64);
     let mut line = format!(
         "memory: {} weights (mapped), {} cache for {} tokens, {} intermediates",
-        size(plan.file.weights), size(plan.kv_bytes()), plan.ctx, size(plan.scratch)
+        size(plan.file.weights),
+        size(plan.kv_bytes()),
+        plan.ctx,
+        size(plan.scratch)
     );
     if let Some(free) = host::available_memory() {
         line += &format!("; {} free", output::bytes(free));
@@ -195,7 +200,10 @@ mod tests {
         }
         let here = env!("CARGO_MANIFEST_DIR");
         assert_eq!(model_and_prompt(Some(here), None).unwrap(), (ModelSource::Path(here.into()), None));
-        assert_eq!(model_and_prompt(Some(here), Some("hi")).unwrap(), (ModelSource::Path(here.into()), Some("hi".into())));
+        assert_eq!(
+            model_and_prompt(Some(here), Some("hi")).unwrap(),
+            (ModelSource::Path(here.into()), Some("hi".into()))
+        );
         for missing in ["no/such", "missing.gguf", "./x.safetensors"] {
             assert!(model_and_prompt(Some(missing), None).is_err(), "{missing}");
         }

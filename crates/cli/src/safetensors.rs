@@ -47,7 +47,10 @@ impl<W: Write> Writer<W> {
         let mut at = 0;
         for entry in entries {
             let end = at + entry.bytes();
-            header.insert(entry.name.clone(), json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, end]}));
+            header.insert(
+                entry.name.clone(),
+                json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [at, end]}),
+            );
             at = end;
         }
         let mut header = Value::Object(header).to_string();

@@ -92,7 +92,8 @@ fn log_probabilities_are_those_of_the_logits() {
 
 #[test]
 fn a_spent_thinking_budget_leads_to_an_answer() {
-    let events = events(&["What is 12 + 7?", "--think", "--think-budget", "4", "--temperature", "0", "--max-tokens", "200"]);
+    let events =
+        events(&["What is 12 + 7?", "--think", "--think-budget", "4", "--temperature", "0", "--max-tokens", "200"]);
     let usage = &events.last().unwrap()["usage"];
     assert!(usage["thought_tokens"].as_u64().unwrap() <= 4, "{usage}");
     assert!(!text(&events, "text").contains("<channel|>"));
@@ -103,13 +104,31 @@ fn logits_do_not_depend_on_the_chunk() {
     let tokens = "2,105,107,300,301,302,303,304,305,106,107";
     let file = |chunk: &str| {
         let out = Scratch::new(&format!("logits-{chunk}.safetensors"));
-        done(carat(&["logits", "--tokens", tokens, "--out", out.arg(), "--precision", "f32", "--hidden", "--greedy", "4", "--chunk", chunk]).output().unwrap());
+        done(
+            carat(&[
+                "logits",
+                "--tokens",
+                tokens,
+                "--out",
+                out.arg(),
+                "--precision",
+                "f32",
+                "--hidden",
+                "--greedy",
+                "4",
+                "--chunk",
+                chunk,
+            ])
+            .output()
+            .unwrap(),
+        );
         let bytes = carat_tensor::Bytes::from_vec(std::fs::read(&out.0).unwrap());
         carat_weights::safetensors::read("logits", &bytes).unwrap()
     };
     let (whole, cut) = (file("64"), file("3"));
     assert_eq!(whole.len(), cut.len());
-    let values = |data: &[u8]| -> Vec<f32> { data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect() };
+    let values =
+        |data: &[u8]| -> Vec<f32> { data.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect() };
     for (a, b) in whole.iter().zip(&cut) {
         assert_eq!((&a.name, &a.shape), (&b.name, &b.shape));
         if a.name == "greedy" {
@@ -130,13 +149,17 @@ fn reports_are_json_where_asked_for() {
     let inspected: Value = serde_json::from_slice(&done(carat(&["inspect", "--json"]).output().unwrap())).unwrap();
     assert_eq!(inspected["vocab_size"], inspected["tokenizer"]["vocab_size"]);
     assert!(inspected["layers"].as_array().unwrap().iter().any(|l| !l["reads_kv_of"].is_null()));
-    let bench = done(carat(&["bench", "-p", "16", "-n", "4", "-d", "0,8", "-r", "2", "-t", "1", "--json"]).output().unwrap());
+    let bench =
+        done(carat(&["bench", "-p", "16", "-n", "4", "-d", "0,8", "-r", "2", "-t", "1", "--json"]).output().unwrap());
     let bench: Value = serde_json::from_slice(&bench).unwrap();
     assert_eq!(bench["results"][0]["tests"].as_array().unwrap().len(), 4);
     let file = Scratch::new("text.txt");
     std::fs::write(&file.0, "The cat sat. The dog ran. ".repeat(20)).unwrap();
     let report = |stride: &str| -> Value {
-        serde_json::from_slice(&done(carat(&["perplexity", file.arg(), "--ctx", "64", "--stride", stride, "--json"]).output().unwrap())).unwrap()
+        serde_json::from_slice(&done(
+            carat(&["perplexity", file.arg(), "--ctx", "64", "--stride", stride, "--json"]).output().unwrap(),
+        ))
+        .unwrap()
     };
     assert!(report("16")["perplexity"].as_f64().unwrap() > 1.0);
     assert_eq!(report("16")["tokens"], report("63")["tokens"]);

@@ -81,7 +81,8 @@ fn a_reader_that_leaves_ends_the_program_quietly() {
 
 #[test]
 fn ids_of_any_bytes_decode_to_the_same_bytes() {
-    let texts: [&[u8]; 5] = [b"Hello  world\n\n", "Zürich → 東京 🙂".as_bytes(), b"<bos><|turn>user\n", b"\xff\xfe broken \x80", b""];
+    let texts: [&[u8]; 5] =
+        [b"Hello  world\n\n", "Zürich → 東京 🙂".as_bytes(), b"<bos><|turn>user\n", b"\xff\xfe broken \x80", b""];
     for text in texts {
         let ids = done(fed(&["tokenize"], text));
         assert_eq!(done(fed(&["tokenize", "--decode"], &ids)), text, "{}", String::from_utf8_lossy(text));

@@ -11,8 +11,16 @@ use crate::SamplingOptions;
 
 /// `config.json` keys of tokens that stand for media in a prompt and must never be drawn (both spellings of
 /// the end of audio are in circulation).
-const MEDIA_KEYS: [&str; 8] =
-    ["boi_token_id", "eoi_token_id", "image_token_id", "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id", "video_token_id"];
+const MEDIA_KEYS: [&str; 8] = [
+    "boi_token_id",
+    "eoi_token_id",
+    "image_token_id",
+    "boa_token_id",
+    "eoa_token_id",
+    "eoa_token_index",
+    "audio_token_id",
+    "video_token_id",
+];
 
 /// A model's own way of generating.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +61,10 @@ impl GenerationDefaults {
 
 fn from_generation_config(json: &Value) -> GenerationDefaults {
     let number = |key: &str| json.get(key).and_then(Value::as_f64).map(|n| n as f32);
-    let mut sampling = SamplingOptions { repetition_penalty: number("repetition_penalty").unwrap_or(1.0), ..SamplingOptions::default() };
+    let mut sampling = SamplingOptions {
+        repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
+        ..SamplingOptions::default()
+    };
     if json.get("do_sample").and_then(Value::as_bool).unwrap_or(false) {
         sampling.temperature = number("temperature").unwrap_or(1.0);
         // 50 is transformers' default where a file asks for sampling and leaves top-k out.

@@ -31,7 +31,9 @@ pub enum Error {
     #[error(transparent)]
     Stop(#[from] StopError),
     /// Text is needed, and the files have no tokenizer.
-    #[error("{model} has no tokenizer: expected tokenizer.json beside config.json, or tokenizer metadata in the GGUF file")]
+    #[error(
+        "{model} has no tokenizer: expected tokenizer.json beside config.json, or tokenizer metadata in the GGUF file"
+    )]
     NoTokenizer {
         /// The model.
         model: String,

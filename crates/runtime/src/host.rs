@@ -44,7 +44,8 @@ fn left_in(dir: &Path) -> Option<u64> {
     let limit = number("memory.max")?;
     let used = number("memory.current")?;
     let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok()).unwrap_or(0);
+    let cached =
+        stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok()).unwrap_or(0);
     Some(limit.saturating_sub(used.saturating_sub(cached)))
 }
 

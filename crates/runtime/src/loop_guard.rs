@@ -63,7 +63,11 @@ mod tests {
     /// Tokens until a loop is found in `lead` and then `period` for ever, and the loop.
     fn found_after(lead: &[u32], period: &[u32]) -> Option<(usize, Loop)> {
         let mut guard = LoopGuard::default();
-        lead.iter().chain(period.iter().cycle()).take(5_000).enumerate().find_map(|(i, &t)| guard.push(TokenId(t)).map(|l| (i + 1 - lead.len(), l)))
+        lead.iter()
+            .chain(period.iter().cycle())
+            .take(5_000)
+            .enumerate()
+            .find_map(|(i, &t)| guard.push(TokenId(t)).map(|l| (i + 1 - lead.len(), l)))
     }
 
     #[test]

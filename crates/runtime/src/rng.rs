@@ -63,7 +63,8 @@ mod tests {
     fn a_known_state_gives_the_published_stream() {
         // First outputs of the authors' C code for the state 1, 2, 3, 4 (also in rand_xoshiro's tests).
         let mut rng = Rng { state: [1, 2, 3, 4] };
-        let expected = [41943041, 58720359, 3588806011781223, 3591011842654386, 9228616714210784205, 9973669472204895162];
+        let expected =
+            [41943041, 58720359, 3588806011781223, 3591011842654386, 9228616714210784205, 9973669472204895162];
         assert_eq!(std::array::from_fn(|_| rng.next_u64()), expected);
     }
 

@@ -162,7 +162,8 @@ impl Sampler {
     pub fn new(options: SamplingOptions, vocab_size: usize) -> Result<Self, SamplingError> {
         options.check(vocab_size)?;
         let seed = options.seed.unwrap_or_else(fresh_seed);
-        let penalised = options.repetition_penalty != 1.0 || options.presence_penalty != 0.0 || options.frequency_penalty != 0.0;
+        let penalised =
+            options.repetition_penalty != 1.0 || options.presence_penalty != 0.0 || options.frequency_penalty != 0.0;
         let tracked = if penalised { vocab_size } else { 0 };
         Ok(Sampler {
             rng: Rng::from_seed(seed),
@@ -254,7 +255,11 @@ impl Sampler {
                 best = Candidate { id: id as u32, logit };
             }
         }
-        if best.logit.is_finite() { Ok(best) } else { Err(SamplingError::NoCandidate { vocab_size: self.logits.len() }) }
+        if best.logit.is_finite() {
+            Ok(best)
+        } else {
+            Err(SamplingError::NoCandidate { vocab_size: self.logits.len() })
+        }
     }
 
     /// Fills `candidates` with those that temperature, top-k, top-p and min-p leave.
@@ -460,7 +465,11 @@ mod tests {
 
     #[test]
     fn penalties_follow_their_definitions() {
-        let mut s = Sampler::new(SamplingOptions { repetition_penalty: 2.0, presence_penalty: 0.5, frequency_penalty: 0.25, ..warm() }, 4).unwrap();
+        let mut s = Sampler::new(
+            SamplingOptions { repetition_penalty: 2.0, presence_penalty: 0.5, frequency_penalty: 0.25, ..warm() },
+            4,
+        )
+        .unwrap();
         s.observe_prompt(TokenId(0));
         s.observe(TokenId(1));
         s.observe(TokenId(1));
@@ -474,12 +483,17 @@ mod tests {
     #[test]
     fn bias_and_suppression_decide_over_the_logits() {
         let mut s = Sampler::new(
-            SamplingOptions { logit_bias: vec![(TokenId(2), 10.0)], suppress: vec![TokenId(0), TokenId(99)], ..SamplingOptions::default() },
+            SamplingOptions {
+                logit_bias: vec![(TokenId(2), 10.0)],
+                suppress: vec![TokenId(0), TokenId(99)],
+                ..SamplingOptions::default()
+            },
             3,
         )
         .unwrap();
         assert_eq!(s.sample(&[20.0, 1.0, 0.0]).unwrap(), TokenId(2));
-        let mut none = Sampler::new(SamplingOptions { suppress: vec![TokenId(0)], ..SamplingOptions::default() }, 1).unwrap();
+        let mut none =
+            Sampler::new(SamplingOptions { suppress: vec![TokenId(0)], ..SamplingOptions::default() }, 1).unwrap();
         assert_eq!(none.sample(&[1.0]), Err(SamplingError::NoCandidate { vocab_size: 1 }));
     }
 

@@ -66,7 +66,13 @@ pub struct Sequence {
 
 impl Sequence {
     /// An answer that has not begun.
-    pub fn new(sampler: Sampler, thinking: Option<ThinkingBudget>, guard: Option<LoopGuard>, stop_tokens: Vec<TokenId>, max_tokens: usize) -> Self {
+    pub fn new(
+        sampler: Sampler,
+        thinking: Option<ThinkingBudget>,
+        guard: Option<LoopGuard>,
+        stop_tokens: Vec<TokenId>,
+        max_tokens: usize,
+    ) -> Self {
         Sequence { sampler, thinking, guard, stop_tokens, max_tokens, generated: 0 }
     }
 

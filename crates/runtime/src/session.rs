@@ -111,7 +111,11 @@ impl Session {
     ///
     /// # Errors
     /// If the files are no model that runs here, bring no tokenizer, or don't fit in memory.
-    pub fn load(source: &ModelSource, options: &LoadOptions, announce: &mut dyn FnMut(&MemoryPlan)) -> Result<Self, Error> {
+    pub fn load(
+        source: &ModelSource,
+        options: &LoadOptions,
+        announce: &mut dyn FnMut(&MemoryPlan),
+    ) -> Result<Self, Error> {
         let mut files = ModelFiles::open(source)?;
         let tokenizer = Arc::new(files.tokenizer()?);
         let format = ChatFormat::of(&files)?;
@@ -165,7 +169,8 @@ impl Session {
         let cached = self.reuse(&prompt);
         let fresh = &prompt[cached..];
         // The last chunk is left to the first turn of the loop, which wants its logits.
-        let (body, tail) = fresh.split_at((fresh.len() - 1) / self.decoder.options().chunk * self.decoder.options().chunk);
+        let (body, tail) =
+            fresh.split_at((fresh.len() - 1) / self.decoder.options().chunk * self.decoder.options().chunk);
         let mut usage = Usage { prompt: prompt.len(), cached, ..Usage::default() };
         let mut finish = self.prefill(body, prompt.len(), on_event)?;
         let mut step = tail.to_vec();
@@ -222,7 +227,13 @@ impl Session {
             budget
         });
         let guard = (options.looping == Looping::Stopped).then(LoopGuard::default);
-        Ok(Sequence::new(sampler, thinking, guard, options.stop_tokens.clone(), options.max_tokens.unwrap_or(usize::MAX)))
+        Ok(Sequence::new(
+            sampler,
+            thinking,
+            guard,
+            options.stop_tokens.clone(),
+            options.max_tokens.unwrap_or(usize::MAX),
+        ))
     }
 
     /// Keeps of the cache what is the beginning of `prompt`; how many tokens that are. The last token is left to

@@ -70,7 +70,8 @@ impl ModelFiles {
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         match &self.checkpoint {
             Checkpoint::HfDir(dir) => {
-                let json = dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
+                let json =
+                    dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
                 Ok(Tokenizer::from_json(json)?)
             }
             Checkpoint::Gguf(file) => gguf_tokenizer(file),
@@ -113,16 +114,18 @@ fn gguf_tokenizer(file: &GgufFile) -> Result<Tokenizer, Error> {
     let types = if metadata.contains(&key("token_type")) { metadata.i32s(&key("token_type"))? } else { Vec::new() };
     let texts = |name: &str| -> Result<Vec<&str>, Error> {
         let key = key(name);
-        let checked = metadata.strings(&key)?.enumerate().map(|(index, bytes)| {
-            std::str::from_utf8(bytes).map_err(|_| Error::NotText { key: key.clone(), index })
-        });
+        let checked = metadata
+            .strings(&key)?
+            .enumerate()
+            .map(|(index, bytes)| std::str::from_utf8(bytes).map_err(|_| Error::NotText { key: key.clone(), index }));
         checked.collect()
     };
     let merges = if metadata.contains(&key("merges")) { texts("merges")? } else { Vec::new() };
-    let scores: Vec<f32> = match metadata.opt_array(&key("scores"))?.and_then(|a| a.floats().map(|f| f.map(|f| f as f32).collect())) {
-        Some(scores) if merges.is_empty() => scores,
-        _ => Vec::new(),
-    };
+    let scores: Vec<f32> =
+        match metadata.opt_array(&key("scores"))?.and_then(|a| a.floats().map(|f| f.map(|f| f as f32).collect())) {
+            Some(scores) if merges.is_empty() => scores,
+            _ => Vec::new(),
+        };
     Ok(Tokenizer::from_parts(VocabParts {
         tokens: texts("tokens")?,
         token_types: &types,

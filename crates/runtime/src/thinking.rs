@@ -143,7 +143,13 @@ mod tests {
 
     #[test]
     fn a_thought_within_its_budget_is_left_alone() {
-        check(Some(3), &[], &[OPEN, 1, NEWLINE, 5, 6, CLOSE, 7, 8, 9, 9], &[OPEN, 1, NEWLINE, 5, 6, CLOSE, 7, 8, 9, 9], 2);
+        check(
+            Some(3),
+            &[],
+            &[OPEN, 1, NEWLINE, 5, 6, CLOSE, 7, 8, 9, 9],
+            &[OPEN, 1, NEWLINE, 5, 6, CLOSE, 7, 8, 9, 9],
+            2,
+        );
         check(None, &[], &[OPEN, 1, NEWLINE, 5, 6, 5, 6], &[OPEN, 1, NEWLINE, 5, 6, 5, 6], 4);
     }
 

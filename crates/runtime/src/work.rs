@@ -23,7 +23,9 @@ pub fn prompt_work(config: &ModelConfig) -> PromptWork {
     let cost = |layer: &LayerPlan| {
         let ffn = match layer.ffn {
             FfnPlan::Dense { width } => 3 * width * d,
-            FfnPlan::DenseAndExperts { width, n_experts, top_k, expert_width } => 3 * width * d + n_experts * d + 3 * top_k * expert_width * d,
+            FfnPlan::DenseAndExperts { width, n_experts, top_k, expert_width } => {
+                3 * width * d + n_experts * d + 3 * top_k * expert_width * d
+            }
         };
         // The projections of the per-layer input: to the layer's part, and in and out of it.
         2 * layer.q_width() * d + kv_cost(layer, d) + ffn + 3 * per_layer * d

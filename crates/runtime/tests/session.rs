@@ -20,7 +20,8 @@ fn conversation(texts: &[&str]) -> Conversation {
 }
 
 fn greedy(session: &Session, max_tokens: usize) -> GenerateOptions {
-    let sampling = SamplingOptions { suppress: session.defaults().sampling.suppress.clone(), ..SamplingOptions::default() };
+    let sampling =
+        SamplingOptions { suppress: session.defaults().sampling.suppress.clone(), ..SamplingOptions::default() };
     GenerateOptions { sampling, max_tokens: Some(max_tokens), ..GenerateOptions::from_defaults(session.defaults()) }
 }
 
@@ -79,7 +80,9 @@ fn a_prompt_beyond_the_context_is_refused_and_a_full_context_ends_the_answer() {
     // Only the letter e may be drawn, so nothing but the context can end it.
     let letter = session.tokenizer().encode("e")[0];
     let sampling = SamplingOptions { logit_bias: vec![(letter, 1e6)], ..endless.sampling.clone() };
-    let full = session.generate(&conversation(&["Hi"]), &GenerateOptions { sampling, ..endless }, &mut |_| ControlFlow::Continue(())).unwrap();
+    let full = session
+        .generate(&conversation(&["Hi"]), &GenerateOptions { sampling, ..endless }, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(full.finish, FinishReason::Context);
     assert_eq!(full.usage.prompt + full.usage.answer, 41, "the last token drawn needs no place");
 }

@@ -218,26 +218,80 @@ pub trait Backend {
     fn rope_table(&mut self, out: &mut Self::Buffer, inv_freq: &[f32], first: usize, n: usize);
     /// Per-layer inputs: `p[i] = (p[i] + rms(ctx[i] · ctx_scale, norm)) · 2^(-1/2)` over `groups` rows of `norm.weight`'s
     /// length; `p` holds the scaled token rows on entry.
-    fn combine_per_layer(&mut self, p: &mut Self::Buffer, ctx: &Self::Buffer, ctx_scale: f32, norm: Norm<'_, Self::Vector>, groups: usize);
+    fn combine_per_layer(
+        &mut self,
+        p: &mut Self::Buffer,
+        ctx: &Self::Buffer,
+        ctx_scale: f32,
+        norm: Norm<'_, Self::Vector>,
+        groups: usize,
+    );
 
     // ---- the layer
 
     /// `out[i] = rms(x[i], norm)` for `n` rows of `norm.weight`'s length.
     fn rms_norm(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
     /// `h = rms(x, norm)` (or `x`), then every projection of `h`.
-    fn project(&mut self, outs: &mut [Projection<'_, Self::Matrix, Self::Buffer>], x: &Self::Buffer, norm: Option<Norm<'_, Self::Vector>>, n: usize);
+    fn project(
+        &mut self,
+        outs: &mut [Projection<'_, Self::Matrix, Self::Buffer>],
+        x: &Self::Buffer,
+        norm: Option<Norm<'_, Self::Vector>>,
+        n: usize,
+    );
     /// `out = gelu_tanh(gate · h) ⊙ (up · h)`, `h = rms(x, norm)`: `[n, ff]`.
-    fn gated_project(&mut self, out: &mut Self::Buffer, gate: &Self::Matrix, up: &Self::Matrix, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
+    fn gated_project(
+        &mut self,
+        out: &mut Self::Buffer,
+        gate: &Self::Matrix,
+        up: &Self::Matrix,
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        n: usize,
+    );
     /// `out[i] = gelu_tanh(matrix · x[i]) ⊙ p[i · p_stride + p_at ..]`: `[n, rows]`.
-    fn gated_input(&mut self, out: &mut Self::Buffer, matrix: &Self::Matrix, x: &Self::Buffer, p: &Self::Buffer, p_at: usize, p_stride: usize, n: usize);
+    fn gated_input(
+        &mut self,
+        out: &mut Self::Buffer,
+        matrix: &Self::Matrix,
+        x: &Self::Buffer,
+        p: &Self::Buffer,
+        p_at: usize,
+        p_stride: usize,
+        n: usize,
+    );
     /// `x[i] = (x[i] + rms(h[i], norm)) · scale`.
-    fn add_rms_norm(&mut self, x: &mut Self::Buffer, h: &Self::Buffer, norm: Norm<'_, Self::Vector>, scale: f32, n: usize);
+    fn add_rms_norm(
+        &mut self,
+        x: &mut Self::Buffer,
+        h: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        scale: f32,
+        n: usize,
+    );
     /// `out[i] = rms(a[i], norm_a) + rms(b[i], norm_b)`.
-    fn sum_rms_norms(&mut self, out: &mut Self::Buffer, a: &Self::Buffer, norm_a: Norm<'_, Self::Vector>, b: &Self::Buffer, norm_b: Norm<'_, Self::Vector>, n: usize);
+    fn sum_rms_norms(
+        &mut self,
+        out: &mut Self::Buffer,
+        a: &Self::Buffer,
+        norm_a: Norm<'_, Self::Vector>,
+        b: &Self::Buffer,
+        norm_b: Norm<'_, Self::Vector>,
+        n: usize,
+    );
     /// Per head of `[n, n_heads, head_dim]`, in place: `rope(rms(x, weight))`. `rope` is a table of
     /// [`Backend::rope_table`] with `head_dim/2` frequencies; element `i` pairs with `i + head_dim/2`
     /// (`x·cos + rotate_half(x)·sin`). Without weight or rope that step is left out (values: `rms0` alone).
-    fn norm_heads(&mut self, x: &mut Self::Buffer, weight: Option<&Self::Vector>, eps: f32, rope: Option<&Self::Buffer>, n_heads: usize, head_dim: usize, n: usize);
+    fn norm_heads(
+        &mut self,
+        x: &mut Self::Buffer,
+        weight: Option<&Self::Vector>,
+        eps: f32,
+        rope: Option<&Self::Buffer>,
+        n_heads: usize,
+        head_dim: usize,
+        n: usize,
+    );
     /// Stores keys and values `[n, n_kv_heads, head_dim]` of positions `first .. first + n`.
     fn kv_write(&mut self, kv: &mut Self::Kv, k: &Self::Buffer, v: &Self::Buffer, first: usize, n: usize);
     /// `out[i, h] = softmax(q[i, h] · K) · V` over the keys row `i` may see; scale 1, softmax in f32:
@@ -248,12 +302,34 @@ pub trait Backend {
 
     /// `t = rms0(x) ⊙ scale`, `π = softmax(proj · t)`, the `top_k` largest (ties: lowest index) renormalised to sum 1, then times
     /// `per_expert_scale`.
-    fn route(&mut self, routes: &mut Self::Routes, x: &Self::Buffer, router: Router<'_, Self::Matrix, Self::Vector>, n: usize);
+    fn route(
+        &mut self,
+        routes: &mut Self::Routes,
+        x: &Self::Buffer,
+        router: Router<'_, Self::Matrix, Self::Vector>,
+        n: usize,
+    );
     /// `e = rms(x, norm)`, `out[i] = Σ_j g_j · down_j · (gelu_tanh(gate_j · e) ⊙ (up_j · e))` over the routes of row `i`.
-    fn experts(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, experts: Experts<'_, Self::Matrix>, routes: &Self::Routes, n: usize);
+    fn experts(
+        &mut self,
+        out: &mut Self::Buffer,
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        experts: Experts<'_, Self::Matrix>,
+        routes: &Self::Routes,
+        n: usize,
+    );
 
     // ---- rows out
 
     /// `out[i] = softcap(matrix · rms(x[i], norm))`, `softcap(l) = cap · tanh(l / cap)`: `[n, vocab]`.
-    fn logits(&mut self, out: &mut Self::Buffer, matrix: &Self::Matrix, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, softcap: Option<f32>, n: usize);
+    fn logits(
+        &mut self,
+        out: &mut Self::Buffer,
+        matrix: &Self::Matrix,
+        x: &Self::Buffer,
+        norm: Norm<'_, Self::Vector>,
+        softcap: Option<f32>,
+        n: usize,
+    );
 }

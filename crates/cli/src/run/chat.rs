@@ -49,7 +49,12 @@ enum Input<'a> {
 }
 
 /// Chats until the user leaves.
-pub fn run(session: &mut Session, source: &ModelSource, mut conversation: Conversation, options: &GenerateOptions) -> anyhow::Result<()> {
+pub fn run(
+    session: &mut Session,
+    source: &ModelSource,
+    mut conversation: Conversation,
+    options: &GenerateOptions,
+) -> anyhow::Result<()> {
     let mut out = output::stdout();
     writeln!(out, "{source}: a chat; /help lists the commands")?;
     out.flush()?;
@@ -88,7 +93,11 @@ fn history_file() -> Option<PathBuf> {
 }
 
 fn save_history(editor: &mut DefaultEditor, path: &Path) {
-    let saved = path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(ReadlineError::from).and_then(|()| editor.save_history(path));
+    let saved = path
+        .parent()
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .map_err(ReadlineError::from)
+        .and_then(|()| editor.save_history(path));
     if let Err(error) = saved {
         let _ = writeln!(std::io::stderr(), "note: {}: {error}", path.display());
     }
@@ -237,7 +246,13 @@ fn save(conversation: &Conversation, path: &Path) -> std::io::Result<()> {
 }
 
 /// One turn: what the user said, and the answer as it comes.
-fn say(session: &mut Session, conversation: &mut Conversation, text: &str, options: &GenerateOptions, out: &mut impl Write) -> anyhow::Result<()> {
+fn say(
+    session: &mut Session,
+    conversation: &mut Conversation,
+    text: &str,
+    options: &GenerateOptions,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     conversation.messages.push(Message::text(Role::User, text));
     interrupt::clear();
     let mut printer = Printer::new(out, Style::of_stdout(), None);

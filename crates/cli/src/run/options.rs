@@ -73,6 +73,8 @@ impl SamplingArgs {
 }
 
 fn bias(text: &str) -> Result<(TokenId, f32), String> {
-    let parsed = text.split_once('=').and_then(|(id, value)| Some((TokenId(id.trim().parse().ok()?), value.trim().parse().ok()?)));
+    let parsed = text
+        .split_once('=')
+        .and_then(|(id, value)| Some((TokenId(id.trim().parse().ok()?), value.trim().parse().ok()?)));
     parsed.ok_or_else(|| "expected a token id, `=` and a number".into())
 }

@@ -7,10 +7,10 @@ use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 
 use carat_chat::message::ToolCall;
+use carat_chat::tokenizer::Tokenizer;
+use carat_runtime::FinishReason;
 use carat_runtime::loop_guard::Loop;
 use carat_runtime::session::{Answer, Event, TokenInfo};
-use carat_runtime::FinishReason;
-use carat_chat::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::{interrupt, output};
@@ -80,7 +80,9 @@ impl<'a, W: Write> Printer<'a, W> {
             Event::Prompt { done, total } => json!({"event": "prompt", "done": done, "total": total}),
             Event::Thought(text) => json!({"event": "thought", "text": text}),
             Event::Text(text) => json!({"event": "text", "text": text}),
-            Event::ToolCall(call) => json!({"event": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}),
+            Event::ToolCall(call) => {
+                json!({"event": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments})
+            }
             Event::Diagnostic(message) => json!({"event": "diagnostic", "message": message}),
             Event::Token(token) => match self.tokenizer {
                 Some(tokenizer) => token_json(token, tokenizer),
@@ -163,7 +165,8 @@ fn token_json(token: &TokenInfo, tokenizer: &Tokenizer) -> Value {
     let mut value = json!({"event": "token", "id": token.id.0, "piece": piece(token.id)});
     if let Some(logprobs) = &token.logprobs {
         value["logprob"] = logprobs.chosen.into();
-        value["top"] = logprobs.top.iter().map(|&(id, p)| json!({"id": id.0, "piece": piece(id), "logprob": p})).collect();
+        value["top"] =
+            logprobs.top.iter().map(|&(id, p)| json!({"id": id.0, "piece": piece(id), "logprob": p})).collect();
     }
     value
 }
@@ -188,8 +191,8 @@ fn reason(finish: FinishReason) -> Option<String> {
         FinishReason::Length => Some("stopped: --max-tokens reached".into()),
         FinishReason::Context => Some("stopped: the context is full; --ctx makes it longer".into()),
         FinishReason::Cancelled => Some("stopped".into()),
-        FinishReason::Loop(Loop { period, repeats }) => {
-            Some(format!("stopped: the last {period} tokens came {repeats} times in a row; --no-loop-guard allows that"))
-        }
+        FinishReason::Loop(Loop { period, repeats }) => Some(format!(
+            "stopped: the last {period} tokens came {repeats} times in a row; --no-loop-guard allows that"
+        )),
     }
 }
