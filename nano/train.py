@@ -199,6 +199,7 @@ def parse_arguments():
     parser.add_argument("--out", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--state", type=Path, default=HERE / "state.pt")
     parser.add_argument("--init", type=Path, help="a checkpoint folder whose weights to start from")
+    parser.add_argument("--rate", type=float, default=1.0, help="share of the full learning rates, for going on from trained weights")
     parser.add_argument("--resume", action="store_true", help="go on from --state")
     return parser.parse_args()
 
@@ -234,7 +235,8 @@ def train(rank, arguments, meeting_point):
             break
         first = trainer.tokens < FIRST_TOKENS and not arguments.init
         skill_weights = FIRST_SKILLS if first else {name: WEIGHTS.get(name, 1.0) for name in SKILLS}
-        loss = trainer.learn(trainer.examples.next_batch(skill_weights), learning_rate(trainer.step, progress))
+        rate = arguments.rate * learning_rate(trainer.step, progress)
+        loss = trainer.learn(trainer.examples.next_batch(skill_weights), rate)
         average_loss = loss if average_loss is None else 0.98 * average_loss + 0.02 * loss
         trainer.seconds = seconds_before + time.time() - start
         trainer.cpu_seconds = cpu_before + (time.process_time() - cpu_start) * arguments.workers
