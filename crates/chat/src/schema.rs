@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 
 /// How many references and alternatives are followed in one schema: they may run in circles, and through several
 /// properties at once.
-const MAX_EXPANSIONS: usize = 64;
+const MAX_EXPANSIONS: usize = 32;
+
+/// How deep in a schema they are followed: what a reference stands for may contain it again, further down each time.
+const MAX_EXPANDED_DEPTH: usize = 32;
 
 /// The schema of a tool's parameters, rewritten where the official template would print it badly.
 ///
@@ -18,7 +21,7 @@ const MAX_EXPANSIONS: usize = 64;
 /// - `$ref` into the same schema: what it refers to.
 pub fn normalised(parameters: &Value) -> Value {
     let Value::Object(fields) = parameters else { return parameters.clone() };
-    let mut out = Flattener { root: parameters, left: MAX_EXPANSIONS }.schema(fields);
+    let mut out = Flattener { root: parameters, left: MAX_EXPANSIONS, depth: 0 }.schema(fields);
     if out.get("type").and_then(Value::as_str).unwrap_or_default().is_empty() {
         out.insert("type".into(), "object".into());
     }
@@ -30,12 +33,14 @@ struct Flattener<'a> {
     root: &'a Value,
     /// Expansions that may still be made.
     left: usize,
+    /// Schemas around the one being rewritten.
+    depth: usize,
 }
 
 impl Flattener<'_> {
     fn schema(&mut self, fields: &Map<String, Value>) -> Map<String, Value> {
         let mut out = fields.clone();
-        while self.left > 0 && self.expand(&mut out) {
+        while self.left > 0 && self.depth < MAX_EXPANDED_DEPTH && self.expand(&mut out) {
             self.left -= 1;
         }
         if let Some(Value::Array(kinds)) = out.get("type") {
@@ -61,6 +66,7 @@ impl Flattener<'_> {
                 out.insert("type".into(), implied.into());
             }
         }
+        self.depth += 1;
         if let Some(Value::Object(properties)) = out.get_mut("properties") {
             for value in properties.values_mut() {
                 if let Value::Object(fields) = value {
@@ -81,6 +87,7 @@ impl Flattener<'_> {
             }
             *items = fixed;
         }
+        self.depth -= 1;
         out
     }
 

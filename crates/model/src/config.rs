@@ -18,7 +18,11 @@ use crate::ModelError;
 
 /// Most layers accepted; a bound for allocations made from a file's word.
 pub const MAX_LAYERS: usize = 1024;
-/// Largest width, head count or vocabulary accepted, for the same reason: products of three fit in 64 bits.
+/// Most query heads accepted.
+pub const MAX_HEADS: usize = 1024;
+/// Largest head accepted; attention keeps a head's sums in fixed scratch.
+pub const MAX_HEAD_DIM: usize = 1024;
+/// Largest width or vocabulary accepted, for the same reason: sums over all layers of products of three fit in 64 bits.
 pub const MAX_SIZE: usize = 1 << 21;
 
 /// Which keys a layer's queries see.
@@ -191,15 +195,16 @@ impl ModelConfig {
 
     /// Refuses what the model can't be. Keys are named as in `config.json`.
     pub fn check(&self) -> Result<(), ModelError> {
-        let size = |key: &str, value: usize| {
-            if (1..=MAX_SIZE).contains(&value) {
+        let within = |key: &str, value: usize, most: usize| {
+            if (1..=most).contains(&value) {
                 return Ok(());
             }
-            Err(wrong(key, value, format!("1 to {MAX_SIZE}")))
+            Err(wrong(key, value, format!("1 to {most}")))
         };
+        let size = |key: &str, value: usize| within(key, value, MAX_SIZE);
         size("hidden_size", self.d_model)?;
         size("vocab_size", self.vocab_size)?;
-        size("num_attention_heads", self.n_heads)?;
+        within("num_attention_heads", self.n_heads, MAX_HEADS)?;
         size("sliding_window", self.window)?;
         if self.layers.is_empty() || self.layers.len() > MAX_LAYERS {
             return Err(wrong("num_hidden_layers", self.layers.len(), format!("1 to {MAX_LAYERS}")));
@@ -207,7 +212,7 @@ impl ModelConfig {
         for (i, layer) in self.layers.iter().enumerate() {
             size("intermediate_size", layer.ffn_width)?;
             size("num_key_value_heads", layer.n_kv_heads)?;
-            size("head_dim", layer.head_dim)?;
+            within("head_dim", layer.head_dim, MAX_HEAD_DIM)?;
             if !self.n_heads.is_multiple_of(layer.n_kv_heads) {
                 let expected = format!("a divisor of the {} query heads (layer {i})", self.n_heads);
                 return Err(wrong("num_key_value_heads", layer.n_kv_heads, expected));
