@@ -30,7 +30,7 @@ pub struct Args {
     /// Also write `hidden.0` (the embeddings) and `hidden.1` … `hidden.L` (each layer's output), f32 [n, d_model]
     #[arg(long)]
     hidden: bool,
-    /// Also continue with the N most likely tokens, one by one, and write them as `greedy`, i64 [N]
+    /// Also continue with the N most likely tokens, one by one, and write them as `greedy`, i64
     #[arg(long, value_name = "N")]
     greedy: Option<usize>,
     /// The most tokens per pass
