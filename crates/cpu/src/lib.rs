@@ -1,7 +1,7 @@
 //! The CPU backend: scalar reference, SIMD kernels, thread pool.
 //!
 //! [`CpuBackend`] implements [`carat_tensor::Backend`]. `scalar` defines every kernel; `avx2`, `avx512` and
-//! `neon` hold faster versions of the same functions in a table ([`kernels`]) that is chosen once, at start.
+//! `neon` hold faster versions of the same functions in a table (`kernels`) that is chosen once, at start.
 //! Everything above the table (tiling, threading, attention, experts) is written once.
 //!
 //! `unsafe` is denied but for the dispatch table, the SIMD modules and the pool.
