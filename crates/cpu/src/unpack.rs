@@ -5,6 +5,7 @@
 //! GGUF format (ggml `block_q4_0` and so on).
 
 use carat_tensor::DType;
+use carat_tensor::quant::k4_scale_min;
 use half::f16;
 
 /// How a format's integers are to be read.
@@ -57,15 +58,6 @@ impl Unpacked {
 
 fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
-}
-
-/// 6-bit scale and minimum `j` of Q4_K and Q5_K.
-fn k_scale(s: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        (s[j] & 63, s[j + 4] & 63)
-    } else {
-        ((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4), (s[j + 4] >> 4) | ((s[j] >> 6) << 4))
-    }
 }
 
 /// 6-bit scale `j` of Q3_K, not yet offset by 32.
@@ -155,8 +147,9 @@ pub fn unpack(dtype: DType, b: &[u8], out: &mut Unpacked) {
         DType::Q4K | DType::Q5K => {
             let (d, dmin) = (half_at(b, 0), half_at(b, 2));
             let qs = if dtype == DType::Q4K { &b[16..144] } else { &b[48..176] };
+            let scales = b[4..16].try_into().expect("the block's length is checked above");
             for j in 0..8 {
-                let (s, m) = k_scale(&b[4..16], j);
+                let (s, m) = k4_scale_min(scales, j);
                 scale[j] = d * f32::from(s);
                 min[j] = dmin * f32::from(m);
             }
