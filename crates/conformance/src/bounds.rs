@@ -8,8 +8,8 @@
 //! - Independent rounding errors `|δ_i| ≤ b_i` of mean zero sum to at most `min(Σ b_i, K·√(Σ b_i²))`: Hoeffding's
 //!   inequality, exceeded with probability `2·e^(−K²/2) < 2e-12` for `K = 7.5`. Uniform ones have a root mean square of
 //!   `√(Σ b_i²/3)`, so over 64 and more values the root of the summed squares stays below `typical = √(Σ b_i²)`.
-//! - Eight-bit activations: a block is `d·q`, `d = amax/127`, so `b_i = |w_i|·amax/254`, and a hair more for the
-//!   rounding of `d`. A bf16 or f16 copy of the activations errs less (`2^-9·|x| < amax/254`).
+//! - Integer activations of `s` steps: a block is `d·v`, `d = amax/s`, so `b_i = |w_i|·amax/2s`, and a hair more for the
+//!   rounding of `d`. A bf16 or f16 copy of the activations errs less than 127 steps do (`2^-9·|x| < amax/254`).
 //! - f16 storage: `2^-11·|x|`, and `2^-25` below the least normal f16. Q8_0 storage: `amax/254`, and both errors of its
 //!   f16 scale, times 127 at most.
 
@@ -25,7 +25,7 @@ const K: f64 = 7.5;
 const FLOOR: f64 = 1e-36;
 /// `exp`, `tanh`, `cos` of f32: a few units in the last place, vectorised or not.
 const FUNCTION: f64 = 16.0 * U;
-/// Values that share a scale when activations are rounded to 8 bit: at most as many as in the longest weight block.
+/// Values that share a scale when activations are rounded to integers.
 pub const ACTIVATION_BLOCK: usize = 32;
 
 /// Rounding of sums of `n` f32 products.
@@ -128,8 +128,8 @@ impl Approx {
 pub enum Inputs {
     /// As f32.
     Kept,
-    /// Rounded to 8 bit in blocks of [`ACTIVATION_BLOCK`].
-    EightBit,
+    /// Rounded in blocks of [`ACTIVATION_BLOCK`] to so many steps of the largest value.
+    Rounded(u32),
 }
 
 /// A matrix in f64 with what its terms may weigh.
@@ -155,11 +155,11 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     let size: Vec<f64> = x.exact.iter().zip(&x.limit).map(|(v, e)| v.abs() + e).collect();
     let step: Vec<f64> = match inputs {
         Inputs::Kept => vec![0.0; n],
-        Inputs::EightBit => size
+        Inputs::Rounded(steps) => size
             .chunks(ACTIVATION_BLOCK)
             .flat_map(|block| {
                 let amax = block.iter().copied().fold(0.0, f64::max);
-                std::iter::repeat_n(amax / 254.0 * (1.0 + 16.0 * U) + FLOOR, block.len())
+                std::iter::repeat_n(amax / (2.0 * f64::from(steps)) * (1.0 + 16.0 * U) + U * amax + FLOOR, block.len())
             })
             .collect(),
     };
@@ -171,7 +171,7 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     for (row, terms) in matrix.values.chunks_exact(n).zip(matrix.terms.chunks_exact(n)) {
         let rounding = gamma(n) * sum(terms, &whole, f64::abs) + FLOOR;
         let (mut limit, mut squares) = (rounding, 0.0);
-        if inputs == Inputs::EightBit {
+        if inputs != Inputs::Kept {
             let new_squares = sum(row, &step_squares, |w| w * w);
             limit += sum(row, &step, f64::abs).min(K * new_squares.sqrt());
             squares += new_squares;

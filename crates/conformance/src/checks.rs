@@ -6,6 +6,7 @@ pub mod experts;
 pub mod products;
 pub mod rows;
 
+use carat_tensor::backend::Rounding;
 use carat_tensor::{Backend, DType};
 
 use crate::Exactness;
@@ -66,7 +67,8 @@ impl<B: Backend> Harness<'_, B> {
     fn inputs(&self, dtype: DType) -> Inputs {
         match (self.exactness, dtype) {
             (Exactness::Reference, _) | (_, DType::F32) => Inputs::Kept,
-            (Exactness::Fast, _) => Inputs::EightBit,
+            (Exactness::Fast(Rounding::Fine), _) if dtype.is_quantised() => Inputs::Rounded(127 * 128),
+            (Exactness::Fast(_), _) => Inputs::Rounded(127),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod definitions;
 pub mod report;
 
 use carat_tensor::Backend;
+use carat_tensor::backend::Rounding;
 
 use report::{Report, Summary};
 
@@ -20,9 +21,9 @@ use report::{Report, Summary};
 pub enum Exactness {
     /// Stored weights times f32 activations, sums in f32.
     Reference,
-    /// Activations may be rounded to 8 bit (or to bf16 or f16) before a product with weights that aren't f32, and
-    /// queries to what the cache stores.
-    Fast,
+    /// Activations may be rounded to integers before a product with quantised weights, to 15 or 8 bits as the rounding
+    /// set allows; to 8 bits, bf16 or f16 before one with f16 or bf16 weights; and queries to what the cache stores.
+    Fast(Rounding),
 }
 
 /// Runs every case on backends that `make` makes.
@@ -33,7 +34,11 @@ pub enum Exactness {
 pub fn check_backend<B: Backend>(make: &mut dyn FnMut() -> B, exactness: Exactness) -> Summary {
     let mut report = Report::new(format!("{} ({exactness:?})", make().name()));
     for check in [checks::rows::check, checks::products::check, checks::attention::check, checks::experts::check] {
-        check(&mut checks::Harness { backend: make(), exactness, report: &mut report });
+        let mut backend = make();
+        if let Exactness::Fast(rounding) = exactness {
+            backend.set_rounding(rounding);
+        }
+        check(&mut checks::Harness { backend, exactness, report: &mut report });
     }
     report.finish()
 }

@@ -1,12 +1,14 @@
-//! Activations as the matrix kernels want them: f32 rows and, for integer dots, their 8-bit form.
+//! Activations as the matrix kernels want them: f32 rows and, for integer dots, their integer form.
 //!
 //! They are made once per operation and shared by all its products. Memory grows on first use and stays.
+
+use carat_tensor::backend::Rounding;
 
 use crate::kernels::Kernels;
 use crate::pool::{Output, Pool};
 use crate::rows;
 
-/// Rows of activations, normed, and their 8-bit form where it was asked for.
+/// Rows of activations, normed, and their integer form where it was asked for.
 #[derive(Default)]
 pub struct Acts {
     /// Rows.
@@ -16,77 +18,74 @@ pub struct Acts {
     /// `[n, cols]`.
     pub x: Vec<f32>,
     q: Vec<i8>,
+    low: Vec<i8>,
     d: Vec<f32>,
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
     wide: Vec<f32>,
     lane: Vec<i32>,
+    fine: bool,
     widened: bool,
 }
 
-/// One row in 8 bits: `x ≈ d · q` in blocks of 32.
+/// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
 #[derive(Clone, Copy)]
-pub struct Row8<'a> {
-    /// `[cols]`.
-    pub q: &'a [i8],
-    /// `[cols / 32]`.
-    pub d: &'a [f32],
-    /// Sums of 16 `q`: `[cols / 16]`.
-    pub sum: &'a [i32],
-    /// `−8 · Σ q` of 16: an offset's share, up to a shift.
-    pub neg16: &'a [i32],
-    /// `−8 · Σ q` of 32.
-    pub neg32: &'a [i32],
-    /// `d · Σ q` of 16: what a minimum is multiplied with.
-    pub dsum16: &'a [f32],
-    /// `d · Σ q` of 32.
-    pub dsum32: &'a [f32],
-    /// `d` of every four values; empty unless [`Acts::widen`] was called.
-    pub wide: &'a [f32],
-    /// `−8 · Σ q` of every four values; empty likewise.
-    pub lane: &'a [i32],
-}
-
-/// Rows in 8 bits.
-#[derive(Clone, Copy)]
-pub struct Rows8<'a> {
+pub struct IntRows<'a> {
     /// Values per row.
     pub cols: usize,
-    /// `[n, cols]`.
+    /// The upper 8 bits, `[n, cols]`; never −128.
     pub q: &'a [i8],
+    /// The lower 7 bits, −64 to 63, `[n, cols]`; empty where `v` has 8 bits.
+    pub low: &'a [i8],
     /// `[n, cols / 32]`.
     pub d: &'a [f32],
-    /// `[n, cols / 16]`.
+    /// Sums of 16 `v`: `[n, cols / 16]`.
     pub sum: &'a [i32],
-    /// `−8 · Σ q` of 16: an offset's share, up to a shift.
+    /// `−8 · Σ v` of 16: an offset's share, up to a shift.
     pub neg16: &'a [i32],
-    /// `−8 · Σ q` of 32.
+    /// `−8 · Σ v` of 32.
     pub neg32: &'a [i32],
-    /// `d · Σ q` of 16: what a minimum is multiplied with.
+    /// `d · Σ v` of 16: what a minimum is multiplied with.
     pub dsum16: &'a [f32],
-    /// `d · Σ q` of 32.
+    /// `d · Σ v` of 32.
     pub dsum32: &'a [f32],
     /// `d` of every four values; empty unless [`Acts::widen`] was called.
     pub wide: &'a [f32],
-    /// `−8 · Σ q` of every four values; empty likewise.
+    /// `−8 · Σ v` of every four values; empty likewise.
     pub lane: &'a [i32],
 }
 
-impl<'a> Rows8<'a> {
-    /// Row `i`.
-    pub fn row(&self, i: usize) -> Row8<'a> {
+impl<'a> IntRows<'a> {
+    /// Row `i` alone.
+    pub fn row(&self, i: usize) -> IntRows<'a> {
         let c = self.cols;
-        Row8 {
+        let wide = if self.wide.is_empty() { 0 } else { c / 4 };
+        IntRows {
+            cols: c,
             q: part(self.q, i, c),
+            low: part(self.low, i, if self.is_fine() { c } else { 0 }),
             d: part(self.d, i, c / 32),
             sum: part(self.sum, i, c / 16),
             neg16: part(self.neg16, i, c / 16),
             neg32: part(self.neg32, i, c / 32),
             dsum16: part(self.dsum16, i, c / 16),
             dsum32: part(self.dsum32, i, c / 32),
-            wide: if self.wide.is_empty() { &[] } else { part(self.wide, i, c / 4) },
-            lane: if self.lane.is_empty() { &[] } else { part(self.lane, i, c / 4) },
+            wide: part(self.wide, i, wide),
+            lane: part(self.lane, i, wide),
+        }
+    }
+
+    /// Whether values have 15 bits.
+    pub fn is_fine(&self) -> bool {
+        !self.low.is_empty()
+    }
+
+    /// Value `k` of all.
+    pub fn value(&self, k: usize) -> i32 {
+        match self.low.get(k) {
+            Some(&low) => 128 * i32::from(self.q[k]) + i32::from(low),
+            None => i32::from(self.q[k]),
         }
     }
 }
@@ -138,18 +137,21 @@ impl Acts {
         }
     }
 
-    /// Makes the 8-bit form.
+    /// Makes the integer form, of 15 bits or of 8.
     ///
     /// # Panics
     /// If the columns aren't a multiple of 32.
-    pub fn quantise(&mut self, k: &Kernels) {
+    pub fn quantise(&mut self, k: &Kernels, rounding: Rounding) {
         assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
         let len = self.n * self.cols;
+        (self.fine, self.widened) = (rounding == Rounding::Fine, false);
+        let low = if self.fine { len } else { 0 };
         grow(&mut self.q, len);
+        grow(&mut self.low, low);
         grow(&mut self.d, len / 32);
         grow(&mut self.sum, len / 16);
-        self.widened = false;
-        (k.quantise)(&self.x[..len], &mut self.q[..len], &mut self.d[..len / 32], &mut self.sum[..len / 16]);
+        let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
+        (k.quantise)(&self.x[..len], q, low, d, &mut self.sum[..len / 16]);
         for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
             grow(neg, len / 16 / per);
             grow(dsum, len / 16 / per);
@@ -168,11 +170,16 @@ impl Acts {
         grow(&mut self.wide, len / 4);
         grow(&mut self.lane, len / 4);
         self.widened = true;
-        let blocks = self.wide.as_chunks_mut::<8>().0.iter_mut().zip(self.lane.as_chunks_mut::<8>().0);
-        for ((wide, lane), (q, &d)) in blocks.zip(self.q[..len].as_chunks::<32>().0.iter().zip(&self.d)) {
+        for (wide, &d) in self.wide.as_chunks_mut::<8>().0.iter_mut().zip(&self.d[..len / 32]) {
             wide.fill(d);
-            for (lane, q) in lane.iter_mut().zip(q.as_chunks::<4>().0) {
-                *lane = -8 * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        }
+        let quad = |q: &[i8; 4]| q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        for (lane, q) in self.lane.iter_mut().zip(self.q[..len].as_chunks::<4>().0) {
+            *lane = -8 * quad(q);
+        }
+        if self.fine {
+            for (lane, low) in self.lane.iter_mut().zip(self.low[..len].as_chunks::<4>().0) {
+                *lane = 128 * *lane - 8 * quad(low);
             }
         }
     }
@@ -182,13 +189,14 @@ impl Acts {
         part(&self.x, i, self.cols)
     }
 
-    /// Rows in 8 bits; [`Acts::quantise`] must have been called.
-    pub fn rows8(&self, rows: std::ops::Range<usize>) -> Rows8<'_> {
+    /// Rows as integers; [`Acts::quantise`] must have been called.
+    pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
         let c = self.cols;
         let at = |len: usize| rows.start * len..rows.end * len;
-        Rows8 {
+        IntRows {
             cols: c,
             q: &self.q[at(c)],
+            low: if self.fine { &self.low[at(c)] } else { &[] },
             d: &self.d[at(c / 32)],
             sum: &self.sum[at(c / 16)],
             neg16: &self.neg[0][at(c / 16)],

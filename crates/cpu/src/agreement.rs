@@ -4,6 +4,7 @@
 //! `(groups + 8) · ε · Σ|terms|`. Plain products: `(cols + 8) · ε · Σ|w · x|` for the worst order of summation.
 
 use carat_tensor::DType;
+use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
@@ -64,6 +65,8 @@ impl Random {
     }
 }
 
+const ROUNDINGS: [Rounding; 2] = [Rounding::Fine, Rounding::Coarse];
+
 /// Every fast table; prints which, since a skipped table passes silently.
 fn tables() -> Vec<&'static Kernels> {
     let isas = available();
@@ -71,10 +74,10 @@ fn tables() -> Vec<&'static Kernels> {
     isas.into_iter().map(|isa| table(isa).unwrap()).collect()
 }
 
-fn acts(k: &Kernels, x: Vec<f32>, n: usize, cols: usize) -> Acts {
+fn acts(k: &Kernels, rounding: Rounding, x: Vec<f32>, n: usize, cols: usize) -> Acts {
     let mut acts = Acts::default();
     (acts.n, acts.cols, acts.x) = (n, cols, x);
-    acts.quantise(k);
+    acts.quantise(k, rounding);
     acts.widen();
     acts
 }
@@ -106,15 +109,16 @@ fn integer_products_agree_with_the_definition_for_every_format() {
     for k in tables() {
         for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
             for cols in widths(dtype) {
-                for (rows, n) in [(1, 1), (5, 2), (16, 3), (13, 9), (16, 21)] {
-                    let what = format!("{} {dtype} {rows}x{cols} n={n}", k.isa);
+                let shapes = [(1, 1), (5, 2), (16, 3), (13, 9), (16, 21)].into_iter();
+                for ((rows, n), rounding) in shapes.flat_map(|shape| ROUNDINGS.map(|rounding| (shape, rounding))) {
+                    let what = format!("{} {dtype} {rounding:?} {rows}x{cols} n={n}", k.isa);
                     let weights = random.weights(dtype, rows, cols);
-                    let x = acts(k, random.values(n * cols), n, cols);
+                    let x = acts(k, rounding, random.values(n * cols), n, cols);
                     let row_bytes = dtype.row_bytes(cols).unwrap();
                     let (mut fast, mut slow) = (vec![0.0; rows], vec![0.0; rows]);
                     let mut expected = vec![0.0; n * rows];
                     for i in 0..n {
-                        let row = x.rows8(i..i + 1).row(0);
+                        let row = x.int_rows(i..i + 1);
                         (k.matvec)(dtype, &weights, row, &mut fast);
                         scalar::matvec(dtype, &weights, row, &mut slow);
                         expected[i * rows..(i + 1) * rows].copy_from_slice(&slow);
@@ -127,7 +131,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                     let mut tile = PackedTile::new();
                     (k.pack)(dtype, &weights, cols, &mut tile);
                     let mut out = vec![f32::NAN; n * TILE];
-                    (k.gemm)(&tile, &x.rows8(0..n), &mut out);
+                    (k.gemm)(&tile, &x.int_rows(0..n), &mut out);
                     for i in 0..n {
                         let bound = |r: usize| {
                             let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
@@ -154,11 +158,13 @@ fn integer_products_approach_the_decoded_weights() {
         let mut w = vec![0.0; cols];
         scalar::decode(dtype, &weights, &mut w);
         let exact: f64 = w.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-        let x = acts(table(crate::Isa::Scalar).unwrap(), x, 1, cols);
-        let mut out = [0.0];
-        scalar::matvec(dtype, &weights, x.rows8(0..1).row(0), &mut out);
-        let bound = f64::from(cols as f32 * f32::EPSILON * magnitude(dtype, &weights, x.row(0)));
-        assert!((f64::from(out[0]) - exact).abs() <= bound, "{dtype}: {} against {exact}", out[0]);
+        for rounding in ROUNDINGS {
+            let x = acts(table(crate::Isa::Scalar).unwrap(), rounding, x.clone(), 1, cols);
+            let mut out = [0.0];
+            scalar::matvec(dtype, &weights, x.int_rows(0..1), &mut out);
+            let bound = f64::from(cols as f32 * f32::EPSILON * magnitude(dtype, &weights, x.row(0)));
+            assert!((f64::from(out[0]) - exact).abs() <= bound, "{dtype} {rounding:?}: {} against {exact}", out[0]);
+        }
     }
 }
 
@@ -207,13 +213,16 @@ fn activations_are_quantised_alike() {
                 x[33] = -1e30;
                 x[64..96].fill(1e-38);
             }
-            let run = |k: &Kernels| {
+            let run = |k: &Kernels, rounding: Rounding| {
+                let mut low = vec![0; if rounding == Rounding::Fine { blocks * 32 } else { 0 }];
                 let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
-                (k.quantise)(&x, &mut q, &mut d, &mut sum);
-                (q, d, sum)
+                (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
+                (q, low, d, sum)
             };
             let definition = table(crate::Isa::Scalar).unwrap();
-            assert_eq!(run(k), run(definition), "{} {blocks} blocks", k.isa);
+            for rounding in ROUNDINGS {
+                assert_eq!(run(k, rounding), run(definition, rounding), "{} {rounding:?} {blocks} blocks", k.isa);
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! `impl Backend`: every operation as tiles over the pool.
 //!
-//! An operation prepares its activations once (norm, 8-bit form), then one fork-join writes all its outputs.
+//! An operation prepares its activations once (norm, integer form), then one fork-join writes all its outputs.
 //! Nothing here depends on the instruction set or the block format.
 
 use std::ops::Range;
 use std::sync::Mutex;
 
-use carat_tensor::backend::{Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Router};
+use carat_tensor::backend::{
+    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Rounding, Router,
+};
 use carat_tensor::{Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
@@ -21,7 +23,7 @@ use crate::{rows, topology};
 /// How quantised weights are multiplied. Plain weights always meet f32 activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Integer dots of the stored weights with 8-bit activations.
+    /// Integer dots of the stored weights with activations of 15 bits, or of 8 where [`Rounding::Coarse`] allows it.
     Fast,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,
@@ -96,7 +98,8 @@ pub struct Vector(Box<[f32]>);
 /// The CPU as a [`Backend`].
 pub struct CpuBackend {
     kernels: &'static Kernels,
-    integer: bool,
+    /// How activations are rounded for integer dots; `None` where weights are decoded instead.
+    integer: Option<Rounding>,
     pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
     attention: Vec<Mutex<attention::Scratch>>,
@@ -124,7 +127,7 @@ impl CpuBackend {
         let pool = Pool::new(threads).map_err(|source| CpuError::Spawn { threads, source })?;
         Ok(CpuBackend {
             kernels,
-            integer: options.precision == Precision::Fast,
+            integer: (options.precision == Precision::Fast).then(Rounding::default),
             pool,
             scratch: (0..threads).map(|_| Mutex::default()).collect(),
             attention: (0..threads).map(|_| Mutex::default()).collect(),
@@ -149,7 +152,7 @@ impl CpuBackend {
         BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
     }
 
-    /// Norms `x` into the activations; 8-bit form if some matrix wants it.
+    /// Norms `x` into the activations; integer form if some matrix wants it.
     fn load<'m>(
         &mut self,
         x: &[f32],
@@ -161,8 +164,10 @@ impl CpuBackend {
         assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
         self.acts.load(self.kernels, &mut self.pool, x, cols, n, norm);
-        if self.integer && matrices.any(|m| m.dtype.is_quantised()) {
-            self.acts.quantise(self.kernels);
+        if let Some(rounding) = self.integer
+            && matrices.any(|m| m.dtype.is_quantised())
+        {
+            self.acts.quantise(self.kernels, rounding);
             if n <= MATVEC_ROWS {
                 self.acts.widen();
             }
@@ -189,6 +194,10 @@ impl Backend for CpuBackend {
 
     fn name(&self) -> String {
         format!("cpu {}", self.kernels.isa)
+    }
+
+    fn set_rounding(&mut self, rounding: Rounding) {
+        self.integer = self.integer.map(|_| rounding);
     }
 
     fn buffer(&mut self, len: usize) -> Result<Buffer, BackendError> {
@@ -293,7 +302,7 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         self.load(&x.0, norm, n, outs.iter().map(|p| p.matrix));
-        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         for chunk in outs.chunks_mut(MAX_OUTS) {
             let mut matrices = [None; MAX_OUTS];
             let mut outputs: [Output<'_>; MAX_OUTS] = std::array::from_fn(|_| Output::empty());
@@ -312,7 +321,7 @@ impl Backend for CpuBackend {
 
     fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         self.load(&x.0, Some(norm), n, [gate, up].into_iter());
-        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, task_rows(gate, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, gate.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill_gated((gate, up), (0, 0), &mut tile, &mut lock(&scratch[worker]));
@@ -330,7 +339,7 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         self.load(&x.0, None, n, std::iter::once(m));
-        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |i, cols, out| {
@@ -438,7 +447,7 @@ impl Backend for CpuBackend {
 
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {
         self.load(&x.0, Some(norm), n, std::iter::once(m));
-        let product = Product { kernels: self.kernels, integer: self.integer, acts: &self.acts };
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {

@@ -7,7 +7,7 @@
 
 use carat_tensor::DType;
 
-use crate::acts::{Row8, Rows8};
+use crate::acts::IntRows;
 use crate::scalar;
 use crate::unpack::Form;
 
@@ -90,10 +90,10 @@ impl Default for PackedTile {
 #[allow(clippy::type_complexity, reason = "a table of signatures is what this is")]
 pub struct Kernels {
     pub isa: Isa,
-    pub quantise: fn(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]),
-    pub matvec: fn(DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]),
+    pub quantise: fn(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
+    pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
-    pub gemm: fn(&PackedTile, x: &Rows8<'_>, out: &mut [f32]),
+    pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
     pub matvec_f32: fn(DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
     pub gemm_f32: fn(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]),
@@ -170,7 +170,7 @@ static AVX512: Kernels = {
     Kernels {
         isa: Isa::Avx512,
         // SAFETY: as above.
-        quantise: |x, q, d, sum| unsafe { avx512::quantise(x, q, d, sum) },
+        quantise: |x, q, low, d, sum| unsafe { avx512::quantise(x, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.

@@ -67,9 +67,9 @@ impl Scratch {
 pub struct Product<'a> {
     /// Kernels.
     pub kernels: &'static Kernels,
-    /// Whether quantised weights are multiplied with 8-bit activations.
+    /// Whether quantised weights are multiplied with the activations' integer form.
     pub integer: bool,
-    /// Activations; with their 8-bit form where that is used.
+    /// Activations; with their integer form where that is used.
     pub acts: &'a Acts,
 }
 
@@ -89,7 +89,7 @@ impl Product<'_> {
     fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
         if self.uses_integers(matrix) {
-            (k.matvec)(matrix.dtype, bytes, self.acts.rows8(i..i + 1).row(0), out);
+            (k.matvec)(matrix.dtype, bytes, self.acts.int_rows(i..i + 1), out);
         } else {
             (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
         }
@@ -100,7 +100,7 @@ impl Product<'_> {
         let (k, bytes) = (self.kernels, m.row_bytes(rows));
         if self.uses_integers(m) {
             (k.pack)(m.dtype, bytes, m.cols, packed.tile);
-            (k.gemm)(packed.tile, &self.acts.rows8(acts), out);
+            (k.gemm)(packed.tile, &self.acts.int_rows(acts), out);
         } else {
             grow(packed.row, m.cols);
             packed.tile_f32.clear();

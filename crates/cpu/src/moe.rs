@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 
-use carat_tensor::backend::Experts;
+use carat_tensor::backend::{Experts, Rounding};
 
 use crate::acts::{Acts, grow};
 use crate::kernels::{Kernels, TILE};
@@ -89,7 +89,7 @@ impl Workspace {
     pub fn run(
         &mut self,
         k: &'static Kernels,
-        integer: bool,
+        integer: Option<Rounding>,
         pool: &mut Pool,
         scratch: &[Mutex<Scratch>],
         (out, e): (&mut [f32], &Acts),
@@ -104,15 +104,17 @@ impl Workspace {
         let (slots, ff, d) = (self.order.len(), gate.rows, down.rows);
         let largest = self.cuts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
         self.acts.permute(e, &self.rows);
-        if integer && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised()) {
-            self.acts.quantise(k);
+        if let Some(rounding) = integer
+            && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised())
+        {
+            self.acts.quantise(k, rounding);
             self.acts.widen();
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
         grow(&mut self.hidden.x, slots * ff);
         let (cuts, chosen) = (&self.cuts, &self.chosen);
         let expert_of = |row: usize| chosen[cuts.partition_point(|&cut| cut <= row) - 1];
-        let product = Product { kernels: k, integer, acts: &self.acts };
+        let product = Product { kernels: k, integer: integer.is_some(), acts: &self.acts };
         let tile_cols = task_rows(gate.matrix, largest, pool.threads()).min(ff.next_multiple_of(TILE));
         let output = Output::with_cuts(&mut self.hidden.x, cuts, ff, tile_cols);
         pool.tiles(&mut [output], |worker, _, mut tile| {
@@ -120,12 +122,14 @@ impl Workspace {
             let first = (gate.first + expert * gate.stride, up.first + expert * up.stride);
             product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
         });
-        if integer && down.matrix.dtype.is_quantised() {
-            self.hidden.quantise(k);
+        if let Some(rounding) = integer
+            && down.matrix.dtype.is_quantised()
+        {
+            self.hidden.quantise(k, rounding);
             self.hidden.widen();
         }
         grow(&mut self.y, slots * d);
-        let product = Product { kernels: k, integer, acts: &self.hidden };
+        let product = Product { kernels: k, integer: integer.is_some(), acts: &self.hidden };
         let tile_cols = task_rows(down.matrix, largest, pool.threads()).min(d.next_multiple_of(TILE));
         pool.tiles(&mut [Output::with_cuts(&mut self.y, cuts, d, tile_cols)], |worker, _, mut tile| {
             let expert = expert_of(tile.rows.start);

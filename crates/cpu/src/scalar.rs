@@ -6,33 +6,44 @@
 use carat_tensor::DType;
 use half::{bf16, f16};
 
-use crate::acts::{Row8, Rows8};
+use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
 /// Blocks whose largest value is below this are stored as zeros (its reciprocal must be finite).
 pub const TINY: f32 = 1e-30;
 
-/// Activations to 8 bits, in blocks of 32: `d = max|x| / 127`, `q = round(x / d)` (ties to even); `sum` holds the
-/// sums of 16 `q` each.
-pub fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
+/// The largest activation of a block in 8 bits.
+pub const COARSE_STEPS: f32 = 127.0;
+/// The same in 15 bits: the lower 7 add 128 steps to each of the upper 8.
+pub const FINE_STEPS: f32 = 127.0 * 128.0;
+
+/// Activations to integers, in blocks of 32 (ties to even). Without `low`, 8 bits: `d = max|x| / 127`, `q = round(x / d)`.
+/// With `low`, 15: `d = max|x| / (127 · 128)`, `128 · q + low = round(x / d)`. `sum` holds the sums of 16 integers each.
+pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+    for (b, ((x, q), (d, sum))) in
+        x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d.iter_mut().zip(sum.chunks_exact_mut(2))).enumerate()
+    {
         let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-        let inverse = if max < TINY { 0.0 } else { 127.0 / max };
-        *d = if max < TINY { 0.0 } else { max / 127.0 };
-        for (q, &x) in q.iter_mut().zip(x) {
-            *q = (x * inverse).round_ties_even() as i8;
-        }
-        for (sum, q) in sum.iter_mut().zip(q.chunks_exact(16)) {
-            *sum = q.iter().map(|&q| i32::from(q)).sum();
+        let inverse = if max < TINY { 0.0 } else { steps / max };
+        *d = if max < TINY { 0.0 } else { max / steps };
+        sum.fill(0);
+        for (i, (q, &x)) in q.iter_mut().zip(x).enumerate() {
+            let value = (x * inverse).round_ties_even() as i32;
+            sum[i / 16] += value;
+            *q = if low.is_empty() { value } else { (value + 64) >> 7 } as i8;
+            if let Some(low) = low.get_mut(32 * b + i) {
+                *low = (value - 128 * i32::from(*q)) as i8;
+            }
         }
     }
 }
 
-/// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · x − offset · Σx) − min · d · Σx`.
-pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
+/// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.
+pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     let form = form(dtype).expect("only quantised types reach the integer kernels");
-    let row_bytes = dtype.row_bytes(x.q.len()).expect("the matrix was made with whole blocks");
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
     let (group, len) = (form.group, dtype.block_len());
     let mut block = Unpacked::new();
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
@@ -41,17 +52,18 @@ pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
             unpack(dtype, bytes, &mut block);
             for g in 0..len / group {
                 let at = b * len + g * group;
-                let (dot, sum) = dot_group(&block.q[g * group..(g + 1) * group], &x.q[at..at + group]);
+                let (mut dot, mut sum) = (0, 0);
+                for (k, &w) in block.q[g * group..(g + 1) * group].iter().enumerate() {
+                    let v = x.value(at + k);
+                    dot += i32::from(w) * v;
+                    sum += v;
+                }
                 let d = x.d[at / 32];
                 total += block.scale[g] * d * (dot - form.offset * sum) as f32 - block.min[g] * d * sum as f32;
             }
         }
         *out = total;
     }
-}
-
-fn dot_group(w: &[u8], x: &[i8]) -> (i32, i32) {
-    w.iter().zip(x).fold((0, 0), |(dot, sum), (&w, &x)| (dot + i32::from(w) * i32::from(x), sum + i32::from(x)))
 }
 
 /// Unpacks up to 16 rows into a tile.
@@ -79,20 +91,20 @@ pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
 }
 
 /// `out[i, r] = w[r] · x[i]` for the 16 rows of a tile and all activation rows, `out` `[n, 16]`.
-pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let form = tile.form;
     for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
         let x = x.row(i);
         out.fill(0.0);
-        for g in 0..x.q.len() / form.group {
+        for g in 0..x.cols / form.group {
             let at = g * form.group;
             let d = x.d[at / 32];
             for (r, out) in out.iter_mut().enumerate() {
                 let (mut dot, mut sum) = (0, 0);
                 for k in at..at + form.group {
-                    let (w, x) = (i32::from(tile.q[k / 4 * 4 * TILE + 4 * r + k % 4]), i32::from(x.q[k]));
-                    dot += w * x;
-                    sum += x;
+                    let (w, v) = (i32::from(tile.q[k / 4 * 4 * TILE + 4 * r + k % 4]), x.value(k));
+                    dot += w * v;
+                    sum += v;
                 }
                 let min = if form.has_min { tile.min[g * TILE + r] } else { 0.0 };
                 *out += tile.scale[g * TILE + r] * d * (dot - form.offset * sum) as f32 - min * d * sum as f32;
@@ -247,6 +259,6 @@ pub fn dot_rounds(rounds: usize) -> i32 {
     let (w, x) = ([3u8; 32], [1i8; 32]);
     (0..rounds).fold(0i32, |sum, _| {
         let (w, x) = std::hint::black_box((&w, &x));
-        sum.wrapping_add(dot_group(w, x).0)
+        w.iter().zip(x).fold(sum, |sum, (&w, &x)| sum.wrapping_add(i32::from(w) * i32::from(x)))
     })
 }

@@ -4,6 +4,7 @@
 
 use carat_conformance::{Exactness, check_backend};
 use carat_cpu::{CpuBackend, CpuOptions, Isa, Precision, available};
+use carat_tensor::backend::Rounding;
 
 /// What this machine can run, asked apart from the backend.
 fn expected() -> Vec<Isa> {
@@ -42,6 +43,11 @@ fn the_reference_path_computes_what_the_definitions_say() {
 }
 
 #[test]
-fn the_fast_path_errs_no_more_than_eight_bit_activations_do() {
-    check(Precision::Fast, Exactness::Fast);
+fn the_fast_path_errs_no_more_than_fifteen_bit_activations_do() {
+    check(Precision::Fast, Exactness::Fast(Rounding::Fine));
+}
+
+#[test]
+fn coarse_rounding_errs_no_more_than_eight_bit_activations_do() {
+    check(Precision::Fast, Exactness::Fast(Rounding::Coarse));
 }

@@ -2,11 +2,16 @@
 //!
 //! A step is cut into chunks. In each chunk only rows whose logits are wanted pass the layers that no later
 //! position reads: layers after the last one with keys and values of its own, and of that one all but the keys
-//! and values. In prefill that is one row of the last chunk. Source: transformers `modeling_gemma4.Gemma4TextModel`.
+//! and values. In prefill that is one row of the last chunk.
+//!
+//! Rows that only fill the cache may round their products' inputs to 8 bits, as prefill of many rows is bound by
+//! arithmetic; a row whose logits are wanted never does. So the last token of a long prompt is a chunk of its own:
+//! one more reading of the weights of the layers that fill the cache, for logits that owe nothing to coarse
+//! rounding but what they read in the cache. Source: transformers `modeling_gemma4.Gemma4TextModel`.
 
 use std::ops::Range;
 
-use carat_tensor::backend::{KvSpec, KvType, Norm, Projection};
+use carat_tensor::backend::{KvSpec, KvType, Norm, Projection, Rounding};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
@@ -17,6 +22,10 @@ use crate::load::{self, ModelWeights};
 use crate::plan::{KvSource, plan};
 use crate::scratch::{LOGIT_ROWS, Scratch, Sizes, Stream};
 use crate::{LayerPlan, LoadReport, MemoryPlan, ModelConfig, ModelError, memory_plan};
+
+/// Up to so many rows are computed finely at once: reading and unpacking the weights takes about as long as the
+/// products, so coarse rounding would save little.
+const FINE_ROWS: usize = 32;
 
 /// How a decoder is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,11 +231,15 @@ impl<B: Backend> Decoder<B> {
             LogitRows::All => total,
         };
         self.reserve_logits(wanted)?;
+        let alone = if step.logits == LogitRows::Last && tap.is_none() && total > FINE_ROWS { 1 } else { 0 };
+        let (before, last) = step.tokens.split_at(total - alone);
         let mut done = 0;
-        for chunk in step.tokens.chunks(self.options.chunk) {
+        for chunk in before.chunks(self.options.chunk).chain(last.chunks(1)) {
             done += chunk.len();
             let logit_rows = if done == total { wanted } else { 0 };
             let keep = if tap.is_some() { chunk.len() } else { logit_rows };
+            let coarse = keep == 0 && chunk.len() > FINE_ROWS;
+            self.backend.set_rounding(if coarse { Rounding::Coarse } else { Rounding::Fine });
             self.embed(chunk, keep);
             self.layers(keep, &mut tap);
             self.cache.advance(chunk.len());

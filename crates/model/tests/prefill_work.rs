@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Step};
-use carat_tensor::backend::{Attention, BackendError, Experts, KvSpec, KvType, Norm, Projection, Router, Stack};
+use carat_tensor::backend::{
+    Attention, BackendError, Experts, KvSpec, KvType, Norm, Projection, Rounding, Router, Stack,
+};
 use carat_tensor::{Backend, Tensor, TokenId};
 
 /// Counts products with weights; `Matrix` is `(rows, cols)`.
@@ -31,6 +33,7 @@ impl Backend for Counter {
     type Routes = ();
 
     fn name(&self) -> String { "counter".into() }
+    fn set_rounding(&mut self, _: Rounding) {}
     fn buffer(&mut self, _: usize) -> Result<(), BackendError> { Ok(()) }
     fn matrix(&mut self, tensor: &Tensor) -> Result<(usize, usize), BackendError> { Ok((tensor.rows(), tensor.cols())) }
     fn rows(&self, matrix: &(usize, usize), rows: Range<usize>) -> (usize, usize) { (rows.len(), matrix.1) }

@@ -125,7 +125,7 @@ impl Model {
     fn attend(&self, case: &Case, exactness: Exactness, first: usize, q: &[f64]) -> Approx {
         let rounding = match exactness {
             Exactness::Reference => storage(KvType::F32),
-            Exactness::Fast => storage(case.dtype),
+            Exactness::Fast(_) => storage(case.dtype),
         };
         let group = case.n_heads / case.n_kv_heads;
         stack(q.chunks_exact(case.head_dim).enumerate().map(|(i, query)| {

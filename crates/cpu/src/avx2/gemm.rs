@@ -6,30 +6,33 @@
 use std::arch::x86_64::*;
 
 use super::{dot_signed, load, store};
-use crate::acts::Rows8;
+use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
-    match (tile.form.group, tile.form.offset) {
-        (32, 128) => by_form::<8, true>(tile, x, out),
-        (32, _) => by_form::<8, false>(tile, x, out),
-        _ => by_form::<4, false>(tile, x, out),
+pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
+    match (tile.form.group, tile.form.offset, x.is_fine()) {
+        (32, 128, true) => all::<8, true, true>(tile, x, out),
+        (32, 128, false) => all::<8, true, false>(tile, x, out),
+        (32, _, true) => all::<8, false, true>(tile, x, out),
+        (32, _, false) => all::<8, false, false>(tile, x, out),
+        (_, _, true) => all::<4, false, true>(tile, x, out),
+        (_, _, false) => all::<4, false, false>(tile, x, out),
     }
 }
 
-/// Groups of `4 · QUADS` weights; `WIDE` weights need all 8 bits.
+/// Groups of `4 · QUADS` weights; `WIDE` weights need all 8 bits, `FINE` activations 15.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn by_form<const QUADS: usize, const WIDE: bool>(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+fn all<const QUADS: usize, const WIDE: bool, const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let n = out.len() / TILE;
     let mut i = 0;
     while i + 4 <= n {
-        some::<QUADS, WIDE, 4>(tile, x, i, out);
+        some::<QUADS, WIDE, FINE, 4>(tile, x, i, out);
         i += 4;
     }
     while i < n {
-        some::<QUADS, WIDE, 1>(tile, x, i, out);
+        some::<QUADS, WIDE, FINE, 1>(tile, x, i, out);
         i += 1;
     }
 }
@@ -37,36 +40,45 @@ fn by_form<const QUADS: usize, const WIDE: bool>(tile: &PackedTile, x: &Rows8<'_
 /// Activation rows `first .. first + C`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn some<const QUADS: usize, const WIDE: bool, const C: usize>(
+fn some<const QUADS: usize, const WIDE: bool, const FINE: bool, const C: usize>(
     tile: &PackedTile,
-    x: &Rows8<'_>,
+    x: &IntRows<'_>,
     first: usize,
     out: &mut [f32],
 ) {
     let (groups, offset) = (x.cols / (4 * QUADS), tile.form.offset);
     let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
-    assert!(tile.q.len() >= x.cols * TILE && rows.iter().all(|row| row.q.len() >= x.cols));
+    assert!(tile.q.len() >= x.cols * TILE);
+    assert!(rows.iter().all(|row| row.q.len() == x.cols && (!FINE || row.low.len() == x.cols)));
+    let product = |w: __m256i, quad: __m256i| {
+        if WIDE {
+            dot_signed(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), quad)
+        } else {
+            _mm256_madd_epi16(_mm256_maddubs_epi16(w, quad), _mm256_set1_epi16(1))
+        }
+    };
     for half in 0..2 {
         let mut acc = [_mm256_setzero_ps(); C];
         for g in 0..groups {
             let lanes = g * TILE + 8 * half;
             let scale = load(&tile.scale[lanes..]);
-            let mut dots = [_mm256_setzero_si256(); C];
+            let (mut dots, mut low) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
             for k in g * QUADS..(g + 1) * QUADS {
                 // SAFETY: the tile has `cols / 4` rows of 64 bytes (asserted) and `k < cols / 4`.
                 let w = unsafe { _mm256_loadu_si256(tile.q.as_ptr().add(64 * k + 32 * half).cast()) };
-                for (row, dot) in rows.iter().zip(&mut dots) {
-                    // SAFETY: every row has `cols` bytes (asserted), of which four are read at `4 · k`.
-                    let quad = _mm256_set1_epi32(unsafe { row.q.as_ptr().add(4 * k).cast::<i32>().read_unaligned() });
-                    let product = if WIDE {
-                        dot_signed(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), quad)
-                    } else {
-                        _mm256_madd_epi16(_mm256_maddubs_epi16(w, quad), _mm256_set1_epi16(1))
+                for (row, (dot, low)) in rows.iter().zip(dots.iter_mut().zip(&mut low)) {
+                    let quad = |bytes: &[i8]| {
+                        // SAFETY: a row's `cols` bytes (asserted), of which four are read at `4 · k`.
+                        _mm256_set1_epi32(unsafe { bytes.as_ptr().add(4 * k).cast::<i32>().read_unaligned() })
                     };
-                    *dot = _mm256_add_epi32(*dot, product);
+                    *dot = _mm256_add_epi32(*dot, product(w, quad(row.q)));
+                    if FINE {
+                        *low = _mm256_add_epi32(*low, product(w, quad(row.low)));
+                    }
                 }
             }
-            for ((row, dot), acc) in rows.iter().zip(dots).zip(&mut acc) {
+            for ((row, (dot, low)), acc) in rows.iter().zip(dots.into_iter().zip(low)).zip(&mut acc) {
+                let dot = if FINE { _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), low) } else { dot };
                 let sum = if QUADS == 8 { row.sum[2 * g] + row.sum[2 * g + 1] } else { row.sum[g] };
                 let d = row.d[g * QUADS / 8];
                 let dot = if WIDE { dot } else { _mm256_sub_epi32(dot, _mm256_set1_epi32(offset * sum)) };

@@ -2,12 +2,12 @@
 //!
 //! One 32-bit lane per weight row, eight activation rows at a time. Integers: `vpdpbusd` of unsigned weights with
 //! broadcast activations, starting from `−offset · Σx`, so the offset costs nothing; per group one conversion and one
-//! fused multiply-add with `scale · d`.
+//! fused multiply-add with `scale · d`. Activations of 15 bits take two dots, the first one's sum times 128.
 
 use std::arch::x86_64::*;
 
 use super::{load, store};
-use crate::acts::Rows8;
+use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
 /// Activation rows per pass: 8 sums and 8 weight registers leave room for the rest.
@@ -15,34 +15,39 @@ const COLS: usize = 8;
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
+    if x.is_fine() { by_form::<true>(tile, x, out) } else { by_form::<false>(tile, x, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_form<const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     match (tile.form.group, tile.form.offset) {
-        (32, 0) => by_form::<8, 0>(tile, x, out),
-        (32, 8) => by_form::<8, 8>(tile, x, out),
-        (32, 16) => by_form::<8, 16>(tile, x, out),
-        (32, 128) => by_form::<8, 128>(tile, x, out),
-        (16, 0) => by_form::<4, 0>(tile, x, out),
-        (16, 4) => by_form::<4, 4>(tile, x, out),
-        (16, 32) => by_form::<4, 32>(tile, x, out),
+        (32, 0) => all::<8, 0, FINE>(tile, x, out),
+        (32, 8) => all::<8, 8, FINE>(tile, x, out),
+        (32, 16) => all::<8, 16, FINE>(tile, x, out),
+        (32, 128) => all::<8, 128, FINE>(tile, x, out),
+        (16, 0) => all::<4, 0, FINE>(tile, x, out),
+        (16, 4) => all::<4, 4, FINE>(tile, x, out),
+        (16, 32) => all::<4, 32, FINE>(tile, x, out),
         _ => crate::scalar::gemm(tile, x, out),
     }
 }
 
 /// Groups of `4 · QUADS` weights; formats without an offset have minima.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_form<const QUADS: usize, const OFFSET: i32>(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+fn all<const QUADS: usize, const OFFSET: i32, const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let n = out.len() / TILE;
     let mut i = 0;
     while i + COLS <= n {
-        some::<QUADS, OFFSET, COLS>(tile, x, i, out);
+        some::<QUADS, OFFSET, FINE, COLS>(tile, x, i, out);
         i += COLS;
     }
     if i + 4 <= n {
-        some::<QUADS, OFFSET, 4>(tile, x, i, out);
+        some::<QUADS, OFFSET, FINE, 4>(tile, x, i, out);
         i += 4;
     }
     while i < n {
-        some::<QUADS, OFFSET, 1>(tile, x, i, out);
+        some::<QUADS, OFFSET, FINE, 1>(tile, x, i, out);
         i += 1;
     }
 }
@@ -50,9 +55,9 @@ fn by_form<const QUADS: usize, const OFFSET: i32>(tile: &PackedTile, x: &Rows8<'
 /// Activation rows `first .. first + C`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
+fn some<const QUADS: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
     tile: &PackedTile,
-    x: &Rows8<'_>,
+    x: &IntRows<'_>,
     first: usize,
     out: &mut [f32],
 ) {
@@ -61,9 +66,10 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
     assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
     assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
     let (last, blocks) = (first + C, x.cols / 32);
-    assert!(x.q.len() >= last * x.cols && x.d.len() >= last * blocks);
+    assert!(x.q.len() >= last * x.cols && x.d.len() >= last * blocks && (!FINE || x.low.len() == x.q.len()));
     assert!(negative.len() >= last * groups && weighted.len() >= last * groups);
     let (q, d) = (x.q[first * x.cols..].as_ptr(), x.d[first * blocks..].as_ptr());
+    let low = if FINE { x.low[first * x.cols..].as_ptr() } else { q };
     let (negative, weighted) = (negative[first * groups..].as_ptr(), weighted[first * groups..].as_ptr());
     // One offset per activation row serves all its arrays, as index of an address with scale 8, 1 or 2: eight pointers
     // for each array would not stay in registers.
@@ -78,10 +84,17 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
                 std::array::from_fn(|k| _mm512_loadu_si512(tile.q.as_ptr().add((g * QUADS + k) * 64).cast()));
             let scale = _mm512_loadu_ps(tile.scale.as_ptr().add(g * TILE));
             for c in 0..C {
-                let quads = q.add(offset[c] * 8 + g * QUADS * 4).cast::<i32>();
+                let at = offset[c] * 8 + g * QUADS * 4;
+                let dot = |quads: *const i8, mut sum: __m512i| {
+                    for (k, &w) in w.iter().enumerate() {
+                        let quad = _mm512_set1_epi32(quads.add(at + 4 * k).cast::<i32>().read_unaligned());
+                        sum = _mm512_dpbusd_epi32(sum, w, quad);
+                    }
+                    sum
+                };
                 // `−8 · Σx`, brought to `−offset · Σx`.
                 let eight = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
-                let mut sum = match OFFSET {
+                let start = match OFFSET {
                     0 => _mm512_setzero_si512(),
                     4 => _mm512_srai_epi32::<1>(eight()),
                     8 => eight(),
@@ -89,9 +102,12 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
                     32 => _mm512_slli_epi32::<2>(eight()),
                     _ => _mm512_slli_epi32::<4>(eight()),
                 };
-                for (k, &w) in w.iter().enumerate() {
-                    sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(quads.add(k).read_unaligned()));
-                }
+                let sum = if FINE {
+                    let high = _mm512_slli_epi32::<7>(dot(q, _mm512_setzero_si512()));
+                    dot(low, if OFFSET == 0 { high } else { _mm512_add_epi32(high, start) })
+                } else {
+                    dot(q, start)
+                };
                 let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
                 acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, d), acc[c]);
                 if OFFSET == 0 {

@@ -1,8 +1,8 @@
 //! Products of quantised rows with one activation row: 64 weights per step, scales widened to lanes.
 //!
 //! The activation row comes with `wide` (the block scale of every four values) and `lane` (`−8 · Σ` of every four
-//! values), so that a step is: load, spread the nibbles, `vpdpbusd` from the offset's share, convert, one fused
-//! multiply-add with `scale · d`. Rows are read once, front to back; several share each load of activations.
+//! values), so that a step is: load, spread the nibbles, `vpdpbusd` from the offset's share (and a second one for the lower
+//! bits), convert, one fused multiply-add with `scale · d`. Rows are read once, front to back; several share each load of activations.
 
 use std::arch::x86_64::*;
 
@@ -10,21 +10,26 @@ use carat_tensor::DType;
 
 use super::half;
 use super::plain::reduce4;
-use crate::acts::Row8;
+use crate::acts::IntRows;
 use crate::scalar;
 
 /// See [`crate::scalar::matvec`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.q.len()).expect("the matrix was made with whole blocks");
-    assert!(rows.len() >= out.len() * row_bytes);
-    assert!(x.wide.len() * 4 >= x.q.len() && x.lane.len() * 4 >= x.q.len() && x.dsum32.len() * 32 >= x.q.len());
+pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    if x.is_fine() { by_type::<true>(dtype, rows, x, out) } else { by_type::<false>(dtype, rows, x, out) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_type<const FINE: bool>(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    assert!(rows.len() >= out.len() * row_bytes && x.q.len() == x.cols && (!FINE || x.low.len() == x.cols));
+    assert!(x.wide.len() * 4 >= x.cols && x.lane.len() * 4 >= x.cols && x.dsum32.len() * 32 >= x.cols);
     match dtype {
-        DType::Q4_0 => several(rows, row_bytes, out, |rows| q4_0(rows, x), |row| q4_0(row, x)),
-        DType::Q8_0 => several(rows, row_bytes, out, |rows| q8_0(rows, x), |row| q8_0(row, x)),
-        DType::Q4K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<false>(row, x)),
-        DType::Q5K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<true>(row, x)),
-        DType::Q6K => one_by_one(rows, row_bytes, out, |row| q6_k(row, x)),
+        DType::Q4_0 => several(rows, row_bytes, out, |rows| q4_0::<FINE, _>(rows, x), |row| q4_0::<FINE, _>(row, x)),
+        DType::Q8_0 => several(rows, row_bytes, out, |rows| q8_0::<FINE, _>(rows, x), |row| q8_0::<FINE, _>(row, x)),
+        DType::Q4K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<FINE, false>(row, x)),
+        DType::Q5K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<FINE, true>(row, x)),
+        DType::Q6K => one_by_one(rows, row_bytes, out, |row| q6_k::<FINE>(row, x)),
         _ => scalar::matvec(dtype, rows, x, out),
     }
 }
@@ -64,22 +69,38 @@ fn one_by_one(rows: &[u8], row_bytes: usize, out: &mut [f32], dot: impl Fn(&[u8]
 }
 
 /// Two blocks of activations, or one and zeros.
-struct Pair {
+struct Pair<const FINE: bool> {
     q: __m512i,
+    low: __m512i,
     wide: __m512,
     lane: __m512i,
+}
+
+impl<const FINE: bool> Pair<FINE> {
+    /// `start + Σ w · v` of every four values.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn dot(&self, start: __m512i, w: __m512i) -> __m512i {
+        if !FINE {
+            return _mm512_dpbusd_epi32(start, w, self.q);
+        }
+        let high = _mm512_slli_epi32::<7>(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, self.q));
+        _mm512_add_epi32(high, _mm512_dpbusd_epi32(start, w, self.low))
+    }
 }
 
 /// Blocks `2p` and `2p + 1` of `x`, which has them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn pair(x: Row8<'_>, p: usize) -> Pair {
-    debug_assert!(64 * (p + 1) <= x.q.len());
-    // SAFETY: all callers' `p` is below half the blocks; `wide` and `lane` have one value per four (asserted by
-    // `matvec`).
+fn pair<const FINE: bool>(x: IntRows<'_>, p: usize) -> Pair<FINE> {
+    debug_assert!(64 * (p + 1) <= x.cols);
+    // SAFETY: all callers' `p` is below half the blocks; `wide` and `lane` have one value per four, and `low` as many as
+    // `q` where it is read (asserted by `by_type`).
     unsafe {
+        let q = _mm512_loadu_si512(x.q.as_ptr().add(64 * p).cast());
         Pair {
-            q: _mm512_loadu_si512(x.q.as_ptr().add(64 * p).cast()),
+            q,
+            low: if FINE { _mm512_loadu_si512(x.low.as_ptr().add(64 * p).cast()) } else { q },
             wide: _mm512_loadu_ps(x.wide.as_ptr().add(16 * p)),
             lane: _mm512_loadu_si512(x.lane.as_ptr().add(16 * p).cast()),
         }
@@ -89,12 +110,14 @@ fn pair(x: Row8<'_>, p: usize) -> Pair {
 /// The last block of an odd number, and zeros.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn odd_pair(x: Row8<'_>) -> Pair {
-    let at = x.q.len() - 32;
-    // SAFETY: the masks name 32 bytes and 8 values, the last of the row.
+fn odd_pair<const FINE: bool>(x: IntRows<'_>) -> Pair<FINE> {
+    let at = x.cols - 32;
+    // SAFETY: the masks name 32 bytes and 8 values, the last of the row; lengths as in `pair`.
     unsafe {
+        let q = _mm512_maskz_loadu_epi8(0xffff_ffff, x.q.as_ptr().add(at));
         Pair {
-            q: _mm512_maskz_loadu_epi8(0xffff_ffff, x.q.as_ptr().add(at)),
+            q,
+            low: if FINE { _mm512_maskz_loadu_epi8(0xffff_ffff, x.low.as_ptr().add(at)) } else { q },
             wide: _mm512_maskz_loadu_ps(0xff, x.wide.as_ptr().add(at / 4)),
             lane: _mm512_maskz_loadu_epi32(0xff, x.lane.as_ptr().add(at / 4)),
         }
@@ -104,8 +127,8 @@ fn odd_pair(x: Row8<'_>) -> Pair {
 /// Two blocks of 18 bytes: scale, 16 bytes of nibbles.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_0<const R: usize>(rows: &[u8], x: Row8<'_>) -> [__m512; R] {
-    let blocks = x.q.len() / 32;
+fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m512; R] {
+    let blocks = x.cols / 32;
     let row_bytes = blocks * 18;
     assert!(rows.len() >= R * row_bytes);
     let ahead = AHEAD.max(R * row_bytes);
@@ -124,9 +147,9 @@ fn q4_0<const R: usize>(rows: &[u8], x: Row8<'_>) -> [__m512; R] {
     let low = _mm512_set1_epi8(15);
     // Words 0 and 9 are the scales.
     let scales = _mm256_set_epi16(9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0);
-    let step = |v: __m512i, x: &Pair, acc: __m512| {
+    let step = |v: __m512i, x: &Pair<FINE>, acc: __m512| {
         let w = _mm512_and_si512(_mm512_srlv_epi64(_mm512_permutexvar_epi8(spread, v), shift), low);
-        let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.lane, w, x.q));
+        let dot = _mm512_cvtepi32_ps(x.dot(x.lane, w));
         let d = _mm512_cvtph_ps(_mm256_permutexvar_epi16(scales, _mm512_castsi512_si256(v)));
         _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), acc)
     };
@@ -162,13 +185,13 @@ fn q4_0<const R: usize>(rows: &[u8], x: Row8<'_>) -> [__m512; R] {
 /// Two blocks of 34 bytes: scale, 32 signed bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q8_0<const R: usize>(rows: &[u8], x: Row8<'_>) -> [__m512; R] {
-    let blocks = x.q.len() / 32;
+fn q8_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m512; R] {
+    let blocks = x.cols / 32;
     let row_bytes = blocks * 34;
     assert!(rows.len() >= R * row_bytes);
     let ahead = AHEAD.max(R * row_bytes);
     let sign = _mm512_set1_epi8(-128);
-    let step = |first: *const u8, second: *const u8, x: &Pair, acc: __m512| {
+    let step = |first: *const u8, second: *const u8, x: &Pair<FINE>, acc: __m512| {
         // SAFETY: both point to blocks of 34 bytes, of which 32 are read from the third on.
         let (a, b, da, db) = unsafe {
             (
@@ -179,7 +202,7 @@ fn q8_0<const R: usize>(rows: &[u8], x: Row8<'_>) -> [__m512; R] {
             )
         };
         let w = _mm512_xor_si512(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b), sign);
-        let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_slli_epi32::<4>(x.lane), w, x.q));
+        let dot = _mm512_cvtepi32_ps(x.dot(_mm512_slli_epi32::<4>(x.lane), w));
         let d = _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(da), db));
         _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), acc)
     };
@@ -224,7 +247,7 @@ fn pair_lanes(k: i32) -> __m512i {
 /// 256 weights in 8 sub-blocks with 6-bit scales and minima; `FIVE` adds the fifth bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_q5_k<const FIVE: bool>(row: &[u8], x: Row8<'_>) -> f32 {
+fn q4_q5_k<const FINE: bool, const FIVE: bool>(row: &[u8], x: IntRows<'_>) -> f32 {
     let size = if FIVE { 176 } else { 144 };
     let high = _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0);
     let low = _mm512_set1_epi8(15);
@@ -259,8 +282,8 @@ fn q4_q5_k<const FIVE: bool>(row: &[u8], x: Row8<'_>) -> f32 {
                 let set = _mm512_test_epi8_mask(fifth, bits);
                 w = add_fifth(w, set);
             }
-            let x = pair(x, 4 * s + k);
-            let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, x.q));
+            let x = pair::<FINE>(x, 4 * s + k);
+            let dot = _mm512_cvtepi32_ps(x.dot(_mm512_setzero_si512(), w));
             let scale = _mm512_permutexvar_ps(pair_lanes(k as i32), scales);
             acc = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, x.wide), acc);
         }
@@ -279,7 +302,7 @@ fn add_fifth(w: __m512i, set: u64) -> __m512i {
 /// 256 weights in 16 sub-blocks with 8-bit scales.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q6_k(row: &[u8], x: Row8<'_>) -> f32 {
+fn q6_k<const FINE: bool>(row: &[u8], x: IntRows<'_>) -> f32 {
     let low = _mm512_set1_epi8(15);
     let two = _mm512_set1_epi8(0x30);
     let left = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
@@ -306,8 +329,8 @@ fn q6_k(row: &[u8], x: Row8<'_>) -> f32 {
             );
             for (part, w) in [a, b].into_iter().enumerate() {
                 let chunk = 2 * half + part;
-                let x = pair(x, 4 * s + chunk);
-                let dot = _mm512_dpbusd_epi32(_mm512_slli_epi32::<2>(x.lane), w, x.q);
+                let x = pair::<FINE>(x, 4 * s + chunk);
+                let dot = x.dot(_mm512_slli_epi32::<2>(x.lane), w);
                 let lanes = _mm512_add_epi32(first, _mm512_set1_epi32(4 * chunk as i32));
                 let scale = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, scales), x.wide);
                 acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);

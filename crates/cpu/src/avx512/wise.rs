@@ -1,4 +1,4 @@
-//! Element-wise kernels: 8-bit activations, exponentials, GELU, softcap.
+//! Element-wise kernels: integer activations, exponentials, GELU, softcap.
 //!
 //! `exp` is `2^n · p(r)`, `n = round(x / ln 2)`, `r = x − n · ln 2` in two parts, `p` the Taylor polynomial of degree 7
 //! (its remainder at `|r| ≤ ln 2 / 2` is 5e-9).
@@ -6,26 +6,43 @@
 use std::arch::x86_64::*;
 
 use super::{load, load_some, mask, store_some};
-use crate::scalar::TINY;
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let ones = _mm_set1_epi8(1);
+pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let fine = !low.is_empty();
+    let steps = if fine { FINE_STEPS } else { COARSE_STEPS };
+    let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let (a, b) = (load(x), load(&x[16..]));
         let max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        let inverse = if max < TINY { 0.0 } else { 127.0 / max };
-        *d = if max < TINY { 0.0 } else { max / 127.0 };
-        let inverse = _mm512_set1_ps(inverse);
-        for (half, v) in [a, b].into_iter().enumerate() {
-            let bytes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
-            let lanes = _mm_dpbusd_epi32(_mm_setzero_si128(), ones, bytes);
-            let pairs = _mm_add_epi32(lanes, _mm_shuffle_epi32::<0b00_00_11_10>(lanes));
-            sum[half] = _mm_cvtsi128_si32(_mm_add_epi32(pairs, _mm_shuffle_epi32::<1>(pairs)));
-            // SAFETY: `q` has 32 bytes, `half` is 0 or 1.
-            unsafe { _mm_storeu_si128(q.as_mut_ptr().add(16 * half).cast(), bytes) }
+        let inverse = _mm512_set1_ps(if max < TINY { 0.0 } else { steps / max });
+        *d = if max < TINY { 0.0 } else { max / steps };
+        let values = [a, b].map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
+        let high = match low.next() {
+            None => values,
+            Some(low) => {
+                let high = values.map(|v| _mm512_srai_epi32::<7>(_mm512_add_epi32(v, _mm512_set1_epi32(64))));
+                store_bytes(low, std::array::from_fn(|i| _mm512_sub_epi32(values[i], _mm512_slli_epi32::<7>(high[i]))));
+                high
+            }
+        };
+        store_bytes(q, high);
+        for (sum, v) in sum.iter_mut().zip(values) {
+            *sum = _mm512_reduce_add_epi32(v);
         }
+    }
+}
+
+/// Stores the low bytes of 32 integers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_bytes(out: &mut [i8], v: [__m512i; 2]) {
+    assert!(out.len() >= 32);
+    for (half, v) in v.into_iter().enumerate() {
+        // SAFETY: 32 bytes are writable, just checked.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().add(16 * half).cast(), _mm512_cvtepi32_epi8(v)) }
     }
 }
 

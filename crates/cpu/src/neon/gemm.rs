@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 
 use super::{load, load_quad, load_u8, sdot, store};
-use crate::acts::{Row8, Rows8};
+use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
 /// Activation rows that share a load of weights.
@@ -14,35 +14,49 @@ const ROWS: usize = 4;
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "dotprod")]
-pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
+pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let n = out.len() / TILE;
     let whole = n / ROWS * ROWS;
     for i in (0..whole).step_by(ROWS) {
-        block::<ROWS>(tile, std::array::from_fn(|r| x.row(i + r)), &mut out[i * TILE..]);
+        let rows: [_; ROWS] = std::array::from_fn(|r| x.row(i + r));
+        let out = &mut out[i * TILE..];
+        if x.is_fine() { block::<ROWS, true>(tile, rows, out) } else { block::<ROWS, false>(tile, rows, out) }
     }
     for i in whole..n {
-        block::<1>(tile, [x.row(i)], &mut out[i * TILE..]);
+        let (row, out) = ([x.row(i)], &mut out[i * TILE..]);
+        if x.is_fine() { block::<1, true>(tile, row, out) } else { block::<1, false>(tile, row, out) }
     }
 }
 
 #[inline]
 #[target_feature(enable = "dotprod")]
-fn block<const N: usize>(tile: &PackedTile, x: [Row8<'_>; N], out: &mut [f32]) {
+fn block<const N: usize, const FINE: bool>(tile: &PackedTile, x: [IntRows<'_>; N], out: &mut [f32]) {
     let group = tile.form.group;
     let offset = vdupq_n_u8(tile.form.offset as u8);
     let mut total = [[vdupq_n_f32(0.0); 4]; N];
-    for g in 0..x[0].q.len() / group {
+    for g in 0..x[0].cols / group {
         let at = g * group;
-        let mut dots = [[vdupq_n_s32(0); 4]; N];
+        let (mut dots, mut lows) = ([[vdupq_n_s32(0); 4]; N], [[vdupq_n_s32(0); 4]; N]);
         let weights = &tile.q[at * TILE..(at + group) * TILE];
         for (quad, weights) in weights.chunks_exact(4 * TILE).enumerate() {
             let w: [int8x16_t; 4] =
                 std::array::from_fn(|v| vreinterpretq_s8_u8(vsubq_u8(load_u8(&weights[16 * v..]), offset)));
-            for (dots, x) in dots.iter_mut().zip(&x) {
-                let x = load_quad(&x.q[at + 4 * quad..]);
+            for ((dots, lows), x) in dots.iter_mut().zip(&mut lows).zip(&x) {
+                let q = load_quad(&x.q[at + 4 * quad..]);
                 for (dot, &w) in dots.iter_mut().zip(&w) {
-                    *dot = sdot(*dot, w, x);
+                    *dot = sdot(*dot, w, q);
                 }
+                if FINE {
+                    let low = load_quad(&x.low[at + 4 * quad..]);
+                    for (dot, &w) in lows.iter_mut().zip(&w) {
+                        *dot = sdot(*dot, w, low);
+                    }
+                }
+            }
+        }
+        if FINE {
+            for (dot, low) in dots.as_flattened_mut().iter_mut().zip(lows.as_flattened()) {
+                *dot = vaddq_s32(vshlq_n_s32::<7>(*dot), *low);
             }
         }
         let scale = &tile.scale[g * TILE..(g + 1) * TILE];

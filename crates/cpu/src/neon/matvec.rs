@@ -1,4 +1,4 @@
-//! Decode: quantised rows as they lie in the file times one 8-bit row.
+//! Decode: quantised rows as they lie in the file times one integer row.
 //!
 //! `Σ_groups scale · d · ((q − offset) · x) − min · d · Σx`: the offset is taken off the bytes, so that `sdot` sees
 //! signed weights and needs no correction.
@@ -9,13 +9,13 @@ use carat_tensor::DType;
 use half::f16;
 
 use super::{load_i8, load_u8, sdot};
-use crate::acts::Row8;
+use crate::acts::IntRows;
 use crate::unpack::{Unpacked, form, unpack};
 
 /// See [`crate::scalar::matvec`].
 #[target_feature(enable = "dotprod")]
-pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.q.len()).expect("the matrix was made with whole blocks");
+pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
         *out = match dtype {
             DType::Q4_0 => row_q4_0(row, x),
@@ -27,34 +27,47 @@ pub fn matvec(dtype: DType, rows: &[u8], x: Row8<'_>, out: &mut [f32]) {
 
 /// Blocks of an f16 scale and 16 bytes: the low nibbles are weights 0–15, the high ones 16–31.
 #[target_feature(enable = "dotprod")]
-fn row_q4_0(row: &[u8], x: Row8<'_>) -> f32 {
+fn row_q4_0(row: &[u8], x: IntRows<'_>) -> f32 {
     let (eight, zero) = (vdupq_n_s8(8), vdupq_n_s32(0));
     let mut total = vdupq_n_f32(0.0);
-    for ((block, q), &d) in row.chunks_exact(18).zip(x.q.chunks_exact(32)).zip(x.d) {
+    for (b, (block, &d)) in row.chunks_exact(18).zip(x.d).enumerate() {
         let bytes = load_u8(&block[2..]);
         let low = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))), eight);
         let high = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8::<4>(bytes)), eight);
-        let dot = sdot(sdot(zero, low, load_i8(q)), high, load_i8(&q[16..]));
+        let dot = dot(dot(zero, low, x, 32 * b), high, x, 32 * b + 16);
         total = vfmaq_n_f32(total, vcvtq_f32_s32(dot), scale_at(block) * d);
     }
     vaddvq_f32(total)
+}
+
+/// `sum + w · v` for the 16 values of `x` from `at` on.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn dot(sum: int32x4_t, w: int8x16_t, x: IntRows<'_>, at: usize) -> int32x4_t {
+    let q = load_i8(&x.q[at..]);
+    if !x.is_fine() {
+        return sdot(sum, w, q);
+    }
+    // SAFETY: registers only.
+    let high = unsafe { vshlq_n_s32::<7>(sdot(vdupq_n_s32(0), w, q)) };
+    sdot(vaddq_s32(sum, high), w, load_i8(&x.low[at..]))
 }
 
 /// Blocks of an f16 scale and 32 signed bytes.
 #[target_feature(enable = "dotprod")]
-fn row_q8_0(row: &[u8], x: Row8<'_>) -> f32 {
+fn row_q8_0(row: &[u8], x: IntRows<'_>) -> f32 {
     let zero = vdupq_n_s32(0);
     let mut total = vdupq_n_f32(0.0);
-    for ((block, q), &d) in row.chunks_exact(34).zip(x.q.chunks_exact(32)).zip(x.d) {
+    for (b, (block, &d)) in row.chunks_exact(34).zip(x.d).enumerate() {
         let weights = |at| vreinterpretq_s8_u8(load_u8(&block[at..]));
-        let dot = sdot(sdot(zero, weights(2), load_i8(q)), weights(18), load_i8(&q[16..]));
+        let dot = dot(dot(zero, weights(2), x, 32 * b), weights(18), x, 32 * b + 16);
         total = vfmaq_n_f32(total, vcvtq_f32_s32(dot), scale_at(block) * d);
     }
     vaddvq_f32(total)
 }
 
 #[target_feature(enable = "dotprod")]
-fn row_unpacked(dtype: DType, row: &[u8], x: Row8<'_>) -> f32 {
+fn row_unpacked(dtype: DType, row: &[u8], x: IntRows<'_>) -> f32 {
     let form = form(dtype).expect("only quantised types reach the integer kernels");
     let len = dtype.block_len();
     let offset = vdupq_n_u8(form.offset as u8);
@@ -64,14 +77,14 @@ fn row_unpacked(dtype: DType, row: &[u8], x: Row8<'_>) -> f32 {
     for (b, bytes) in row.chunks_exact(dtype.block_bytes()).enumerate() {
         unpack(dtype, bytes, &mut block);
         for g in 0..len / form.group {
-            let mut dot = vdupq_n_s32(0);
+            let mut sum = vdupq_n_s32(0);
             let at = b * len + g * form.group;
             for part in (0..form.group).step_by(16) {
                 let weights = vsubq_u8(load_u8(&block.q[g * form.group + part..]), offset);
-                dot = sdot(dot, vreinterpretq_s8_u8(weights), load_i8(&x.q[at + part..]));
+                sum = dot(sum, vreinterpretq_s8_u8(weights), x, at + part);
             }
             let d = x.d[at / 32];
-            total = vfmaq_n_f32(total, vcvtq_f32_s32(dot), block.scale[g] * d);
+            total = vfmaq_n_f32(total, vcvtq_f32_s32(sum), block.scale[g] * d);
             if form.has_min {
                 let sum: i32 = x.sum[at / 16..(at + form.group) / 16].iter().sum();
                 minima += block.min[g] * d * sum as f32;

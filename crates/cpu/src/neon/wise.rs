@@ -1,4 +1,4 @@
-//! Element-wise kernels: 8-bit activations, exponentials, GELU, softcap.
+//! Element-wise kernels: integer activations, exponentials, GELU, softcap.
 //!
 //! `exp` is `2^n · p(r)`, `n = round(x / ln 2)`, `r = x − n · ln 2` in two parts, `p` the Taylor polynomial of degree 7
 //! (its remainder at `|r| ≤ ln 2 / 2` is 5e-9). Rows that aren't whole vectors end in a padded one.
@@ -6,24 +6,44 @@
 use std::arch::aarch64::*;
 
 use super::{load, store};
-use crate::scalar::TINY;
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
 
 /// See [`crate::scalar::quantise`].
-pub fn quantise(x: &[f32], q: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+    let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         // SAFETY: NEON is part of every 64-bit Arm; `q` has 32 bytes, of which 16 are written at 0 and at 16.
         unsafe {
             let v: [float32x4_t; 8] = std::array::from_fn(|i| load(&x[4 * i..]));
             let max = vmaxvq_f32(v.iter().fold(vdupq_n_f32(0.0), |max, &v| vmaxq_f32(max, vabsq_f32(v))));
-            let inverse = if max < TINY { 0.0 } else { 127.0 / max };
-            *d = if max < TINY { 0.0 } else { max / 127.0 };
-            let rounded = v.map(|v| vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));
-            for (half, (sum, v)) in sum.iter_mut().zip(rounded.chunks_exact(4)).enumerate() {
+            let inverse = if max < TINY { 0.0 } else { steps / max };
+            *d = if max < TINY { 0.0 } else { max / steps };
+            let values = v.map(|v| vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));
+            for (sum, v) in sum.iter_mut().zip(values.chunks_exact(4)) {
                 *sum = vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3])));
-                let low = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1]));
-                let high = vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]));
-                vst1q_s8(q.as_mut_ptr().add(16 * half), vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
             }
+            let Some(low) = low.next() else {
+                store_bytes(q, values);
+                continue;
+            };
+            let high = values.map(|v| vshrq_n_s32::<7>(vaddq_s32(v, vdupq_n_s32(64))));
+            store_bytes(q, high);
+            store_bytes(low, std::array::from_fn(|i| vsubq_s32(values[i], vshlq_n_s32::<7>(high[i]))));
+        }
+    }
+}
+
+/// Stores the low bytes of 32 integers.
+#[inline]
+fn store_bytes(out: &mut [i8], v: [int32x4_t; 8]) {
+    assert!(out.len() >= 32);
+    // SAFETY: NEON is part of every 64-bit Arm; 32 bytes are writable, just checked.
+    unsafe {
+        for (half, v) in v.chunks_exact(4).enumerate() {
+            let first = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1]));
+            let second = vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]));
+            vst1q_s8(out.as_mut_ptr().add(16 * half), vcombine_s8(vmovn_s16(first), vmovn_s16(second)));
         }
     }
 }
