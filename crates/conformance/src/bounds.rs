@@ -329,7 +329,7 @@ mod tests {
             })
             .collect();
         let weights = Weights { cols, terms: values.iter().map(|v| v.abs()).collect(), values };
-        let expected = product(&weights, &Approx::exact(x), Inputs::EightBit);
+        let expected = product(&weights, &Approx::exact(x), Inputs::Rounded(127));
         let found = definitions::product(&weights.values, &rounded);
         let errors: Vec<f64> = found.iter().zip(&expected.exact).map(|(f, e)| (f - e).abs()).collect();
         assert!(errors.iter().zip(&expected.limit).all(|(e, l)| e <= l), "{errors:?}");

@@ -134,7 +134,8 @@ static AVX2: Kernels = {
     // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx2`.
     Kernels {
         isa: Isa::Avx2,
-        quantise: scalar::quantise,
+        // SAFETY: as above.
+        quantise: |x, q, low, d, sum| unsafe { avx2::quantise(x, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         pack: scalar::pack,

@@ -1,8 +1,61 @@
-//! Element-wise kernels: exponentials, GELU, softcap. The arithmetic is that of the AVX-512 versions.
+//! Element-wise kernels: integer activations, exponentials, GELU, softcap. The arithmetic is that of the AVX-512 versions.
 
 use std::arch::x86_64::*;
 
 use super::{load, store, sum};
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
+
+/// See [`crate::scalar::quantise`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+    let mut low = low.chunks_exact_mut(32);
+    for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
+        let v: [__m256; 4] = std::array::from_fn(|i| load(&x[8 * i..]));
+        let max =
+            v.iter().fold(_mm256_setzero_ps(), |max, &v| _mm256_max_ps(max, _mm256_andnot_ps(_mm256_set1_ps(-0.0), v)));
+        let max = lanes(max).into_iter().fold(0.0, f32::max);
+        let inverse = _mm256_set1_ps(if max < TINY { 0.0 } else { steps / max });
+        *d = if max < TINY { 0.0 } else { max / steps };
+        let values: [__m256i; 4] = std::array::from_fn(|i| _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)));
+        for (sum, v) in sum.iter_mut().zip(values.chunks_exact(2)) {
+            *sum = ints(_mm256_add_epi32(v[0], v[1])).into_iter().sum();
+        }
+        let Some(low) = low.next() else {
+            store_bytes(q, values);
+            continue;
+        };
+        let high = std::array::from_fn(|i| _mm256_srai_epi32::<7>(_mm256_add_epi32(values[i], _mm256_set1_epi32(64))));
+        store_bytes(q, high);
+        store_bytes(low, std::array::from_fn(|i| _mm256_sub_epi32(values[i], _mm256_slli_epi32::<7>(high[i]))));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn lanes(v: __m256) -> [f32; 8] {
+    let mut lanes = [0.0; 8];
+    store(&mut lanes, v);
+    lanes
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn ints(v: __m256i) -> [i32; 8] {
+    lanes(_mm256_castsi256_ps(v)).map(|lane| lane.to_bits() as i32)
+}
+
+/// Stores 32 integers as bytes, which they fit.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store_bytes(out: &mut [i8], v: [__m256i; 4]) {
+    assert!(out.len() >= 32);
+    let bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    // Packing works within 128-bit halves: dwords come out in the order 0, 2, 4, 6, 1, 3, 5, 7.
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    // SAFETY: 32 bytes are writable, just checked.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
+}
 
 /// `e^x`; 0 below −87, where results would be subnormal.
 #[inline]
