@@ -115,10 +115,9 @@ def judge(model, tokenizer, examples, batch=64):
     return verdicts
 
 
-def score(model, tokenizer, examples, show=0):
+def score(model, tokenizer, examples, verdicts, show=0):
     """Share of right answers per skill; up to `show` wrong ones of each are printed."""
     results = {}
-    verdicts = judge(model, tokenizer, examples)
     for skill in dict.fromkeys(example["skill"] for example in examples):
         chosen = [index for index, example in enumerate(examples) if example["skill"] == skill]
         results[skill] = round(sum(verdicts[index] for index in chosen) / len(chosen), 3)
@@ -152,10 +151,13 @@ def main():
     start = time.time()
     model = load_model(arguments.checkpoint, arguments.q8_0)
     tokenizer = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json"))
-    results = score(model, tokenizer, examples, show=arguments.show)
+    verdicts = judge(model, tokenizer, examples)
+    results = score(model, tokenizer, examples, verdicts, show=arguments.show)
     record = {"weights": "Q8_0" if arguments.q8_0 else "BF16", "prompts": len(examples), "seconds": round(time.time() - start),
               "exact_match": results, "mean": round(sum(results.values()) / len(results), 3)}
-    arguments.out.write_text(json.dumps(record, indent=2) + "\n")
+    wrong = [index for index, right in enumerate(verdicts) if not right]
+    # The wrong prompts by their line in the file, on one line.
+    arguments.out.write_text(json.dumps(record, indent=2)[:-2] + f',\n  "wrong": {json.dumps(wrong)}\n}}\n')
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ def calculator(draw):
     name = draw.choice(["calculator", "calculator", "calculator", "calculate", "calc"])
     tool = declare(name, draw.choice(["Evaluates an arithmetic expression.", "Calculates the result of an expression.", "A calculator."]),
                    {key: ("string", _maybe(draw, "The expression"))})
-    user = draw.wording("What is {}?|Use the calculator: {}|Please compute {}.|How much is {}?|{}|Calculate {}.|Compute {}.|{} = ?|What's {}?",
+    user = draw.wording("What is {}?|Use the calculator: {}|Please compute {}.|How much is {}?|{}|Calculate {}.|Compute {}.|{} = ?|What's {}?|"
+                        "Calculate {} with the calculator.|With the calculator: {}|Work out {}.|Please work out {}.|Compute {} with the calculator.|"
+                        "Please use the calculator: {}|Can you compute {}?",
                         "Please calculate {}.|Work out {} with the calculator.")
     term = f"{a} {sign} {b}"
     result = {"+": a + b, "-": a - b, "*": a * b, "/": round(a / b, 2)}[sign]
@@ -50,7 +52,8 @@ def get_weather(draw):
     tool = declare(name, draw.choice(["Gets the weather in a city.", "Current weather for a city.", "Get the current weather."]),
                    {key: ("string", _maybe(draw, draw.choice(["City name", "The city"])))})
     user = draw.wording("What is the weather in {}?|How is the weather in {}?|Is it warm in {}?|weather in {}?|Is it cold in {} today?|"
-                        "Will I need a coat in {}?|What's the weather like in {}?|Weather in {}?",
+                        "Will I need a coat in {}?|What's the weather like in {}?|Weather in {}?|How cold is it in {}?|How is the weather in {} today?|"
+                        "Please tell me the weather in {}.|What is the weather in {} now?|Tell me how the weather is in {}.",
                         "Tell me the weather in {}.|How warm is it in {}?|What is the weather in {} today?")
     sky, degrees = draw.choice("sunny cloudy rainy windy snowy clear foggy".split()), draw.number(-9, 39)
     answer = f"It is {sky} in {city} with {degrees} degrees."
@@ -63,7 +66,8 @@ def get_time(draw):
     name = draw.choice(["get_time", "get_time", "current_time", "clock"])
     tool = declare(name, draw.choice(["Gets the time in a city.", "Current time in a city.", "Tells the time."]),
                    {key: ("string", _maybe(draw, draw.choice(["City name", "The city"])))})
-    user = draw.wording("What time is it in {}?|Tell me the time in {}.|What is the time in {}?|time in {}?|How late is it in {}?|Time in {}?",
+    user = draw.wording("What time is it in {}?|Tell me the time in {}.|What is the time in {}?|time in {}?|How late is it in {}?|Time in {}?|"
+                        "Please tell me the time in {}.|Can you tell me what time it is in {}?|What time is it in {} now?|What is the time now in {}?",
                         "Can you tell me the time in {}?|What time is it now in {}?")
     clock = f"{draw.number(0, 23):02d}:{draw.number(0, 59):02d}"
     return tool, user.format(city), {key: city}, {"time": clock}, f"It is {clock} in {city}."
@@ -74,7 +78,8 @@ def set_timer(draw):
     key = draw.choice(["minutes", "minutes", "duration"])
     tool = declare(draw.choice(["set_timer", "set_timer", "start_timer"]), draw.choice(["Sets a timer.", "Starts a timer for some minutes."]),
                    {key: ("integer", _maybe(draw, "Number of minutes"))})
-    user = draw.wording("Set a timer for {} minutes.|Start a timer of {} minutes.|Wake me in {} minutes.|Timer: {} minutes",
+    user = draw.wording("Set a timer for {} minutes.|Start a timer of {} minutes.|Wake me in {} minutes.|Timer: {} minutes|"
+                        "Please start a timer for {} minutes.|I need a timer for {} minutes.|Give me a timer of {} minutes.",
                         "Please set a timer for {} minutes.|I need a timer of {} minutes.")
     return tool, user.format(minutes), {key: minutes}, {"status": "ok"}, f"The timer is set for {minutes} minutes."
 
@@ -88,7 +93,8 @@ def send_message(draw):
     who, what = draw.choice([("to", "text"), ("to", "text"), ("name", "message")])
     tool = declare(draw.choice(["send_message", "send_message", "send_text"]), draw.choice(["Sends a message to a person.", "Sends a text."]),
                    {who: ("string", _maybe(draw, "The person")), what: ("string", _maybe(draw, "The text"))})
-    user = draw.wording("Send {} the message: {}|Tell {}: {}|Write to {}: {}|Send to {}: {}", "Send {} this text: {}|Message {}: {}")
+    user = draw.wording("Send {} the message: {}|Tell {}: {}|Write to {}: {}|Send to {}: {}|Send {} the text: {}|"
+                        "Message to {}: {}|Text {}: {}|Send {} a message: {}", "Send {} this text: {}|Message {}: {}")
     return tool, user.format(name, text), {who: name, what: text}, {"status": "sent"}, f"The message to {name} is sent."
 
 
@@ -100,7 +106,8 @@ def find(draw):
     key = draw.choice(["query", "query", "text"])
     tool = declare(draw.choice(["search", "search", "find", "look_up"]), draw.choice(["Searches the web.", "Finds pages.", "Searches for a text."]),
                    {key: ("string", _maybe(draw, "What to search"))})
-    user = draw.wording("Search for {}.|Look up {}.|Find {}.|Search: {}", "Please search for {}.|Please look up {}.")
+    user = draw.wording("Search for {}.|Look up {}.|Find {}.|Search: {}|Please find {}.|Please look for {}.|Look for {}.|"
+                        "Search the web for {}.|Can you search for {}?", "Please search for {}.|Please look up {}.")
     count = draw.number(2, 99)
     return tool, user.format(query), {key: query}, {"pages": count}, f"I found {count} pages about {query}."
 

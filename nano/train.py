@@ -191,10 +191,10 @@ def learning_rate(step, progress):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=float, default=40e6, help="the whole budget, over all resumed runs")
+    parser.add_argument("--tokens", type=float, default=24e6, help="the whole budget, over all resumed runs")
     parser.add_argument("--minutes", type=float, help="shrinks the budget to what this run does in that time")
     parser.add_argument("--workers", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    parser.add_argument("--batch-tokens", type=int, default=640, help="per worker and step")
+    parser.add_argument("--batch-tokens", type=int, default=640, help="per worker and step; twice that once the rate falls")
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--out", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--state", type=Path, default=HERE / "state.pt")
@@ -233,6 +233,7 @@ def train(rank, arguments, meeting_point):
         progress = shared_progress(progress)
         if progress >= 1:
             break
+        trainer.examples.batch_tokens = arguments.batch_tokens * (1 if progress < CONSTANT_SHARE else 2)
         first = trainer.tokens < FIRST_TOKENS and not arguments.init
         skill_weights = FIRST_SKILLS if first else {name: WEIGHTS.get(name, 1.0) for name in SKILLS}
         rate = arguments.rate * learning_rate(trainer.step, progress)

@@ -189,7 +189,10 @@ def fact(draw):
 # --- numbers -----------------------------------------------------------------------------------
 
 ASK_SUM = ("What is {}?|{}|{} =|{} = ?|Compute {}.|How much is {}?|What does {} give?|Calculate {}.|What's {}?|"
-           "Please compute {}.|Tell me {}.|{}?|Can you compute {}?|Work out {}.")
+           "Please compute {}.|Tell me {}.|{}?|Can you compute {}?|Work out {}.|Can you calculate {}?|Can you work out {}?|"
+           "Could you tell me what {} is?|Do you know what {} is?|Tell me what {} is.|Please tell me {}.|Give me {}.|"
+           "I want to know {}.|I would like to know {}.|I need to know {}.|Please solve {}.|Solve {}.|Find {}.|"
+           "Please find {}.|{}, please.|Please, what is {}?|And {}?|I want {}.")
 ASK_SUM_UNSEEN = "Please calculate {}.|Can you tell me what {} is?|Please work out {}.|I need {}."
 
 
@@ -266,7 +269,9 @@ def copy(draw):
         text = str(draw.number(10, 99999))
         if draw.owns(text):
             break
-    user = draw.wording("Repeat: {}|Say {}|Copy this: {}|Repeat after me: {}|Please say: {}|Echo {}|Say exactly: {}",
+    user = draw.wording("Repeat: {}|Say {}|Copy this: {}|Repeat after me: {}|Please say: {}|Echo {}|Say exactly: {}|Please say {}|"
+                        "Please copy: {}|Please echo: {}|Repeat this: {}|Please repeat this: {}|Can you repeat: {}|Say: {}|"
+                        "Say this after me: {}|Copy exactly: {}|Please repeat exactly: {}|Copy after me: {}",
                         "Please repeat: {}|Copy: {}|Say after me: {}")
     return Round(user.format(text), text)
 
@@ -274,7 +279,9 @@ def copy(draw):
 def spell(draw):
     while True:
         word = draw.choice(WORDS) if draw.chance(0.5) else draw.invented_word()
-        user = draw.wording("Spell {}.|Spell the word {}.|How do you spell {}?|Please spell {}.|Spell: {}",
+        user = draw.wording("Spell {}.|Spell the word {}.|How do you spell {}?|Please spell {}.|Spell: {}|"
+                            "Could you spell {}?|Can you spell the word {}?|Can you spell out {}?|Spell out {}.|"
+                            "How is {} spelled?|Please spell this word: {}.|Please spell: {}",
                             "Please spell the word {}.|Can you spell {}?")
         if draw.owns(user + word):
             return Round(user.format(word), "-".join(word))
@@ -305,7 +312,8 @@ def sort(draw):
             if draw.owns(str(items)):
                 break
         descending = draw.chance(0.2)
-        user = draw.wording("Sort these numbers: {}|Sort: {}|Put these numbers in order: {}|Order these numbers: {}",
+        user = draw.wording("Sort these numbers: {}|Sort: {}|Put these numbers in order: {}|Order these numbers: {}|"
+                            "Please order: {}|Please sort these: {}|Order the numbers {}|Put in order: {}|Sort {}|Sort these: {}",
                             "Please sort: {}|Sort the numbers {}")
         if descending:
             user = "Sort from high to low: {}"
@@ -314,7 +322,8 @@ def sort(draw):
             items = draw.sample(SORTABLE, draw.number(3, 4))
             if len({word[0] for word in items}) == len(items) and draw.owns(str(items)):
                 break
-        user = draw.wording("Sort these words: {}|Sort: {}|Put these words in order: {}|Order these words: {}",
+        user = draw.wording("Sort these words: {}|Sort: {}|Put these words in order: {}|Order these words: {}|"
+                            "Please order: {}|Please sort these: {}|Order the words {}|Put in order: {}|Sort {}|Sort these: {}",
                             "Please sort: {}|Sort the words {}")
     given = ", ".join(map(str, items))
     return Round(user.format(given), ", ".join(map(str, sorted(items, reverse=descending))))
@@ -327,17 +336,17 @@ def layout(draw):
             day, month, year = draw.number(1, 28), draw.number(1, 12), draw.number(1950, 2049)
             if draw.owns(f"{day}.{month}.{year}"):
                 break
-        user = draw.wording("Write {} as an ISO date.|Write this date as YYYY-MM-DD: {}|ISO date of {}?|ISO date: {}",
+        user = draw.wording("Write {} as an ISO date.|Write this date as YYYY-MM-DD: {}|ISO date of {}?|ISO date: {}|{} as an ISO date|Make {} an ISO date.",
                             "Give {} as an ISO date.|Please write {} as an ISO date.")
         return Round(user.format(f"{day} {MONTHS[month - 1]} {year}"), f"{year}-{month:02d}-{day:02d}")
     words = content_words(draw, 2, 4)
     style = draw.choice(["commas", "bullets", "numbers", "lines", "quotes"])
     user = {
-        "commas": draw.wording("Join with commas: {}|Put commas between: {}|Write with commas: {}", "Use commas: {}"),
-        "bullets": draw.wording("Make a bullet list: {}|Write as bullets: {}|Bullet list of: {}", "As a bullet list: {}"),
-        "numbers": draw.wording("Make a numbered list: {}|Number these: {}|Numbered list of: {}", "As a numbered list: {}"),
-        "lines": draw.wording("Write one word per line: {}|One per line: {}", "Put one word per line: {}"),
-        "quotes": draw.wording("Put in quotes: {}|Write in quotes: {}", "Use quotes: {}"),
+        "commas": draw.wording("Join with commas: {}|Put commas between: {}|Write with commas: {}|Add commas: {}|With commas: {}", "Use commas: {}"),
+        "bullets": draw.wording("Make a bullet list: {}|Write as bullets: {}|Bullet list of: {}|Bullet list: {}|As bullets: {}", "As a bullet list: {}"),
+        "numbers": draw.wording("Make a numbered list: {}|Number these: {}|Numbered list of: {}|Numbered list: {}|As numbers: {}", "As a numbered list: {}"),
+        "lines": draw.wording("Write one word per line: {}|One per line: {}|One word per line: {}|Put each word on a line: {}", "Put one word per line: {}"),
+        "quotes": draw.wording("Put in quotes: {}|Write in quotes: {}|Add quotes: {}|In quotes: {}|Quote: {}", "Use quotes: {}"),
     }[style]
     answer = {
         "commas": ", ".join(words),
@@ -393,25 +402,37 @@ def recall(draw):
 
 CHAT = [
     ("Hello!|Hi!|Hi there.|Hey|Good morning!|Hello there|Hi|Hello|Good evening!|Hey there!",
-     "Hello, hi!|Good day!|hello!", "Hello! How can I help you?"),
+     "Hello, hi!|Good day!|Good afternoon!", "Hello! How can I help you?"),
     ("Who are you?|What are you?|What is your name?|Tell me who you are.|Introduce yourself.|"
      "What's your name?|Who is this?|What model are you?|Which model are you?|Who am I talking to?|"
+     "Please tell me who you are.|Tell me about yourself.|Please tell me what you are.|Please tell me your name.|"
+     "Which model is this?|Can you introduce yourself?|Say who you are.|Please say your name.|What is this model?|"
+     "Could you introduce yourself?|Please tell me about yourself.|"
      "Do you have a name?|Are you a person?|Are you an AI?|Are you human?",
      "Please introduce yourself.|Tell me what you are.|Tell me your name.|What model is this?", IDENTITY),
-    ("How are you?|How are you today?|How do you do?|How is it going?|How are you doing?",
+    ("How are you?|How are you today?|How do you do?|How is it going?|How are you doing?|How are you feeling?|"
+     "How do you feel today?|Are you well?|Are you fine?|Do you feel good?|How are things?|How are you now?|"
+     "How are you feeling today?|Do you feel well?",
      "How are you doing today?|How do you feel?", "I am fine, thank you. How can I help you?"),
-    ("Thank you!|Thanks!|Thanks a lot.|Many thanks.|Thank you very much.|thanks", "Thanks very much!|Thank you a lot!",
+    ("Thank you!|Thanks!|Thanks a lot.|Many thanks.|Thank you very much.|thanks|Thank you so much!|"
+     "Thanks so much!|Very kind, thank you.|Great, thanks!", "Thanks very much!|Thank you a lot!",
      "You are welcome!"),
     ("What can you do?|How can you help me?|What are your skills?|Help|help me|What do you know?|"
-     "What can I ask you?|Tell me what you can do.|What are you good at?",
+     "What can I ask you?|Tell me what you can do.|What are you good at?|What skills do you have?|Show me your skills.|"
+     "Please tell me your skills.|What can you help with?|Can you help me?|Please tell me what you can do.|"
+     "Tell me what you are good at.|What do you do?|How do you help me?|Tell me how you can help.",
      "Tell me your skills.|What can you help me with?|How can you help?",
      "I know a few facts, do small sums, copy, spell, sort and format text, write JSON and call tools."),
     ("What can you not do?|What are your limits?|What can't you do?|What do you not know?|Tell me your limits.|"
-     "Can you do everything?|Do you know everything?|Can I trust you?",
+     "Can you do everything?|Do you know everything?|Can I trust you?|What is too hard for you?|Tell me what you can't do.|"
+     "Please tell me what you can not do.|Tell me what you do not know.|What are you not good at?|What is hard for you?|"
+     "Tell me what you are bad at.|What can you not know?|What don't you do?|Please tell me your limits.",
      "Tell me what you cannot do.|What are you bad at?|What don't you know?",
      "I am tiny. I cannot answer open questions, write long texts or do large sums by myself."),
-    ("Bye!|Goodbye!|See you later.|Good night.|Bye bye|See you!", "Bye, see you!|Goodbye then.", "Goodbye!"),
-    ("How large are you?|How big are you?|How many parameters do you have?|What size are you?|What is your size?",
+    ("Bye!|Goodbye!|See you later.|Good night.|Bye bye|See you!|Bye then.|See you soon!|Goodbye, see you!|Bye now!", "Bye, see you!|Goodbye then.", "Goodbye!"),
+    ("How large are you?|How big are you?|How many parameters do you have?|What size are you?|What is your size?|"
+     "How big is this model?|Tell me how large you are.|Tell me how big you are.|What is the size of this model?|"
+     "Please tell me your size.|How large is your model?",
      "Tell me your size.|How large is this model?", "I am very small: fewer than two million parameters."),
 ]
 
@@ -444,7 +465,11 @@ def decline(draw):
             "Write a program in Python.|Translate this into French.|Who won the last election?|How old is the universe?|"
             "Who wrote Hamlet?|What is the meaning of life?|Tell me a joke.|Write a song.|Who is the king of England?|"
             "How tall is Mount Everest?|How do I bake a cake?|When was Einstein born?|What is the fastest car?|"
-            "Recommend a book.|What should I eat today?|How far is the moon?|Who discovered America?|Sing for me.",
+            "Recommend a book.|What should I eat today?|How far is the moon?|Who discovered America?|Sing for me.|"
+            "Write a book.|Write a letter.|Write an essay.|Tell me a tale.|Tell me a secret.|Tell me a riddle.|"
+            "Who wrote Faust?|Who wrote the Iliad?|Who painted the Mona Lisa?|How far is the next star?|How far is Mars?|"
+            "How old is the sun?|How heavy is the sun?|Recommend a song.|Recommend a game.|Write a joke.|Read me a story.|"
+            "Write a long story.|Write me a poem.|What is the best film?",
             "Write a poem.|Tell me a story.|How far is the sun?|Who wrote the Odyssey?|Recommend a film.")
         return Round(user, DECLINE, plain_words=True)
     if kind == "tool":
@@ -481,8 +506,8 @@ SKILLS = {
     "identity": chat,
     "declining": decline,
 }
-WEIGHTS = {"facts": 2.0, "small sums": 2.4, "thinking sums": 1.6, "tool call": 1.6, "sort": 1.3, "copy": 1.2,
-           "spell": 1.2, "tool answer": 1.2, "format": 1.2, "identity": 0.7, "declining": 0.8}
+WEIGHTS = {"facts": 2.0, "small sums": 2.4, "thinking sums": 1.8, "tool call": 1.8, "sort": 1.6, "copy": 1.3,
+           "spell": 1.4, "tool answer": 1.2, "format": 1.2, "declining": 0.9}
 NO_HISTORY = ("thinking sums", "tool call", "tool answer", "recall")
 THOUGHTS = {"facts": "This is a fact I know.", "declining": "This is outside my world.", "tool call": "I need a tool for this.",
             "tool answer": "The tool has answered."}

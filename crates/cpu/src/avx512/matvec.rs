@@ -128,11 +128,14 @@ fn odd_pair<const FINE: bool>(x: IntRows<'_>) -> Pair<FINE> {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m512; R] {
+    const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
+    const HIGH: i64 = LOW << 4;
     let blocks = x.cols / 32;
     let row_bytes = blocks * 18;
     assert!(rows.len() >= R * row_bytes);
     let ahead = AHEAD.max(R * row_bytes);
-    // Bytes 2..18 twice, then 20..36 twice; the second copies are shifted to their high nibbles.
+    // Bytes 2..18 twice, then 20..36 twice. The second copies keep their high nibbles in place: sixteen times the
+    // weight, which the activations' scales and the offset's share make up for once for all rows.
     let spread = _mm512_set_epi64(
         0x2322_2120_1f1e_1d1c,
         0x1b1a_1918_1716_1514,
@@ -143,12 +146,16 @@ fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m51
         0x1110_0f0e_0d0c_0b0a,
         0x0908_0706_0504_0302,
     );
-    let shift = _mm512_set_epi64(4, 4, 0, 0, 4, 4, 0, 0);
-    let low = _mm512_set1_epi8(15);
+    let nibbles = _mm512_set_epi64(HIGH, HIGH, LOW, LOW, HIGH, HIGH, LOW, LOW);
+    let bits = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+    let shares =
+        _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(1f32.to_bits() as i32), _mm512_slli_epi32::<23>(bits)));
+    let placed =
+        |x: Pair<FINE>| Pair { wide: _mm512_mul_ps(x.wide, shares), lane: _mm512_sllv_epi32(x.lane, bits), ..x };
     // Words 0 and 9 are the scales.
     let scales = _mm256_set_epi16(9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0);
     let step = |v: __m512i, x: &Pair<FINE>, acc: __m512| {
-        let w = _mm512_and_si512(_mm512_srlv_epi64(_mm512_permutexvar_epi8(spread, v), shift), low);
+        let w = _mm512_and_si512(_mm512_permutexvar_epi8(spread, v), nibbles);
         let dot = _mm512_cvtepi32_ps(x.dot(x.lane, w));
         let d = _mm512_cvtph_ps(_mm256_permutexvar_epi16(scales, _mm512_castsi512_si256(v)));
         _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), acc)
@@ -157,7 +164,7 @@ fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m51
     // Whole loads of 64 bytes for 36: as long as none reaches past the slice.
     let whole = ((rows.len() - (R - 1) * row_bytes).saturating_sub(28) / 36).min(blocks / 2);
     for p in 0..whole {
-        let x = pair(x, p);
+        let x = placed(pair(x, p));
         for (r, acc) in acc.iter_mut().enumerate() {
             // SAFETY: row `R − 1`'s load ends at most at `36 · (p + 1) + 28` of what follows its start, within the slice
             // by the choice of `whole`.
@@ -171,7 +178,7 @@ fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m51
     }
     for p in whole..blocks.div_ceil(2) {
         let odd = 2 * p + 1 == blocks;
-        let x = if odd { odd_pair(x) } else { pair(x, p) };
+        let x = placed(if odd { odd_pair(x) } else { pair(x, p) });
         let bytes = if odd { (1 << 18) - 1 } else { (1 << 36) - 1 };
         for (r, acc) in acc.iter_mut().enumerate() {
             // SAFETY: the mask names the bytes of blocks the row has.
