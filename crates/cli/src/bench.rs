@@ -138,10 +138,16 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
         int8_peak,
         decoder: &mut decoder,
     };
-    let backend = bench.decoder.backend().name();
+    let (backend, work) = (bench.decoder.backend().name(), work::prompt_work(bench.decoder.config()));
     if !args.json {
         writeln!(out, "{}: {backend}, {threads} threads, loaded in {load_ms:.0} ms", files.source())?;
         writeln!(out, "limits: {:.1} GB/s, {:.0} int8 GOP/s", bench.bandwidth / 1e9, bench.int8_peak / 1e9)?;
+        writeln!(
+            out,
+            "prompts: {:.0} million multiply-adds per token, {:.0} % of all layers'",
+            work.done as f64 / 1e6,
+            100.0 * work.done as f64 / work.all_layers as f64
+        )?;
         writeln!(
             out,
             "{:16} {:>8} {:>10} {:>10} {:>10}   share of the limit",
@@ -168,6 +174,7 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     Ok(json!({
         "backend": backend, "threads": threads, "load_ms": load_ms,
         "bandwidth": bench.bandwidth, "int8_peak": bench.int8_peak, "tests": lines, "peak_memory": peak_memory,
+        "prompt_multiply_adds": {"done": work.done, "all_layers": work.all_layers},
     }))
 }
 
