@@ -4,8 +4,9 @@
 //! position reads: layers after the last one with keys and values of its own, and of that one all but the keys
 //! and values. In prefill that is one row of the last chunk.
 //!
-//! Rows that only fill the cache may round their products' inputs to 8 bits, as prefill of many rows is bound by
-//! arithmetic; a row whose logits are wanted never does. So the last token of a long prompt is a chunk of its own:
+//! Many rows that only fill the cache round the inputs of their feed-forward networks to 8 bits, as they are bound by
+//! arithmetic; a row whose logits are wanted never does, and none of a model with experts, where rounding may choose
+//! another one. So the last token of a long prompt is a chunk of its own:
 //! one more reading of the weights of the layers that fill the cache, for logits that owe nothing to coarse
 //! rounding but what they read in the cache. Source: transformers `modeling_gemma4.Gemma4TextModel`.
 
@@ -238,8 +239,6 @@ impl<B: Backend> Decoder<B> {
             done += chunk.len();
             let logit_rows = if done == total { wanted } else { 0 };
             let keep = if tap.is_some() { chunk.len() } else { logit_rows };
-            let coarse = keep == 0 && chunk.len() > FINE_ROWS;
-            self.backend.set_rounding(if coarse { Rounding::Coarse } else { Rounding::Fine });
             self.embed(chunk, keep);
             self.layers(keep, &mut tap);
             self.cache.advance(chunk.len());
@@ -334,6 +333,8 @@ impl<B: Backend> Decoder<B> {
     /// All layers, from `split` on for the last `keep` rows.
     fn layers(&mut self, keep: usize, tap: &mut Option<&mut dyn Tap>) {
         let (n, d) = (self.rows.n, self.config.d_model);
+        let coarse = keep == 0 && n > FINE_ROWS && self.config.experts.is_none();
+        let ffn_rounding = if coarse { Rounding::Coarse } else { Rounding::Fine };
         self.tap_rows(tap, 0);
         for layer in 0..self.plan.len() {
             let mut block = Block {
@@ -344,6 +345,7 @@ impl<B: Backend> Decoder<B> {
                 plan: &self.plan[layer],
                 layer,
                 eps: self.config.norm_eps,
+                ffn_rounding,
             };
             if layer < self.split || keep == n {
                 block.run(&mut self.rows);

@@ -8,7 +8,7 @@
 //! Source: transformers `modeling_gemma4.Gemma4TextDecoderLayer`, `Gemma4TextAttention`.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{Attention, Norm, Projection};
+use carat_tensor::backend::{Attention, Norm, Projection, Rounding};
 
 use crate::moe::Moe;
 use crate::plan::{KvSource, LayerPlan, Span, ValueSource};
@@ -68,6 +68,9 @@ pub(crate) struct Block<'a, B: Backend> {
     pub plan: &'a LayerPlan,
     pub layer: usize,
     pub eps: f32,
+    /// How finely the feed-forward network's inputs may be rounded. All around attention stays fine: softmax makes
+    /// much of small differences between scores.
+    pub ffn_rounding: Rounding,
 }
 
 impl<B: Backend> Block<'_, B> {
@@ -169,6 +172,7 @@ impl<B: Backend> Block<'_, B> {
 
     fn feed_forward(&mut self, rows: &mut Stream<B>) {
         let w = self.weights;
+        self.backend.set_rounding(self.ffn_rounding);
         match &w.ffn {
             Ffn::Dense(mlp) => {
                 let Scratch { h, ffn, .. } = &mut *self.scratch;
@@ -176,6 +180,7 @@ impl<B: Backend> Block<'_, B> {
             }
             Ffn::DenseAndExperts(mlp, moe) => moe.run(self.backend, mlp, self.scratch, rows, self.eps),
         }
+        self.backend.set_rounding(Rounding::Fine);
         // The layer's scale belongs to its last addition.
         let scale = if w.per_layer.is_some() { 1.0 } else { w.scale };
         let norm = Norm { weight: &w.post_ffn_norm, eps: self.eps };

@@ -16,12 +16,15 @@ use fixture::{Recording, argmax, decoder, fixtures, reference, relative_error, r
 const STAGE_BOUND: f64 = 1e-4;
 /// Largest relative error of logits on the fast path.
 const FAST_BOUND: f64 = 3e-2;
+/// The same where one of a hundred rows may have chosen another expert: of these fixtures' five, two are chosen, so that
+/// another one changes half of what they add to that row, and what other rows read of it.
+const CHOICE_BOUND: f64 = 1e-1;
 /// Rounding error of a product's input of `steps` steps, relative: of 32 normal values the largest is 2.07 deviations
 /// on average, a step so many times smaller, and a rounded value off by a step over √12.
 const ROUNDING: f64 = 2.07 / 3.4641;
 /// Steps of the largest value in 15 bits.
 const FINE_STEPS: f64 = 127.0 * 128.0;
-/// Room for random weights, which amplify errors on their way: over 40 checkpoints of other seeds up to 1.9 times.
+/// Room for random weights, which amplify errors on their way: over 15 checkpoints of other seeds 0.6 to 1.5 times.
 const MARGIN: f64 = 4.0;
 
 /// Bound of the relative error that 15-bit activations leave after these layers: every product on the way adds its own,
@@ -134,7 +137,8 @@ fn prefill_of_the_last_row_alone_gives_the_same_logits() {
     }
 }
 
-/// Rows whose logits are wanted are rounded to 15 bits.
+/// Rows whose logits are wanted are rounded to 15 bits. Once in some hundred choices between experts even that decides;
+/// then [`CHOICE_BOUND`] holds.
 #[test]
 fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
     for fixture in fixtures() {
@@ -143,7 +147,9 @@ fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
             for chunk in [128, 1] {
                 let mut decoder = decoder(&path, Precision::Fast, KvType::F32, 256, 128);
                 let fast = run(&mut decoder, &fixture.ids, &[chunk]);
-                let (error, bound) = (relative_error(&fast.logits, &exact.logits), fine_bound(decoder.plan()));
+                let error = relative_error(&fast.logits, &exact.logits);
+                let chooses = decoder.config().experts.is_some();
+                let bound = if chooses { CHOICE_BOUND } else { fine_bound(decoder.plan()) };
                 let what = format!("{} {:?} chunk {chunk}", fixture.name, path.file_name().unwrap());
                 println!("{what}: logits off by {error:.1e} of {bound:.1e}");
                 assert!(error < bound, "{what}: off by {error:e} of {bound:e}");
@@ -152,7 +158,7 @@ fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
     }
 }
 
-/// Rows that only fill the cache are rounded to 8 bits, and the cache is f16: what a prompt's last row reads there.
+/// Of many rows that only fill the cache of a model without experts, the feed-forward networks' inputs are rounded to 8 bits, and the cache is f16.
 #[test]
 fn a_prompts_last_row_stays_near_the_same_quantised_weights_in_f32() {
     for fixture in fixtures() {
