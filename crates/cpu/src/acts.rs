@@ -23,10 +23,7 @@ pub struct Acts {
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
-    wide: Vec<f32>,
-    lane: Vec<i32>,
     fine: bool,
-    widened: bool,
 }
 
 /// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
@@ -50,17 +47,12 @@ pub struct IntRows<'a> {
     pub dsum16: &'a [f32],
     /// `d · Σ v` of 32.
     pub dsum32: &'a [f32],
-    /// `d` of every four values; empty unless [`Acts::widen`] was called.
-    pub wide: &'a [f32],
-    /// `−8 · Σ v` of every four values; empty likewise.
-    pub lane: &'a [i32],
 }
 
 impl<'a> IntRows<'a> {
     /// Row `i` alone.
     pub fn row(&self, i: usize) -> IntRows<'a> {
         let c = self.cols;
-        let wide = if self.wide.is_empty() { 0 } else { c / 4 };
         IntRows {
             cols: c,
             q: part(self.q, i, c),
@@ -71,8 +63,6 @@ impl<'a> IntRows<'a> {
             neg32: part(self.neg32, i, c / 32),
             dsum16: part(self.dsum16, i, c / 16),
             dsum32: part(self.dsum32, i, c / 32),
-            wide: part(self.wide, i, wide),
-            lane: part(self.lane, i, wide),
         }
     }
 
@@ -144,7 +134,7 @@ impl Acts {
     pub fn quantise(&mut self, k: &Kernels, rounding: Rounding) {
         assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
         let len = self.n * self.cols;
-        (self.fine, self.widened) = (rounding == Rounding::Fine, false);
+        self.fine = rounding == Rounding::Fine;
         let low = if self.fine { len } else { 0 };
         grow(&mut self.q, len);
         grow(&mut self.low, low);
@@ -160,26 +150,6 @@ impl Acts {
                 let sum: i32 = sums.iter().sum();
                 *neg = -8 * sum;
                 *dsum = self.d[i * per / 2] * sum as f32;
-            }
-        }
-    }
-
-    /// Makes what the kernels for single rows want besides.
-    pub fn widen(&mut self) {
-        let len = self.n * self.cols;
-        grow(&mut self.wide, len / 4);
-        grow(&mut self.lane, len / 4);
-        self.widened = true;
-        for (wide, &d) in self.wide.as_chunks_mut::<8>().0.iter_mut().zip(&self.d[..len / 32]) {
-            wide.fill(d);
-        }
-        let quad = |q: &[i8; 4]| q.iter().map(|&q| i32::from(q)).sum::<i32>();
-        for (lane, q) in self.lane.iter_mut().zip(self.q[..len].as_chunks::<4>().0) {
-            *lane = -8 * quad(q);
-        }
-        if self.fine {
-            for (lane, low) in self.lane.iter_mut().zip(self.low[..len].as_chunks::<4>().0) {
-                *lane = 128 * *lane - 8 * quad(low);
             }
         }
     }
@@ -203,8 +173,6 @@ impl Acts {
             neg32: &self.neg[1][at(c / 32)],
             dsum16: &self.dsum[0][at(c / 16)],
             dsum32: &self.dsum[1][at(c / 32)],
-            wide: if self.widened { &self.wide[at(c / 4)] } else { &[] },
-            lane: if self.widened { &self.lane[at(c / 4)] } else { &[] },
         }
     }
 }

@@ -78,7 +78,6 @@ fn acts(k: &Kernels, rounding: Rounding, x: Vec<f32>, n: usize, cols: usize) -> 
     let mut acts = Acts::default();
     (acts.n, acts.cols, acts.x) = (n, cols, x);
     acts.quantise(k, rounding);
-    acts.widen();
     acts
 }
 

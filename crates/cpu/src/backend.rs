@@ -15,7 +15,7 @@ use crate::acts::{Acts, grow};
 use crate::attention;
 use crate::kernels::{Isa, Kernels, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{MATVEC_ROWS, Matrix, Product, Scratch, task_rows};
+use crate::matmul::{Matrix, Product, Scratch, task_rows};
 use crate::moe::{Routes, Workspace, lock};
 use crate::pool::{Output, Pool};
 use crate::{rows, topology};
@@ -168,9 +168,6 @@ impl CpuBackend {
             && matrices.any(|m| m.dtype.is_quantised())
         {
             self.acts.quantise(self.kernels, rounding);
-            if n <= MATVEC_ROWS {
-                self.acts.widen();
-            }
         }
     }
 

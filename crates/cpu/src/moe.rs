@@ -108,7 +108,6 @@ impl Workspace {
             && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised())
         {
             self.acts.quantise(k, rounding);
-            self.acts.widen();
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
         grow(&mut self.hidden.x, slots * ff);
@@ -126,7 +125,6 @@ impl Workspace {
             && down.matrix.dtype.is_quantised()
         {
             self.hidden.quantise(k, rounding);
-            self.hidden.widen();
         }
         grow(&mut self.y, slots * d);
         let product = Product { kernels: k, integer: integer.is_some(), acts: &self.hidden };

@@ -1,8 +1,11 @@
-//! Products of quantised rows with one activation row: 64 weights per step, scales widened to lanes.
+//! Products of quantised rows with one activation row: 256 weights per round, 64 per step, two rows side by side.
 //!
-//! The activation row comes with `wide` (the block scale of every four values) and `lane` (`−8 · Σ` of every four
-//! values), so that a step is: load, spread the nibbles, `vpdpbusd` from the offset's share (and a second one for the lower
-//! bits), convert, one fused multiply-add with `scale · d`. Rows are read once, front to back; several share each load of activations.
+//! A step is: load and spread 64 weights, `vpdpbusd` (and a second one for the lower bits), convert, one fused
+//! multiply-add with the groups' scales in their lanes. Scales are read and multiplied with the activations' once per
+//! round; the offset that makes weights unsigned, and minima, take one fused multiply-add per round.
+//!
+//! Memory sets the pace, and on the measured machines nothing is fetched ahead but what these loops ask for: each
+//! line once, a few kilobytes ahead, in the order of memory.
 
 use std::arch::x86_64::*;
 
@@ -13,6 +16,15 @@ use super::plain::reduce4;
 use crate::acts::IntRows;
 use crate::scalar;
 
+/// Weights of a round.
+const ROUND: usize = 256;
+/// Rows side by side.
+const ROWS: usize = 2;
+/// Least distance of prefetches in bytes, some hundreds of nanoseconds of one core's bandwidth: into L1, if the rows side
+/// by side are no longer than that and leave room for it, else into L2.
+const AHEAD_L1: usize = 4 << 10;
+const AHEAD_L2: usize = 8 << 10;
+
 /// See [`crate::scalar::matvec`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
@@ -21,121 +33,241 @@ pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn by_type<const FINE: bool>(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
-    assert!(rows.len() >= out.len() * row_bytes && x.q.len() == x.cols && (!FINE || x.low.len() == x.cols));
-    assert!(x.wide.len() * 4 >= x.cols && x.lane.len() * 4 >= x.cols && x.dsum32.len() * 32 >= x.cols);
+    if x.cols < ROUND {
+        return scalar::matvec(dtype, rows, x, out);
+    }
     match dtype {
-        DType::Q4_0 => several(rows, row_bytes, out, |rows| q4_0::<FINE, _>(rows, x), |row| q4_0::<FINE, _>(row, x)),
-        DType::Q8_0 => several(rows, row_bytes, out, |rows| q8_0::<FINE, _>(rows, x), |row| q8_0::<FINE, _>(row, x)),
-        DType::Q4K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<FINE, false>(row, x)),
-        DType::Q5K => one_by_one(rows, row_bytes, out, |row| q4_q5_k::<FINE, true>(row, x)),
-        DType::Q6K => one_by_one(rows, row_bytes, out, |row| q6_k::<FINE>(row, x)),
+        DType::Q4_0 => q4_0::<FINE>(rows, x, out),
+        DType::Q8_0 => q8_0::<FINE>(rows, x, out),
+        DType::Q4K => q4_q5_k::<FINE, false>(rows, x, out),
+        DType::Q5K => q4_q5_k::<FINE, true>(rows, x, out),
+        DType::Q6K => q6_k::<FINE>(rows, x, out),
         _ => scalar::matvec(dtype, rows, x, out),
     }
 }
 
-/// Rows that share each load of activations.
-const ROWS: usize = 4;
+/// How a format lies in memory and in lanes.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Bytes of 256 weights.
+    bytes: usize,
+    /// Weights of a group: 16 or 32.
+    group: usize,
+    /// What the unsigned weights are to be lowered by; 0 where there are minima instead.
+    offset: f32,
+    /// What a lane's sum is to be multiplied with, where weights are left at their place in a byte.
+    share: __m512,
+}
 
-/// Sums of rows: `many` takes the bytes from four rows' first on, `one` from one row's.
+/// All rows. `scales(block)` gives the groups' scales and what the activations' sums are to be multiplied with (the same
+/// scales, or minima), `weights(block, step)` 64 unsigned weights.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn several(
+fn all_rows<const FINE: bool>(
+    layout: Layout,
     rows: &[u8],
-    row_bytes: usize,
+    x: IntRows<'_>,
     out: &mut [f32],
-    many: impl Fn(&[u8]) -> [__m512; ROWS],
-    one: impl Fn(&[u8]) -> [__m512; 1],
+    scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
+    weights: impl Fn(&[u8], usize) -> __m512i + Copy,
 ) {
-    let (groups, rest) = out.as_chunks_mut::<ROWS>();
-    for (g, out) in groups.iter_mut().enumerate() {
-        let sums = reduce4(many(&rows[g * ROWS * row_bytes..]));
+    let row_bytes = x.cols * layout.bytes / ROUND;
+    let rest = Rest::new(x);
+    let pair = |first: usize| sums::<FINE, ROWS>(layout, &rows[first * row_bytes..], x, &rest, scales, weights);
+    let (fours, last) = out.as_chunks_mut::<4>();
+    for (i, out) in fours.iter_mut().enumerate() {
+        let ([a, b], [c, d]) = (pair(4 * i), pair(4 * i + 2));
         // SAFETY: four values.
-        unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) }
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), reduce4([a, b, c, d])) }
     }
-    let done = groups.len() * ROWS;
-    for (r, out) in rest.iter_mut().enumerate() {
-        let [sum] = one(&rows[(done + r) * row_bytes..]);
-        *out = _mm512_reduce_add_ps(sum);
+    let done = 4 * fours.len();
+    for (i, out) in last.iter_mut().enumerate() {
+        let rows = &rows[(done + i) * row_bytes..];
+        *out = _mm512_reduce_add_ps(sums::<FINE, 1>(layout, rows, x, &rest, scales, weights)[0]);
     }
 }
 
+/// Activations of the last round where rows aren't whole rounds: the last 256 values, with zero scales for those that
+/// earlier rounds had.
+struct Rest {
+    d: [f32; 8],
+    dsum: [f32; 8],
+}
+
+impl Rest {
+    fn new(x: IntRows<'_>) -> Self {
+        let (blocks, left) = (x.cols / 32, x.cols % ROUND / 32);
+        let last = |values: &[f32]| std::array::from_fn(|i| if i + left < 8 { 0.0 } else { values[blocks - 8 + i] });
+        Rest { d: last(x.d), dsum: last(x.dsum32) }
+    }
+}
+
+/// The first `R` rows' products, over lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn one_by_one(rows: &[u8], row_bytes: usize, out: &mut [f32], dot: impl Fn(&[u8]) -> f32) {
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        *out = dot(row);
+fn sums<const FINE: bool, const R: usize>(
+    layout: Layout,
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: &Rest,
+    scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
+    weights: impl Fn(&[u8], usize) -> __m512i + Copy,
+) -> [__m512; R] {
+    let row_bytes = x.cols * layout.bytes / ROUND;
+    assert!(rows.len() >= R * row_bytes && x.q.len() == x.cols && (!FINE || x.low.len() == x.cols));
+    let narrow = R * row_bytes <= AHEAD_L1;
+    let ahead = rows.as_ptr().wrapping_add(if narrow { AHEAD_L1 } else { AHEAD_L2.max(R * row_bytes) });
+    let mut sums = Sums::<FINE, R> { layout, acc: [_mm512_setzero_ps(); R], lower: [_mm512_setzero_ps(); R] };
+    let whole = x.cols / ROUND;
+    for c in 0..x.cols.div_ceil(ROUND) {
+        for line in 0..(R * layout.bytes).div_ceil(64) {
+            let at = ahead.wrapping_add(c * R * layout.bytes + 64 * line).cast();
+            if narrow { _mm_prefetch::<_MM_HINT_T0>(at) } else { _mm_prefetch::<_MM_HINT_T1>(at) }
+        }
+        let (at, block, of_x) = if c < whole {
+            (c * ROUND, c * layout.bytes, scale_lanes(layout, x, c))
+        } else {
+            (x.cols - ROUND, row_bytes - layout.bytes, (eight(&rest.d), eight(&rest.dsum)))
+        };
+        sums.add(&rows[block..], row_bytes, x, at, of_x, scales, weights);
     }
+    sums.finish()
 }
 
-/// Two blocks of activations, or one and zeros.
-struct Pair<const FINE: bool> {
-    q: __m512i,
-    low: __m512i,
-    wide: __m512,
-    lane: __m512i,
+/// Eight values, and zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn eight(values: &[f32]) -> __m512 {
+    assert!(values.len() >= 8);
+    // SAFETY: eight values are readable, just checked.
+    _mm512_zextps256_ps512(unsafe { _mm256_loadu_ps(values.as_ptr()) })
 }
 
-impl<const FINE: bool> Pair<FINE> {
-    /// `start + Σ w · v` of every four values.
+/// Of round `c` the activations' scale of each group, and `d · Σ v`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn scale_lanes(layout: Layout, x: IntRows<'_>, c: usize) -> (__m512, __m512) {
+    let d = eight(&x.d[8 * c..8 * c + 8]);
+    if layout.group == 32 {
+        return (d, eight(&x.dsum32[8 * c..8 * c + 8]));
+    }
+    let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    (_mm512_permutexvar_ps(twice, d), super::load(&x.dsum16[16 * c..16 * c + 16]))
+}
+
+/// Sums of `R` rows in the making.
+struct Sums<const FINE: bool, const R: usize> {
+    layout: Layout,
+    acc: [__m512; R],
+    lower: [__m512; R],
+}
+
+impl<const FINE: bool, const R: usize> Sums<FINE, R> {
+    /// Adds the products of 256 weights of each row, `stride` bytes apart, with the activations from `at` on.
+    #[allow(clippy::too_many_arguments, reason = "two operands, where each begins, and how to read one")]
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn dot(&self, start: __m512i, w: __m512i) -> __m512i {
-        if !FINE {
-            return _mm512_dpbusd_epi32(start, w, self.q);
+    fn add(
+        &mut self,
+        rows: &[u8],
+        stride: usize,
+        x: IntRows<'_>,
+        at: usize,
+        (d, dsum): (__m512, __m512),
+        scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
+        weights: impl Fn(&[u8], usize) -> __m512i + Copy,
+    ) {
+        let mut group_scales = [_mm512_setzero_ps(); R];
+        for r in 0..R {
+            let (scale, lower) = scales(&rows[r * stride..r * stride + self.layout.bytes]);
+            group_scales[r] = _mm512_mul_ps(scale, d);
+            self.lower[r] = _mm512_fmadd_ps(lower, dsum, self.lower[r]);
         }
-        let high = _mm512_slli_epi32::<7>(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, self.q));
-        _mm512_add_epi32(high, _mm512_dpbusd_epi32(start, w, self.low))
+        let q = &x.q[at..at + ROUND];
+        let low = if FINE { &x.low[at..at + ROUND] } else { q };
+        for step in 0..4 {
+            let (q, low) = (bytes(&q[64 * step..]), bytes(&low[64 * step..]));
+            let lanes = group_lanes(self.layout.group, step as i32);
+            for r in 0..R {
+                let w = weights(&rows[r * stride..r * stride + self.layout.bytes], step);
+                let mut dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, q);
+                if FINE {
+                    dot = _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(dot), w, low);
+                }
+                let scale = _mm512_permutexvar_ps(lanes, group_scales[r]);
+                self.acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, self.acc[r]);
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn finish(self) -> [__m512; R] {
+        let Layout { offset, share, .. } = self.layout;
+        let offset = _mm512_set1_ps(if offset == 0.0 { 1.0 } else { offset });
+        let mut sums = [_mm512_setzero_ps(); R];
+        for r in 0..R {
+            sums[r] = _mm512_fnmadd_ps(self.lower[r], offset, _mm512_mul_ps(self.acc[r], share));
+        }
+        sums
     }
 }
 
-/// Blocks `2p` and `2p + 1` of `x`, which has them.
+/// 64 of the activations' bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn pair<const FINE: bool>(x: IntRows<'_>, p: usize) -> Pair<FINE> {
-    debug_assert!(64 * (p + 1) <= x.cols);
-    // SAFETY: all callers' `p` is below half the blocks; `wide` and `lane` have one value per four, and `low` as many as
-    // `q` where it is read (asserted by `by_type`).
-    unsafe {
-        let q = _mm512_loadu_si512(x.q.as_ptr().add(64 * p).cast());
-        Pair {
-            q,
-            low: if FINE { _mm512_loadu_si512(x.low.as_ptr().add(64 * p).cast()) } else { q },
-            wide: _mm512_loadu_ps(x.wide.as_ptr().add(16 * p)),
-            lane: _mm512_loadu_si512(x.lane.as_ptr().add(16 * p).cast()),
-        }
-    }
+fn bytes(values: &[i8]) -> __m512i {
+    assert!(values.len() >= 64);
+    // SAFETY: 64 bytes are readable, just checked.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// The last block of an odd number, and zeros.
+/// The group of each lane's four weights, of 64 from `64 · step` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn odd_pair<const FINE: bool>(x: IntRows<'_>) -> Pair<FINE> {
-    let at = x.cols - 32;
-    // SAFETY: the masks name 32 bytes and 8 values, the last of the row; lengths as in `pair`.
-    unsafe {
-        let q = _mm512_maskz_loadu_epi8(0xffff_ffff, x.q.as_ptr().add(at));
-        Pair {
-            q,
-            low: if FINE { _mm512_maskz_loadu_epi8(0xffff_ffff, x.low.as_ptr().add(at)) } else { q },
-            wide: _mm512_maskz_loadu_ps(0xff, x.wide.as_ptr().add(at / 4)),
-            lane: _mm512_maskz_loadu_epi32(0xff, x.lane.as_ptr().add(at / 4)),
-        }
+fn group_lanes(group: usize, step: i32) -> __m512i {
+    if group == 32 {
+        let (a, b) = (2 * step, 2 * step + 1);
+        return _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a);
     }
+    let first = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    _mm512_add_epi32(first, _mm512_set1_epi32(4 * step))
 }
 
-/// Two blocks of 18 bytes: scale, 16 bytes of nibbles.
+/// 64 bytes of a block from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m512; R] {
-    const LOW: i64 = 0x0f0f_0f0f_0f0f_0f0f;
-    const HIGH: i64 = LOW << 4;
-    let blocks = x.cols / 32;
-    let row_bytes = blocks * 18;
-    assert!(rows.len() >= R * row_bytes);
-    let ahead = AHEAD.max(R * row_bytes);
-    // Bytes 2..18 twice, then 20..36 twice. The second copies keep their high nibbles in place: sixteen times the
-    // weight, which the activations' scales and the offset's share make up for once for all rows.
+fn load64(block: &[u8], at: usize) -> __m512i {
+    assert!(block.len() >= at + 64);
+    // SAFETY: 64 bytes from `at` on are readable, just checked.
+    unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
+}
+
+/// 32 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load32(block: &[u8], at: usize) -> __m256i {
+    assert!(block.len() >= at + 32);
+    // SAFETY: 32 bytes from `at` on are readable, just checked.
+    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
+}
+
+/// 1/16 for the lanes in `upper`, 1 for the others.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn nibble_shares(upper: u16) -> __m512 {
+    _mm512_mask_mov_ps(_mm512_set1_ps(1.0), upper, _mm512_set1_ps(1.0 / 16.0))
+}
+
+const LOW_NIBBLES: i64 = 0x0f0f_0f0f_0f0f_0f0f;
+const HIGH_NIBBLES: i64 = LOW_NIBBLES << 4;
+
+/// Eight blocks of 18 bytes: scale, 16 bytes of nibbles. High nibbles stay in place: 16 times the weight.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    const BYTES: usize = 8 * 18;
+    let layout = Layout { bytes: BYTES, group: 32, offset: 8.0, share: nibble_shares(0xf0f0) };
+    // Of two blocks bytes 2..18 twice, then 20..36 twice.
     let spread = _mm512_set_epi64(
         0x2322_2120_1f1e_1d1c,
         0x1b1a_1918_1716_1514,
@@ -146,203 +278,136 @@ fn q4_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m51
         0x1110_0f0e_0d0c_0b0a,
         0x0908_0706_0504_0302,
     );
-    let nibbles = _mm512_set_epi64(HIGH, HIGH, LOW, LOW, HIGH, HIGH, LOW, LOW);
-    let bits = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-    let shares =
-        _mm512_castsi512_ps(_mm512_sub_epi32(_mm512_set1_epi32(1f32.to_bits() as i32), _mm512_slli_epi32::<23>(bits)));
-    let placed =
-        |x: Pair<FINE>| Pair { wide: _mm512_mul_ps(x.wide, shares), lane: _mm512_sllv_epi32(x.lane, bits), ..x };
-    // Words 0 and 9 are the scales.
-    let scales = _mm256_set_epi16(9, 9, 9, 9, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0);
-    let step = |v: __m512i, x: &Pair<FINE>, acc: __m512| {
-        let w = _mm512_and_si512(_mm512_permutexvar_epi8(spread, v), nibbles);
-        let dot = _mm512_cvtepi32_ps(x.dot(x.lane, w));
-        let d = _mm512_cvtph_ps(_mm256_permutexvar_epi16(scales, _mm512_castsi512_si256(v)));
-        _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), acc)
-    };
-    let mut acc = [_mm512_setzero_ps(); R];
-    // Whole loads of 64 bytes for 36: as long as none reaches past the slice.
-    let whole = ((rows.len() - (R - 1) * row_bytes).saturating_sub(28) / 36).min(blocks / 2);
-    for p in 0..whole {
-        let x = placed(pair(x, p));
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: row `R − 1`'s load ends at most at `36 · (p + 1) + 28` of what follows its start, within the slice
-            // by the choice of `whole`.
-            let v = unsafe {
-                let at = rows.as_ptr().add(r * row_bytes + 36 * p);
-                prefetch(rows.as_ptr().wrapping_add(ahead + 36 * (R * p + r)));
-                _mm512_loadu_si512(at.cast())
-            };
-            *acc = step(v, &x, *acc);
-        }
-    }
-    for p in whole..blocks.div_ceil(2) {
-        let odd = 2 * p + 1 == blocks;
-        let x = placed(if odd { odd_pair(x) } else { pair(x, p) });
-        let bytes = if odd { (1 << 18) - 1 } else { (1 << 36) - 1 };
-        for (r, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: the mask names the bytes of blocks the row has.
-            let v = unsafe { _mm512_maskz_loadu_epi8(bytes, rows.as_ptr().add(r * row_bytes + 36 * p).cast()) };
-            *acc = step(v, &x, *acc);
-        }
-    }
-    acc
+    // The last two blocks are read with those before them, so as not to read past the row.
+    let last = _mm512_add_epi8(spread, _mm512_set1_epi8(28));
+    let nibbles = _mm512_set_epi64(
+        HIGH_NIBBLES,
+        HIGH_NIBBLES,
+        LOW_NIBBLES,
+        LOW_NIBBLES,
+        HIGH_NIBBLES,
+        HIGH_NIBBLES,
+        LOW_NIBBLES,
+        LOW_NIBBLES,
+    );
+    let scale_words = _mm512_zextsi128_si512(_mm_set_epi16(63, 54, 45, 36, 27, 18, 9, 0));
+    all_rows::<FINE>(
+        layout,
+        rows,
+        x,
+        out,
+        |block| {
+            let words = _mm512_permutex2var_epi16(load64(block, 0), scale_words, load64(block, 64));
+            let scales = _mm512_zextps256_ps512(_mm256_cvtph_ps(_mm512_castsi512_si128(words)));
+            (scales, scales)
+        },
+        |block, step| {
+            let (at, spread) = if step == 3 { (80, last) } else { (36 * step, spread) };
+            _mm512_and_si512(_mm512_permutexvar_epi8(spread, load64(block, at)), nibbles)
+        },
+    );
 }
 
-/// Two blocks of 34 bytes: scale, 32 signed bytes.
-#[inline]
+/// Eight blocks of 34 bytes: scale, 32 signed bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q8_0<const FINE: bool, const R: usize>(rows: &[u8], x: IntRows<'_>) -> [__m512; R] {
-    let blocks = x.cols / 32;
-    let row_bytes = blocks * 34;
-    assert!(rows.len() >= R * row_bytes);
-    let ahead = AHEAD.max(R * row_bytes);
+fn q8_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    const BYTES: usize = 8 * 34;
+    let layout = Layout { bytes: BYTES, group: 32, offset: 128.0, share: _mm512_set1_ps(1.0) };
     let sign = _mm512_set1_epi8(-128);
-    let step = |first: *const u8, second: *const u8, x: &Pair<FINE>, acc: __m512| {
-        // SAFETY: both point to blocks of 34 bytes, of which 32 are read from the third on.
-        let (a, b, da, db) = unsafe {
-            (
-                _mm256_loadu_si256(first.add(2).cast()),
-                _mm256_loadu_si256(second.add(2).cast()),
-                _mm_set1_epi16(first.cast::<i16>().read_unaligned()),
-                _mm_set1_epi16(second.cast::<i16>().read_unaligned()),
-            )
-        };
-        let w = _mm512_xor_si512(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b), sign);
-        let dot = _mm512_cvtepi32_ps(x.dot(_mm512_slli_epi32::<4>(x.lane), w));
-        let d = _mm512_cvtph_ps(_mm256_inserti128_si256::<1>(_mm256_castsi128_si256(da), db));
-        _mm512_fmadd_ps(dot, _mm512_mul_ps(d, x.wide), acc)
-    };
-    let mut acc = [_mm512_setzero_ps(); R];
-    for p in 0..blocks / 2 {
-        let x = pair(x, p);
-        for (r, acc) in acc.iter_mut().enumerate() {
-            let at = rows.as_ptr().wrapping_add(r * row_bytes + 68 * p);
-            prefetch(rows.as_ptr().wrapping_add(ahead + 68 * (R * p + r)));
-            *acc = step(at, at.wrapping_add(34), &x, *acc);
-        }
-    }
-    if !blocks.is_multiple_of(2) {
-        let x = odd_pair(x);
-        for (r, acc) in acc.iter_mut().enumerate() {
-            let at = rows.as_ptr().wrapping_add((r + 1) * row_bytes - 34);
-            *acc = step(at, [0u8; 34].as_ptr(), &x, *acc);
-        }
-    }
-    acc
+    // Words 17 · i of the block, two in each of four loads.
+    let first = _mm512_zextsi128_si512(_mm_set_epi16(0, 0, 0, 0, 51, 34, 17, 0));
+    let second = _mm512_zextsi128_si512(_mm_set_epi16(0, 0, 0, 0, 55, 38, 21, 4));
+    all_rows::<FINE>(
+        layout,
+        rows,
+        x,
+        out,
+        |block| {
+            let low = _mm512_permutex2var_epi16(load64(block, 0), first, load64(block, 64));
+            let high = _mm512_permutex2var_epi16(load64(block, 128), second, load64(block, 192));
+            let words = _mm_unpacklo_epi64(_mm512_castsi512_si128(low), _mm512_castsi512_si128(high));
+            let scales = _mm512_zextps256_ps512(_mm256_cvtph_ps(words));
+            (scales, scales)
+        },
+        |block, step| {
+            let (a, b) = (load32(block, 68 * step + 2), load32(block, 68 * step + 36));
+            _mm512_xor_si512(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b), sign)
+        },
+    );
 }
 
-/// Least distance of prefetches: some hundreds of nanoseconds of one core's bandwidth.
-const AHEAD: usize = 12 << 10;
-
-/// Fetches into L2 what will be wanted later. The rows after the present ones are fetched front to back while these
-/// are read side by side: memory then sees one stream, which on the measured machine is half as fast again as four.
-#[inline]
+/// 256 weights in 8 sub-blocks with 6-bit scales and minima; `FIVE` adds fifth bits at byte 16. High nibbles of Q4_K stay
+/// in place: 16 times the weight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn prefetch(at: *const u8) {
-    _mm_prefetch::<_MM_HINT_T1>(at.cast());
-}
-
-/// Lanes `8 · 0` and `8 · 1` of pair `k`'s scales among eight.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn pair_lanes(k: i32) -> __m512i {
-    let (a, b) = (2 * k, 2 * k + 1);
-    _mm512_set_epi32(b, b, b, b, b, b, b, b, a, a, a, a, a, a, a, a)
-}
-
-/// 256 weights in 8 sub-blocks with 6-bit scales and minima; `FIVE` adds the fifth bits.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_q5_k<const FINE: bool, const FIVE: bool>(row: &[u8], x: IntRows<'_>) -> f32 {
-    let size = if FIVE { 176 } else { 144 };
-    let high = _mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0);
-    let low = _mm512_set1_epi8(15);
-    let (mut acc, mut minima) = (_mm512_setzero_ps(), _mm256_setzero_ps());
-    for (s, block) in row.chunks_exact(size).enumerate() {
-        let d = half([block[0], block[1]]);
-        let dmin = half([block[2], block[3]]);
-        let u = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
-        let (u0, u1, u2) = (u(4), u(8), u(12));
-        let scale_high = (u2 & 0x0f0f_0f0f) | (((u0 >> 6) & 0x0303_0303) << 4);
-        let min_high = ((u2 >> 4) & 0x0f0f_0f0f) | (((u1 >> 6) & 0x0303_0303) << 4);
-        let eight = |low: u32, high: u32, d: f32| {
-            let bytes = _mm_cvtsi64_si128((u64::from(low) | u64::from(high) << 32) as i64);
-            _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_set1_ps(d))
-        };
-        let scales = _mm512_castps256_ps512(eight(u0 & 0x3f3f_3f3f, scale_high, d));
-        let mins = eight(u1 & 0x3f3f_3f3f, min_high, dmin);
-        let qs = &block[if FIVE { 48 } else { 16 }..];
-        let sums = &x.dsum32[8 * s..8 * s + 8];
-        // SAFETY: eight sums were sliced; a block has 32 bytes of fifth bits at 16.
-        let (sums, fifth) = unsafe {
-            (_mm256_loadu_ps(sums.as_ptr()), _mm512_broadcast_i64x4(_mm256_loadu_si256(block.as_ptr().add(16).cast())))
-        };
-        minima = _mm256_fmadd_ps(mins, sums, minima);
-        for (k, qs) in qs.chunks_exact(32).enumerate() {
-            // SAFETY: 32 bytes were sliced.
-            let v = unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(qs.as_ptr().cast())) };
-            let mut w = _mm512_and_si512(_mm512_srlv_epi64(v, high), low);
-            if FIVE {
-                let (a, b) = ((1u8 << (2 * k)) as i8, (2u8 << (2 * k)) as i8);
-                let bits = _mm512_inserti64x4::<1>(_mm512_set1_epi8(a), _mm256_set1_epi8(b));
-                let set = _mm512_test_epi8_mask(fifth, bits);
-                w = add_fifth(w, set);
+fn q4_q5_k<const FINE: bool, const FIVE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    let (bytes, nibbles_at) = if FIVE { (176, 48) } else { (144, 16) };
+    let share = if FIVE { _mm512_set1_ps(1.0) } else { nibble_shares(0xff00) };
+    let layout = Layout { bytes, group: 32, offset: 0.0, share };
+    let (low, high) = (_mm256_set1_epi64x(LOW_NIBBLES), _mm256_set1_epi64x(HIGH_NIBBLES));
+    let in_place = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    let (shift, low) = (_mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0), _mm512_set1_epi64(LOW_NIBBLES));
+    all_rows::<FINE>(
+        layout,
+        rows,
+        x,
+        out,
+        |block| {
+            let (d, dmin) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let u = |at: usize| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]);
+            let (u0, u1, u2) = (u(4), u(8), u(12));
+            let scale_high = (u2 & 0x0f0f_0f0f) | (((u0 >> 6) & 0x0303_0303) << 4);
+            let min_high = ((u2 >> 4) & 0x0f0f_0f0f) | (((u1 >> 6) & 0x0303_0303) << 4);
+            let eight = |low: u32, high: u32, d: f32| {
+                let bytes = _mm_cvtsi64_si128((u64::from(low) | u64::from(high) << 32) as i64);
+                let values = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_set1_ps(d));
+                _mm512_zextps256_ps512(values)
+            };
+            (eight(u0 & 0x3f3f_3f3f, scale_high, d), eight(u1 & 0x3f3f_3f3f, min_high, dmin))
+        },
+        |block, step| {
+            let nibbles = _mm512_broadcast_i64x4(load32(block, nibbles_at + 32 * step));
+            if !FIVE {
+                return _mm512_and_si512(nibbles, in_place);
             }
-            let x = pair::<FINE>(x, 4 * s + k);
-            let dot = _mm512_cvtepi32_ps(x.dot(_mm512_setzero_si512(), w));
-            let scale = _mm512_permutexvar_ps(pair_lanes(k as i32), scales);
-            acc = _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, x.wide), acc);
-        }
-    }
-    let minima = _mm512_castps256_ps512(minima);
-    _mm512_reduce_add_ps(acc) - _mm512_mask_reduce_add_ps(0xff, minima)
+            let w = _mm512_and_si512(_mm512_srlv_epi64(nibbles, shift), low);
+            let (a, b) = ((1u8 << (2 * step)) as i8, (2u8 << (2 * step)) as i8);
+            let bits = _mm512_inserti64x4::<1>(_mm512_set1_epi8(a), _mm256_set1_epi8(b));
+            let set = _mm512_test_epi8_mask(_mm512_broadcast_i64x4(load32(block, 16)), bits);
+            _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16))
+        },
+    );
 }
 
-/// Adds 16 to the bytes named by `set`, whose fifth bit is clear.
-#[inline]
+/// 256 weights in 16 sub-blocks with 8-bit scales: nibbles at byte 0, two high bits each at 128, scales at 192.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn add_fifth(w: __m512i, set: u64) -> __m512i {
-    _mm512_mask_add_epi8(w, set, w, _mm512_set1_epi8(16))
-}
-
-/// 256 weights in 16 sub-blocks with 8-bit scales.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q6_k<const FINE: bool>(row: &[u8], x: IntRows<'_>) -> f32 {
-    let low = _mm512_set1_epi8(15);
-    let two = _mm512_set1_epi8(0x30);
+fn q6_k<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+    let layout = Layout { bytes: 210, group: 16, offset: 32.0, share: _mm512_set1_ps(1.0) };
+    let (low, two) = (_mm512_set1_epi64(LOW_NIBBLES), _mm512_set1_epi8(0x30));
     let left = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
     let right = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
-    let first = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    let mut acc = _mm512_setzero_ps();
-    for (s, block) in row.as_chunks::<210>().0.iter().enumerate() {
-        let d = half([block[208], block[209]]);
-        // SAFETY: the 16 scales are bytes 192..208.
-        let scales = unsafe { _mm_loadu_si128(block.as_ptr().add(192).cast()) };
-        let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)), _mm512_set1_ps(d));
-        for half in 0..2 {
-            // SAFETY: low nibbles are bytes 0..128, high bits 128..192, half of each per half.
-            let (ql, qh) = unsafe {
-                (
-                    _mm512_loadu_si512(block.as_ptr().add(64 * half).cast()),
-                    _mm512_broadcast_i64x4(_mm256_loadu_si256(block.as_ptr().add(128 + 32 * half).cast())),
-                )
-            };
-            let a = _mm512_or_si512(_mm512_and_si512(ql, low), _mm512_and_si512(_mm512_sllv_epi64(qh, left), two));
-            let b = _mm512_or_si512(
-                _mm512_and_si512(_mm512_srli_epi16::<4>(ql), low),
-                _mm512_and_si512(_mm512_srlv_epi64(qh, right), two),
-            );
-            for (part, w) in [a, b].into_iter().enumerate() {
-                let chunk = 2 * half + part;
-                let x = pair::<FINE>(x, 4 * s + chunk);
-                let dot = x.dot(_mm512_slli_epi32::<2>(x.lane), w);
-                let lanes = _mm512_add_epi32(first, _mm512_set1_epi32(4 * chunk as i32));
-                let scale = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, scales), x.wide);
-                acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, acc);
+    all_rows::<FINE>(
+        layout,
+        rows,
+        x,
+        out,
+        |block| {
+            let d = _mm512_set1_ps(half([block[208], block[209]]));
+            // Bytes 192..208 are the upper half of 176..208.
+            let bytes = _mm256_extracti128_si256::<1>(load32(block, 176));
+            let scales = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), d);
+            (scales, scales)
+        },
+        |block, step| {
+            let (half, second) = (step / 2, step % 2 == 1);
+            let nibbles = load64(block, 64 * half);
+            let bits = _mm512_broadcast_i64x4(load32(block, 128 + 32 * half));
+            if second {
+                let nibbles = _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), low);
+                _mm512_or_si512(nibbles, _mm512_and_si512(_mm512_srlv_epi64(bits, right), two))
+            } else {
+                let nibbles = _mm512_and_si512(nibbles, low);
+                _mm512_or_si512(nibbles, _mm512_and_si512(_mm512_sllv_epi64(bits, left), two))
             }
-        }
-    }
-    _mm512_reduce_add_ps(acc)
+        },
+    );
 }
