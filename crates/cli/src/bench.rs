@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         output::json_line(
             &mut out,
-            &json!({ "model": args::source(args.model.as_ref()).to_string(), "results": reports }),
+            &json!({ "model": args::source(args.model.as_ref())?.to_string(), "results": reports }),
         )?;
     }
     Ok(out.flush()?)

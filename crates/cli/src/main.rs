@@ -5,13 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod ask;
 mod bench;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
 mod output;
 mod perplexity;
+mod pull;
 mod render;
+mod rm;
 mod run;
 mod safetensors;
 mod tokenize;
@@ -32,6 +36,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Pull(pull::Args),
+    List(list::Args),
+    Rm(rm::Args),
     Inspect(inspect::Args),
     Tokenize(tokenize::Args),
     Render(render::Args),
@@ -43,6 +50,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Render(args) => render::run(&args),

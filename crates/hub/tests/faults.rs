@@ -310,23 +310,38 @@ fn what_is_here_is_not_fetched_again() {
 fn two_pulls_at_once_fetch_everything_once() {
     let (server, scratch) = (server(), Scratch::new());
     server.fail(BYTES, usize::MAX, Fault::Slow(8192, 5));
-    let waited = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| {
-                let on = |event: Event<'_>| {
-                    if let Event::Waiting { .. } = event {
-                        waited.store(true, std::sync::atomic::Ordering::Relaxed);
-                    }
-                };
-                let extras = Extras { encoder: true, drafter: true };
-                scratch.hub(&server).pull(&REPO.parse().unwrap(), extras, &on).unwrap();
-            });
+            scope.spawn(|| scratch.pull(&server, REPO).unwrap());
         }
     });
     check_whole(&scratch);
-    assert!(waited.into_inner(), "neither waited for the other");
     assert_eq!(server.asked("model.safetensors"), SIZE);
+}
+
+#[test]
+fn a_file_that_another_program_fetches_is_waited_for() {
+    let (server, scratch) = (server(), Scratch::new());
+    // As another tool holds it, until it has finished or is gone.
+    let cache = scratch.cache().repo(&REPO.parse().unwrap());
+    let held = cache.lock(&sha256(&noise(SIZE)), || {}).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (scratch, server, tell) = (&scratch, &server, std::sync::Mutex::new(tell));
+        scope.spawn(move || {
+            let on = |event: Event<'_>| {
+                if let Event::Waiting { file } = event {
+                    tell.lock().unwrap().send(file.to_owned()).unwrap();
+                }
+            };
+            let extras = Extras { encoder: true, drafter: true };
+            scratch.hub(server).pull(&REPO.parse().unwrap(), extras, &on).unwrap();
+        });
+        assert_eq!(told.recv().unwrap(), "model.safetensors");
+        assert!(server.requests(BYTES).is_empty());
+        drop(held);
+    });
+    check_whole(&scratch);
 }
 
 #[test]

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -64,9 +65,15 @@ pub struct Request {
     pub authorization: Option<String>,
 }
 
+/// A file, and the hash that names it.
+struct Stored {
+    bytes: Arc<Vec<u8>>,
+    hash: String,
+}
+
 #[derive(Default)]
 struct World {
-    repos: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    repos: BTreeMap<String, BTreeMap<String, Stored>>,
     rules: Vec<Rule>,
     log: Vec<Request>,
     /// The only token that opens repositories whose names contain `gated`.
@@ -103,7 +110,10 @@ impl StandIn {
     }
 
     pub fn add(&self, repo: &str, file: &str, bytes: impl Into<Vec<u8>>) -> &Self {
-        self.world.lock().unwrap().repos.entry(repo.into()).or_default().insert(file.into(), bytes.into());
+        let bytes = bytes.into();
+        let hash = if bytes.len() < LARGE { git_blob(&bytes) } else { sha256(&bytes) };
+        let stored = Stored { bytes: Arc::new(bytes), hash };
+        self.world.lock().unwrap().repos.entry(repo.into()).or_default().insert(file.into(), stored);
         self
     }
 
@@ -158,7 +168,7 @@ impl StandIn {
         if let Some(file) = path.strip_prefix("/bytes/") {
             let repo = request.path.rsplit_once("&repo=").map_or("", |(_, repo)| repo);
             let found = world.repos.get(repo).and_then(|files| files.get(&unescaped(file)));
-            return found.map_or(Answer::status(404), |bytes| Answer::bytes(bytes, request.range));
+            return found.map_or(Answer::status(404), |file| Answer::bytes(&file.bytes, request.range));
         }
         let (api, rest) = path.strip_prefix("/api/models").map_or((false, path), |rest| (true, rest));
         let mut parts = rest.trim_start_matches('/').splitn(5, '/');
@@ -174,19 +184,19 @@ impl StandIn {
             (true, Some(files)) if verb == "revision" && commit == "main" => Answer::listing(files),
             (false, Some(files)) if verb == "resolve" && commit == COMMIT => match files.get(&unescaped(file)) {
                 None => Answer::status(404),
-                Some(bytes) if bytes.len() < LARGE => Answer::small(bytes, request.range),
-                Some(bytes) => self.linked(&repo, file, bytes),
+                Some(stored) if stored.bytes.len() < LARGE => Answer::small(stored, request.range),
+                Some(stored) => self.linked(&repo, file, stored),
             },
             _ => Answer::status(404),
         }
     }
 
     /// A large file: its bytes are elsewhere.
-    fn linked(&self, repo: &str, file: &str, bytes: &[u8]) -> Answer {
+    fn linked(&self, repo: &str, file: &str, stored: &Stored) -> Answer {
         Answer::status(302).with(vec![
             ("Location", format!("{}/bytes/{file}?signature=s3cret&repo={repo}", self.bytes_url)),
-            ("X-Linked-Etag", format!("\"{}\"", sha256(bytes))),
-            ("X-Linked-Size", bytes.len().to_string()),
+            ("X-Linked-Etag", format!("\"{}\"", stored.hash)),
+            ("X-Linked-Size", stored.bytes.len().to_string()),
             ("X-Repo-Commit", COMMIT.into()),
             ("ETag", "\"of-the-redirect\"".into()),
         ])
@@ -196,14 +206,18 @@ impl StandIn {
 struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// Of everything, and where the body starts in it.
-    whole: Vec<u8>,
+    whole: Arc<Vec<u8>>,
+    /// What is sent of it.
+    part: Range<usize>,
 }
 
 impl Answer {
+    fn of(status: u16, whole: Arc<Vec<u8>>, part: Range<usize>) -> Self {
+        Answer { status, headers: Vec::new(), whole, part }
+    }
+
     fn status(status: u16) -> Self {
-        Answer { status, headers: Vec::new(), body: Vec::new(), whole: Vec::new() }
+        Answer::of(status, Arc::default(), 0..0)
     }
 
     fn with(mut self, headers: Vec<(&'static str, String)>) -> Self {
@@ -214,29 +228,28 @@ impl Answer {
         self
     }
 
-    fn listing(files: &BTreeMap<String, Vec<u8>>) -> Self {
+    fn listing(files: &BTreeMap<String, Stored>) -> Self {
         let siblings: Vec<_> = files.keys().map(|file| serde_json::json!({ "rfilename": file })).collect();
         let body = serde_json::json!({ "id": "x", "sha": COMMIT, "siblings": siblings }).to_string().into_bytes();
-        Answer { status: 200, headers: Vec::new(), whole: body.clone(), body }
+        Answer::bytes(&Arc::new(body), None)
     }
 
-    fn small(bytes: &[u8], range: Option<(usize, usize)>) -> Self {
-        Answer::bytes(bytes, range)
-            .with(vec![("ETag", format!("\"{}\"", git_blob(bytes))), ("X-Repo-Commit", COMMIT.into())])
+    fn small(stored: &Stored, range: Option<(usize, usize)>) -> Self {
+        let headers = vec![("ETag", format!("\"{}\"", stored.hash)), ("X-Repo-Commit", COMMIT.into())];
+        Answer::bytes(&stored.bytes, range).with(headers)
     }
 
-    fn bytes(bytes: &[u8], range: Option<(usize, usize)>) -> Self {
+    fn bytes(bytes: &Arc<Vec<u8>>, range: Option<(usize, usize)>) -> Self {
         let size = bytes.len();
-        let whole = bytes.to_vec();
         match range {
-            None => Answer { status: 200, headers: Vec::new(), body: whole.clone(), whole },
+            None => Answer::of(200, bytes.clone(), 0..size),
             Some((start, _)) if start >= size => {
                 Answer::status(416).with(vec![("Content-Range", format!("bytes */{size}"))])
             }
             Some((start, end)) => {
                 let end = end.min(size);
-                let headers = vec![("Content-Range", format!("bytes {start}-{}/{size}", end - 1))];
-                Answer { status: 206, headers, body: bytes[start..end].to_vec(), whole }
+                let found = format!("bytes {start}-{}/{size}", end - 1);
+                Answer::of(206, bytes.clone(), start..end).with(vec![("Content-Range", found)])
             }
         }
     }
@@ -262,12 +275,13 @@ fn send(mut stream: TcpStream, request: &Request, mut answer: Answer, fault: Opt
         Some(Fault::Status(status, headers)) => answer = Answer::status(status).with(headers),
         Some(Fault::Drop(after)) => ends = Some(after),
         Some(Fault::Stall(after)) => (ends, stalls) = (Some(after), true),
-        Some(Fault::WrongByte) => answer.body[0] ^= 1,
-        Some(Fault::NoRanges) => {
-            answer.body = answer.whole;
-            answer.status = 200;
-            answer.headers.retain(|(name, _)| *name != "Content-Range");
+        Some(Fault::WrongByte) => {
+            let mut bytes = answer.whole[answer.part.clone()].to_vec();
+            bytes[0] ^= 1;
+            answer.part = 0..bytes.len();
+            answer.whole = Arc::new(bytes);
         }
+        Some(Fault::NoRanges) => answer = Answer::bytes(&answer.whole, None),
         Some(Fault::WrongSize(size)) if answer.status == 206 => {
             let (start, end) = request.range.unwrap();
             answer.headers = vec![("Content-Range", format!("bytes {start}-{}/{size}", end - 1))];
@@ -276,7 +290,7 @@ fn send(mut stream: TcpStream, request: &Request, mut answer: Answer, fault: Opt
         Some(Fault::Slow(bytes, millis)) => pace = Some((bytes, millis)),
         Some(Fault::Headers(headers)) => answer = answer.with(headers),
     }
-    let length = length.unwrap_or(answer.body.len());
+    let length = length.unwrap_or(answer.part.len());
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\nContent-Length: {length}\r\n", answer.status);
     for (name, value) in &answer.headers {
         head += &format!("{name}: {value}\r\n");
@@ -285,7 +299,8 @@ fn send(mut stream: TcpStream, request: &Request, mut answer: Answer, fault: Opt
     if request.method == "HEAD" {
         return Ok(());
     }
-    let body = &answer.body[..ends.unwrap_or(answer.body.len()).min(answer.body.len())];
+    let body = &answer.whole[answer.part.clone()];
+    let body = &body[..ends.unwrap_or(body.len()).min(body.len())];
     let (step, millis) = pace.unwrap_or((body.len().max(1), 0));
     for part in body.chunks(step) {
         stream.write_all(part)?;
