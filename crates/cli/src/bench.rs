@@ -239,7 +239,7 @@ impl Line {
 }
 
 /// Bytes of the experts, which a token reads in part. Their names are those of both file formats.
-fn expert_bytes(files: &ModelFiles) -> usize {
+pub fn expert_bytes(files: &ModelFiles) -> usize {
     let experts =
         files.checkpoint().tensors().iter().filter(|t| t.name.contains(".experts.") || t.name.contains("_exps."));
     experts.map(|t| t.data.len()).sum()

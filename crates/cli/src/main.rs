@@ -7,6 +7,7 @@
 mod args;
 mod ask;
 mod bench;
+mod doctor;
 mod inspect;
 mod interrupt;
 mod list;
@@ -45,6 +46,7 @@ enum Command {
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {

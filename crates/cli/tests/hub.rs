@@ -233,3 +233,19 @@ fn what_cannot_be_pulled_says_why() {
     place.done(&["pull", "org/gated"]);
     place.fails(&["pull", "org/m", "--offline"], 1, "org/m is not on this machine, and the network may not be used");
 }
+
+#[test]
+fn the_doctor_tells_of_machine_cache_and_models() {
+    let place = Place::new("doctor");
+    nano(&place);
+    let facts = |args: &[&str]| -> Value { serde_json::from_str(&place.done(args)).unwrap() };
+    let before = facts(&["doctor", "--json", "--no-measure"]);
+    assert!(before["threads"].as_u64() >= Some(1) && before["kernels"].as_array().unwrap().contains(&"scalar".into()));
+    assert!(before["advice"].to_string().contains("carat pull e2b:q4_0") && before["bandwidth"].is_null());
+    place.done(&["pull", "org/nano"]);
+    let after = facts(&["doctor", "--json", "--no-measure"]);
+    assert_eq!(after["models"][0]["name"], "org/nano");
+    assert!(!after["advice"].to_string().contains("carat pull"));
+    let text = place.done(&["doctor", "--no-measure"]);
+    assert!(text.contains("\nmodel        org/nano, ") && text.contains(place.home.to_str().unwrap()), "{text}");
+}
