@@ -1,5 +1,6 @@
 //! `carat list`: the models on this machine, whichever tool brought them.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,10 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let cache = Cache::new(Settings::from_env()?.cache);
-    let models = installed::list(&cache)?;
+    let mut models = installed::list(&cache)?;
+    for model in &mut models {
+        model.dtype = model.dtype.take().or_else(|| stored_type(model));
+    }
     let mut out = output::stdout();
     if args.json {
         for model in &models {
@@ -34,6 +38,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         table(&mut out, &models)?;
     }
     Ok(out.flush()?)
+}
+
+/// The type of most of a model's bytes.
+fn stored_type(model: &Installed) -> Option<String> {
+    let checkpoint = carat_weights::open(&model.path).ok()?;
+    let mut bytes: BTreeMap<String, usize> = BTreeMap::new();
+    for tensor in checkpoint.tensors().iter() {
+        *bytes.entry(tensor.dtype.to_string()).or_default() += tensor.data.len();
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
 }
 
 fn table(out: &mut impl Write, models: &[Installed]) -> std::io::Result<()> {

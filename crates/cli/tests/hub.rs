@@ -171,6 +171,7 @@ fn a_pulled_model_runs_by_its_name() {
     let kinds: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["plan", "file", "file", "file", "file", "pulled"]);
     let path = events[5]["path"].as_str().unwrap();
+    assert!(place.done(&["list"]).contains("BF16"), "the type is read from the weights");
     let by_name = place.done(&["run", "org/nano", "What is 2 + 2?", "--temperature", "0"]);
     assert_eq!(by_name, place.done(&["run", path, "What is 2 + 2?", "--temperature", "0"]));
     let inspected = place.done(&["inspect", "org/nano", "--json"]);

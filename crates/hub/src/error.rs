@@ -82,6 +82,16 @@ pub enum Error {
         /// How many in a row brought nothing.
         attempts: u32,
     },
+    /// The encrypted connection could not be agreed on.
+    #[error(
+        "{url}: no secure connection: {why}; if a proxy or mirror has certificates of its own, let SSL_CERT_FILE name them"
+    )]
+    Insecure {
+        /// What was asked for.
+        url: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The bytes are not those that the hub announced.
     #[error("{file}: expected the hash {expected}, found {found}, twice; nothing of it is kept")]
     Checksum {

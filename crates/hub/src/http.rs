@@ -106,8 +106,8 @@ impl Client {
         Err(too_many_redirects(&url))
     }
 
-    /// The headers of `url`, those of each redirect within the hub before those after it. A redirect to another host
-    /// is not followed: what the file is, the hub has said by then.
+    /// The headers of `url`, those of each redirect before those after it. Where a redirect to another host says what
+    /// the file is (`x-linked-etag`), it is not followed; mirrors redirect to the hub they mirror without saying it.
     pub fn head(&self, url: &str) -> Result<(Reply, Vec<HeaderMap>), Failure> {
         let mut url = url.to_owned();
         let mut headers = Vec::new();
@@ -119,7 +119,7 @@ impl Client {
             let response = request.call().map_err(|error| failure(&url, error))?;
             headers.push(response.headers().clone());
             match redirect(&url, &response)? {
-                Some(next) if self.is_hub(&next) => url = next,
+                Some(next) if self.is_hub(&next) || !response.headers().contains_key("x-linked-etag") => url = next,
                 _ => return Ok((Reply { url, response }, headers)),
             }
         }
@@ -240,6 +240,10 @@ fn failure(url: &str, error: ureq::Error) -> Failure {
             Failure::Final(Error::Answer { url: url.into(), why: format!("this is no address: {error}") })
         }
         ureq::Error::HostNotFound => Failure::again(url, "there is no host by that name, or no network"),
+        // What TLS finds wrong comes as invalid data of the connection.
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Failure::Final(Error::Insecure { url: url.into(), why: error.to_string() })
+        }
         ureq::Error::Io(error) => Failure::again(url, error.to_string()),
         error => Failure::again(url, error.to_string()),
     }

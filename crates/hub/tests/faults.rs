@@ -5,6 +5,7 @@ mod scratch;
 mod stand_in;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use carat_hub::{Error, Event, Extras, Ranges};
@@ -227,6 +228,24 @@ fn nobody_listens() {
 }
 
 #[test]
+fn a_connection_that_is_not_secure_is_not_tried_again() {
+    let (mut server, scratch) = (server(), Scratch::new());
+    // A server that answers in the clear where TLS is expected.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.url = format!("https://{}", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let hello = stream.read(&mut [0; 4096]).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        hello
+    });
+    let error = scratch.pull(&server, REPO).unwrap_err();
+    assert!(matches!(error, Error::Insecure { .. }), "{error}");
+    assert!(error.to_string().contains("let SSL_CERT_FILE name them"), "{error}");
+    assert!(answering.join().unwrap() > 0);
+}
+
+#[test]
 fn a_host_without_ranges_sends_everything_at_once() {
     let server = survives(BYTES, usize::MAX, Fault::NoRanges);
     assert!(server.requests(BYTES).iter().any(|request| request.range == Some((0, SIZE))));
@@ -259,6 +278,19 @@ fn redirects_within_the_hub_are_followed_and_loops_are_not() {
     check_whole(&scratch);
     gives_up(LISTING, moved("/api/models/org/model/revision/main"), "more than 5 redirects");
     gives_up(LISTING, status(302), "a redirect (302) without Location");
+}
+
+#[test]
+fn a_mirror_may_redirect_everything_to_the_hub_it_mirrors() {
+    let (server, scratch) = (server(), Scratch::new());
+    let base = format!("/{REPO}/resolve/{}", stand_in::COMMIT);
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let there = format!("{}{base}/{file}", server.bytes_url);
+        server.fail(&format!("{base}/{file}"), 1, Fault::Status(308, vec![("Location", there.clone())]));
+        server.fail_after(&format!("GET {base}/{file}"), 0, 1, Fault::Status(308, vec![("Location", there)]));
+    }
+    scratch.pull(&server, REPO).unwrap();
+    check_whole(&scratch);
 }
 
 #[test]

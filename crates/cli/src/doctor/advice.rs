@@ -23,7 +23,10 @@ fn plain_kernels(report: &Report) -> Option<String> {
 
 fn busy(report: &Report) -> Option<String> {
     let load = report.machine.load.filter(|load| *load > BUSY * report.machine.processors as f64)?;
-    Some(format!("{load:.1} other processes want the {} processors: stop them", report.machine.processors))
+    Some(format!(
+        "about {load:.1} other processes compete for the {} processors: stop them for full speed",
+        report.machine.processors
+    ))
 }
 
 fn quota(report: &Report) -> Option<String> {
@@ -102,7 +105,7 @@ mod tests {
     fn each_weakness_is_named_with_its_remedy() {
         check(|r| r.release = false, "--release");
         check(|r| r.isas = vec!["scalar"], "none of AVX-512");
-        check(|r| r.machine.load = Some(3.5), "3.5 other processes want the 4 processors");
+        check(|r| r.machine.load = Some(3.5), "3.5 other processes compete for the 4 processors");
         check(|r| r.machine.cgroup_cpus = Some(1.5), "quota of 1.50 processors");
         check(|r| r.machine.governor = Some("powersave".into()), "`performance` is faster");
         check(|r| r.models.push(model(10 << 30)), "org/m (10.0 GiB) is more than the 1.00 GiB");

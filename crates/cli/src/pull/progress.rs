@@ -55,9 +55,10 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    /// A line above the bar.
+    /// A line above the bar, if there is one yet.
     fn say(&self, line: &str) {
         // Standard error may be closed; then there is nobody to tell.
-        self.bar.suspend(|| drop(writeln!(io::stderr(), "{line}")));
+        let write = || drop(writeln!(io::stderr(), "{line}"));
+        if self.bar.length() == Some(0) { write() } else { self.bar.suspend(write) }
     }
 }
