@@ -248,8 +248,10 @@ impl Workers<'_> {
             *lock(&self.arrived) += n as u64;
             (self.download.on)(Event::Bytes(n as u64));
         }
-        // The end must be seen for the connection to serve the next range; if it isn't there, a new one will.
-        let _ = body.read(&mut [0]);
+        if *at == range.end {
+            // The end must be seen for the connection to serve the next range; if it isn't there, a new one will.
+            let _ = body.read(&mut [0]);
+        }
         Ok(())
     }
 

@@ -12,6 +12,50 @@ use stand_in::{COMMIT, Fault, StandIn, noise};
 
 const ALL: Extras = Extras { encoder: true, drafter: true };
 
+/// What `huggingface_hub` makes of the same files: `tests/data/make_layout.py`.
+const LAYOUT: &str = include_str!("data/layout.txt");
+
+/// Its lines as path and link target, without what is that tool's own.
+fn layout() -> Vec<(&'static str, Option<&'static str>)> {
+    let lines = LAYOUT.lines().filter(|line| !line.starts_with('#') && !line.contains("/trees/"));
+    let lines = lines.filter(|line| *line != "CACHEDIR.TAG");
+    lines.map(|line| line.split_once(" -> ").map_or((line, None), |(path, target)| (path, Some(target)))).collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn the_cache_is_laid_out_as_other_tools_do() {
+    let (server, scratch) = (StandIn::new(), Scratch::new());
+    server.add("org/m", "Q4_0/m-Q4_0.gguf", vec![0; 5000]).add("org/m", "mmproj-F16.gguf", "encoder");
+    scratch.pull(&server, "org/m").unwrap();
+    let locks = fs::read_dir(scratch.0.join(".locks/models--org--m")).unwrap();
+    let locks = locks.map(|e| format!(".locks/models--org--m/{}", e.unwrap().file_name().to_str().unwrap()));
+    let mut found: Vec<String> = locks.chain(scratch.files()).collect();
+    found.sort();
+    let links: Vec<_> = found.iter().map(|file| (file.as_str(), fs::read_link(scratch.0.join(file)).ok())).collect();
+    let links: Vec<_> = links.iter().map(|(file, link)| (*file, link.as_ref().and_then(|l| l.to_str()))).collect();
+    assert_eq!(links, layout());
+    assert_eq!(fs::read_to_string(scratch.0.join("models--org--m/refs/main")).unwrap(), COMMIT);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_other_tools_brought_is_found() {
+    let scratch = Scratch::new();
+    for (file, target) in layout() {
+        let path = scratch.0.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match target {
+            Some(target) => std::os::unix::fs::symlink(target, path).unwrap(),
+            None if file.ends_with("refs/main") => fs::write(path, COMMIT).unwrap(),
+            None => fs::write(path, "bytes").unwrap(),
+        }
+    }
+    let found = installed::find(&scratch.cache(), &"org/m".parse().unwrap()).unwrap().unwrap();
+    assert!(found.path.ends_with("Q4_0/m-Q4_0.gguf") && found.name.to_string() == "org/m:Q4_0");
+    assert_eq!(fs::read_to_string(found.path).unwrap(), "bytes");
+}
+
 /// The files of a snapshot, in order.
 fn snapshot(scratch: &Scratch, repo: &str) -> Vec<String> {
     let dir = format!("models--{}/snapshots/{COMMIT}/", repo.replace('/', "--"));
