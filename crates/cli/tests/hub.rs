@@ -132,12 +132,10 @@ fn two_programs_that_pull_the_same_fetch_it_once() {
     assert_eq!(place.server.asked("model.safetensors"), size);
 }
 
-/// As a full disk: the file may not grow as far as it must.
+/// As a full disk: no file may grow as far as the weights must. The pull fails and no file has the weights' name.
 #[cfg(unix)]
-#[test]
-fn a_disk_that_takes_no_more_leaves_nothing_half_named() {
-    let place = Place::new("full");
-    place.server.add("org/m", "config.json", "{}").add("org/m", "model.safetensors", noise(300_000));
+#[track_caller]
+fn pull_fails_for_want_of_room(place: &Place) {
     let program = env!("CARGO_BIN_EXE_carat");
     let script = format!("trap '' XFSZ; ulimit -f 100; exec '{program}' pull org/m");
     let mut command = Command::new("sh");
@@ -147,9 +145,24 @@ fn a_disk_that_takes_no_more_leaves_nothing_half_named() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(".carat.incomplete: File too large"), "{stderr}");
     let dir = place.repo("org/m");
-    assert!(!dir.join("refs").exists());
-    assert_eq!(fs::read_dir(dir.join("blobs")).unwrap().count(), 1, "the config alone");
+    let blobs = fs::read_dir(dir.join("blobs")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let named = blobs.filter(|name| !name.ends_with(".incomplete")).count();
+    assert!(named == 1 && !dir.join("refs").exists(), "the config alone has its name");
     assert!(place.done(&["list"]).starts_with("no models in "));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_that_takes_no_more_leaves_nothing_half_named() {
+    let place = Place::new("full");
+    place.server.add("org/m", "config.json", "{}").add("org/m", "model.safetensors", noise(300_000));
+    pull_fails_for_want_of_room(&place);
+    assert!(place.server.requests(BYTES).is_empty(), "room is taken before the download");
+    // Room was taken by an earlier pull, and the disk refuses the bytes themselves.
+    place.server.fail(BYTES, 1, Fault::Status(429, vec![("Retry-After", "7200".into())]));
+    place.fails(&["pull", "org/m"], 1, "asks to wait 7200 s");
+    pull_fails_for_want_of_room(&place);
+    assert!(!place.server.requests(BYTES).is_empty());
     place.done(&["pull", "org/m"]);
 }
 
