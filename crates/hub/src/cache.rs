@@ -11,6 +11,7 @@
 //! step, so that a reader sees the old one or the new one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -104,7 +105,7 @@ impl RepoCache {
         let refs = self.dir.join("refs");
         fs::create_dir_all(&refs).map_err(Error::io(&refs))?;
         let path = refs.join(branch);
-        let new = refs.join(format!("{branch}.carat-{}", std::process::id()));
+        let new = refs.join(unused(branch));
         fs::write(&new, commit).and_then(|()| fs::rename(&new, &path)).map_err(|error| {
             let _ = fs::remove_file(&new);
             Error::io(&path)(error)
@@ -153,7 +154,7 @@ impl RepoCache {
         if fs::read_link(&path).is_ok_and(|found| found == target) {
             return Ok(());
         }
-        let new = dir.join(format!(".{hash}.carat-{}", std::process::id()));
+        let new = dir.join(unused(hash));
         let made = symlink(&target, &new, &self.blob(hash)).and_then(|()| fs::rename(&new, &path));
         made.map_err(|error| {
             let _ = fs::remove_file(&new);
@@ -180,6 +181,17 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>, Error> {
         Err(error) => Err(Error::io(dir)(error)),
         Ok(entries) => entries.collect::<io::Result<_>>().map_err(Error::io(dir)),
     }
+}
+
+/// A name that no other writer has, on any machine that shares the cache.
+fn unused(name: &str) -> String {
+    // The standard library's only source of randomness: each state has its own keys.
+    format!(".{name}.carat-{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Whether a file has a name of [`unused`].
+pub(crate) fn is_unfinished(name: &str) -> bool {
+    name.starts_with('.') && name.contains(".carat-")
 }
 
 #[cfg(unix)]
@@ -234,6 +246,26 @@ mod tests {
         assert_eq!(repo.commit("main").as_deref(), Some("def"));
         fs::write(repo.dir().join("refs/main"), "../../x").unwrap();
         assert_eq!(repo.commit("main"), None);
+    }
+
+    #[test]
+    fn many_writers_of_one_link_and_branch_do_not_meet() {
+        let (_scratch, repo) = repo("many");
+        fs::create_dir_all(repo.dir().join("blobs")).unwrap();
+        fs::write(repo.blob("h"), "bytes").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for commit in ["a", "b", "c", "d"] {
+                        repo.link(commit, "x", "h").unwrap();
+                        repo.set_commit("main", commit).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(entries(&repo.snapshot("a")).unwrap().len(), 1);
+        assert_eq!(entries(&repo.dir().join("refs")).unwrap().len(), 1);
+        assert_eq!(fs::read_to_string(repo.snapshot("d").join("x")).unwrap(), "bytes");
     }
 
     #[test]

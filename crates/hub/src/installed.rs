@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::Error;
 use crate::api::BRANCH;
-use crate::cache::{Cache, RepoCache, entries};
+use crate::cache::{self, Cache, RepoCache, entries};
 use crate::choice::{self, Gguf, Weights};
 use crate::names::{ModelName, RepoId};
 
@@ -247,6 +247,10 @@ impl Snapshot {
 fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Vec<String>) -> Result<(), Error> {
     for entry in entries(dir)? {
         let Ok(name) = entry.file_name().into_string() else { continue };
+        // A link under way, or left when a pull was killed: it keeps no bytes.
+        if cache::is_unfinished(&name) {
+            continue;
+        }
         // Follows links: one that leads nowhere is a file that isn't there.
         let Ok(metadata) = fs::metadata(entry.path()) else { continue };
         let path = format!("{prefix}{name}");

@@ -229,6 +229,7 @@ fn names(scratch: &Scratch) -> Vec<String> {
     installed::list(&scratch.cache()).unwrap().iter().map(|model| model.name.to_string()).collect()
 }
 
+#[cfg(unix)]
 #[test]
 fn removing_a_quantisation_leaves_what_others_need() {
     let (server, scratch) = (quants(), Scratch::new());
@@ -237,12 +238,19 @@ fn removing_a_quantisation_leaves_what_others_need() {
     for quant in ["q4_0", "q8_0", "q5_0"] {
         scratch.pull(&server, &format!("org/m-GGUF:{quant}")).unwrap();
     }
+    // Left by a pull that was killed between the link and its name.
+    let snapshot = scratch.0.join("models--org--m-GGUF/snapshots").join(COMMIT);
+    let blob = fs::read_link(snapshot.join("m-Q8_0.gguf")).unwrap();
+    std::os::unix::fs::symlink(blob, snapshot.join(".hash.carat-0123456789abcdef")).unwrap();
     let remove = |name: &str| {
         let removal = installed::removal(&scratch.cache(), &name.parse().unwrap()).unwrap();
         removal.apply().unwrap();
         removal.bytes
     };
+    let count = || fs::read_dir(scratch.0.join("models--org--m-GGUF/blobs")).unwrap().count();
+    let before = count();
     assert_eq!(remove("org/m-GGUF:q8_0"), 2001);
+    assert_eq!(count(), before - 1);
     assert_eq!(remove("org/m-GGUF:Q4_0"), 0);
     assert_eq!(names(&scratch), ["org/m-GGUF:Q5_0"]);
     let left = installed::find(&scratch.cache(), &"org/m-GGUF:q5_0".parse().unwrap()).unwrap().unwrap();
