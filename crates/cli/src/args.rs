@@ -7,6 +7,8 @@ use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
+use crate::pull;
+
 /// The command line can't be followed; exit code 2.
 #[derive(Debug)]
 pub struct UsageError(pub String);
@@ -31,14 +33,17 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// The model that `MODEL` names; left out, the embedded one.
-pub fn source(model: Option<&PathBuf>) -> ModelSource {
-    model.map_or(ModelSource::Embedded, |path| ModelSource::Path(path.clone()))
+/// The model that `MODEL` names, a path or a pulled model; left out, the embedded one.
+pub fn source(model: Option<&PathBuf>) -> anyhow::Result<ModelSource> {
+    Ok(match model {
+        None => ModelSource::Embedded,
+        Some(text) => ModelSource::Path(pull::located(text)?),
+    })
 }
 
 /// Opens the files of `MODEL`.
 pub fn open(model: Option<&PathBuf>) -> anyhow::Result<ModelFiles> {
-    Ok(ModelFiles::open(&source(model))?)
+    Ok(ModelFiles::open(&source(model)?)?)
 }
 
 /// How the model is run.

@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         output::json_line(
             &mut out,
-            &json!({ "model": args::source(args.model.as_ref()).to_string(), "results": reports }),
+            &json!({ "model": args::source(args.model.as_ref())?.to_string(), "results": reports }),
         )?;
     }
     Ok(out.flush()?)
@@ -246,7 +246,7 @@ impl Line {
 }
 
 /// Bytes of the experts, which a token reads in part. Their names are those of both file formats.
-fn expert_bytes(files: &ModelFiles) -> usize {
+pub fn expert_bytes(files: &ModelFiles) -> usize {
     let experts =
         files.checkpoint().tensors().iter().filter(|t| t.name.contains(".experts.") || t.name.contains("_exps."));
     experts.map(|t| t.data.len()).sum()

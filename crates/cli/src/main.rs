@@ -5,13 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod ask;
 mod bench;
+mod doctor;
 mod inspect;
 mod interrupt;
+mod list;
 mod logits;
 mod output;
 mod perplexity;
+mod pull;
 mod render;
+mod rm;
 mod run;
 mod safetensors;
 mod tokenize;
@@ -32,23 +37,31 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Pull(pull::Args),
+    List(list::Args),
+    Rm(rm::Args),
     Inspect(inspect::Args),
     Tokenize(tokenize::Args),
     Render(render::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {

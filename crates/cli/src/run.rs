@@ -14,18 +14,19 @@ use carat_runtime::session::GenerateOptions;
 use carat_runtime::{FinishReason, ModelSource, Session, host};
 use serde_json::json;
 
-use crate::args::{EngineArgs, Interrupted, UsageError};
-use crate::{interrupt, output};
+use crate::args::{self, EngineArgs, Interrupted, UsageError};
+use crate::{interrupt, output, pull};
 use options::SamplingArgs;
 use printer::{Printer, Style};
 
 /// Answer a prompt, or chat
 ///
 /// Without PROMPT, standard input is the prompt if it is not a terminal; in a terminal a chat begins. With both, standard
-/// input is appended to PROMPT. A single argument that is a path is MODEL, otherwise PROMPT.
+/// input is appended to PROMPT. A single argument that is a path or a short name (e2b, e4b, 12b, 26b, 31b, also with
+/// :QUANT) is MODEL, otherwise PROMPT.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory with config.json, .gguf or .safetensors file; left out: the embedded model
+    /// Directory with config.json, .gguf or .safetensors file, or a name (e2b, ORG/NAME); left out: the embedded model
     #[arg(value_name = "MODEL")]
     first: Option<String>,
     /// What to answer
@@ -54,7 +55,13 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let (source, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref())?;
+    let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
+    let source = args::source(model.as_ref())?;
+    if let ModelSource::Path(path) = &source
+        && !path.exists()
+    {
+        anyhow::bail!("{}: there is no such model", path.display());
+    }
     let prompt = whole_prompt(prompt)?;
     if prompt.is_none() && args.json {
         return Err(UsageError("--json: expected a PROMPT or standard input".into()).into());
@@ -73,20 +80,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// Which argument is what, and whether the model is there.
-fn model_and_prompt(first: Option<&str>, second: Option<&str>) -> anyhow::Result<(ModelSource, Option<String>)> {
-    let Some(first) = first else { return Ok((ModelSource::Embedded, None)) };
+/// Which argument is what.
+fn model_and_prompt(first: Option<&str>, second: Option<&str>) -> (Option<PathBuf>, Option<String>) {
+    let Some(first) = first else { return (None, None) };
     let path = Path::new(first);
     let is_model_file = path.extension().is_some_and(|e| e == "gguf" || e == "safetensors");
     let is_model = path.is_dir() || (is_model_file && path.is_file());
     let like_a_path = !first.contains(char::is_whitespace) && (first.contains('/') || is_model_file);
-    if second.is_some() || is_model || like_a_path {
-        if !path.exists() {
-            anyhow::bail!("{first}: there is no such model");
-        }
-        return Ok((ModelSource::Path(path.into()), second.map(str::to_owned)));
+    if second.is_some() || is_model || like_a_path || pull::looks_like_a_name(first) {
+        return (Some(path.into()), second.map(str::to_owned));
     }
-    Ok((ModelSource::Embedded, Some(first.to_owned())))
+    (None, Some(first.to_owned()))
 }
 
 /// `PROMPT` and standard input where that isn't a terminal; `None` for a chat.
@@ -192,21 +196,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_argument_is_a_model_if_it_is_a_path_and_else_a_prompt() {
-        let prompt = |text: &str| (ModelSource::Embedded, Some(text.to_owned()));
-        assert_eq!(model_and_prompt(None, None).unwrap(), (ModelSource::Embedded, None));
-        for text in ["hello", "What is 12/4?", "What is 12 * 7?", "no/such thing"] {
-            assert_eq!(model_and_prompt(Some(text), None).unwrap(), prompt(text));
+    fn one_argument_is_a_model_if_it_is_a_path_or_a_name_and_else_a_prompt() {
+        assert_eq!(model_and_prompt(None, None), (None, None));
+        for text in ["hello", "What is 12/4?", "What is 12 * 7?", "no/such thing", "e2b please"] {
+            assert_eq!(model_and_prompt(Some(text), None), (None, Some(text.to_owned())));
         }
         let here = env!("CARGO_MANIFEST_DIR");
-        assert_eq!(model_and_prompt(Some(here), None).unwrap(), (ModelSource::Path(here.into()), None));
-        assert_eq!(
-            model_and_prompt(Some(here), Some("hi")).unwrap(),
-            (ModelSource::Path(here.into()), Some("hi".into()))
-        );
-        for missing in ["no/such", "missing.gguf", "./x.safetensors"] {
-            assert!(model_and_prompt(Some(missing), None).is_err(), "{missing}");
+        for text in [here, "no/such", "missing.gguf", "./x.safetensors", "e2b", "E2B:q4_0"] {
+            assert_eq!(model_and_prompt(Some(text), None), (Some(text.into()), None));
         }
-        assert!(model_and_prompt(Some("missing"), Some("hi")).is_err());
+        assert_eq!(model_and_prompt(Some("any"), Some("hi")), (Some("any".into()), Some("hi".into())));
     }
 }

@@ -23,7 +23,13 @@ const LAYERS: &[Layer] = &[
     // Generic over the backend; its tests need one.
     Layer { name: "model", imports: &["tensor", "weights"], tests: &["cpu", "conformance"] },
     Layer { name: "runtime", imports: &["tensor", "weights", "cpu", "chat", "model"], tests: &["conformance"] },
-    Layer { name: "cli", imports: &["tensor", "weights", "cpu", "chat", "model", "runtime"], tests: &["conformance"] },
+    // Speaks HTTP and knows files only; the library stays without a network.
+    Layer { name: "hub", imports: &[], tests: &[] },
+    Layer {
+        name: "cli",
+        imports: &["tensor", "weights", "cpu", "chat", "model", "runtime", "hub"],
+        tests: &["conformance"],
+    },
     Layer { name: "conformance", imports: &["tensor"], tests: &[] },
     // `fuzz/cases`: the laws of every parser.
     Layer { name: "cases", imports: &["tensor", "weights", "chat", "model"], tests: &[] },

@@ -1,0 +1,88 @@
+//! `carat pull`: a model from a hub, into the cache that other tools share.
+
+mod progress;
+mod resolve;
+
+use std::io::Write;
+
+use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Settings};
+use serde_json::json;
+
+use crate::output;
+use progress::Progress;
+pub use resolve::{located, looks_like_a_name};
+
+/// Get a model from a Hugging Face-compatible hub
+///
+/// MODEL is a repository (ORG/NAME), one quantisation of it (ORG/NAME:Q4_0), or a short name: e2b, e4b, 12b, 26b and 31b
+/// are the published checkpoints, e2b:q4_0 the published 4-bit files, e2b:q8_0 and others come from ggml-org. What an
+/// earlier pull left unfinished is taken up. HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_CACHE are honoured.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Repository, quantisation of a repository, or short name
+    #[arg(value_name = "MODEL")]
+    name: String,
+    /// Leave out the encoder of images and sound that GGUF models have as a file of its own
+    #[arg(long)]
+    no_mmproj: bool,
+    /// Leave out the drafter
+    #[arg(long)]
+    no_drafter: bool,
+    /// Don't use the network: only say whether the model is here
+    #[arg(long)]
+    offline: bool,
+    /// Print one JSON object per event
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let name: ModelName =
+        args.name.parse().map_err(|error: carat_hub::Error| crate::args::UsageError(error.to_string()))?;
+    let mut settings = Settings::from_env()?;
+    settings.offline |= args.offline;
+    let extras = Extras { encoder: !args.no_mmproj, drafter: !args.no_drafter };
+    let pulled = if args.json {
+        pull(&settings, &name, extras, &|event| json_event(&event))?
+    } else {
+        let progress = Progress::new();
+        let pulled = pull(&settings, &name, extras, &|event| progress.event(&event))?;
+        progress.finish();
+        pulled
+    };
+    let mut out = output::stdout();
+    if args.json {
+        let line = json!({ "event": "pulled", "name": name.to_string(), "path": pulled.path, "bytes": pulled.bytes });
+        output::json_line(&mut out, &line)?;
+    } else {
+        writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
+    }
+    Ok(out.flush()?)
+}
+
+fn pull(settings: &Settings, name: &ModelName, extras: Extras, on: carat_hub::Observer<'_>) -> anyhow::Result<Pulled> {
+    let hub = Hub::new(settings, Patience::default(), Ranges::default())?;
+    Ok(hub.pull(name, extras, on)?)
+}
+
+/// What happens, as lines for programs; bytes are not among it, since there are too many of them.
+fn json_event(event: &Event<'_>) {
+    let line = match event {
+        Event::Plan { repo, files, bytes } => {
+            json!({ "event": "plan", "repo": repo.as_str(), "files": files, "bytes": bytes })
+        }
+        Event::File { file, size } => json!({ "event": "file", "file": file, "bytes": size }),
+        Event::Retry { reason, wait } => {
+            json!({ "event": "retry", "reason": reason, "wait_ms": wait.as_millis() as u64 })
+        }
+        Event::Waiting { file } => json!({ "event": "waiting", "file": file }),
+        Event::Skipped { repo, error } => {
+            json!({ "event": "skipped", "repo": repo.as_str(), "reason": error.to_string() })
+        }
+        Event::Checking { .. } | Event::Bytes(_) | Event::Lost(_) => return,
+    };
+    // A reader that left is noticed by the last line.
+    let mut out = output::stdout();
+    let _ = output::json_line(&mut out, &line).and_then(|()| out.flush());
+}
