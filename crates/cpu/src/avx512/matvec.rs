@@ -205,9 +205,9 @@ impl<const FINE: bool, const R: usize> Sums<FINE, R> {
     fn finish(self) -> [__m512; R] {
         let Layout { offset, share, .. } = self.layout;
         let offset = _mm512_set1_ps(if offset == 0.0 { 1.0 } else { offset });
-        let mut sums = [_mm512_setzero_ps(); R];
-        for r in 0..R {
-            sums[r] = _mm512_fnmadd_ps(self.lower[r], offset, _mm512_mul_ps(self.acc[r], share));
+        let mut sums = self.acc;
+        for (sum, lower) in sums.iter_mut().zip(self.lower) {
+            *sum = _mm512_fnmadd_ps(lower, offset, _mm512_mul_ps(*sum, share));
         }
         sums
     }
