@@ -5,8 +5,8 @@ OpenAI shape, so that any program can be scored with them; `--write-prompts` mak
 An answer is right if its content equals the expected content, or its calls the expected calls; what
 the model thinks is not judged.
 
-Without thinking one pass over prompt and answer suffices: greedy decoding gives the answer exactly when
-each of its tokens is the likeliest one after those before it. With thinking the answer is generated.
+Without thinking one pass over prompt and answer mostly suffices: greedy decoding gives the answer if each of its tokens
+is the likeliest one after those before it. Else, and with thinking, the answer is generated.
 """
 
 import argparse
@@ -106,10 +106,12 @@ def judge(model, tokenizer, examples, batch=64):
         for start in range(0, len(chosen), batch):
             indices = chosen[start:start + batch]
             part = [examples[index] for index in indices]
-            if thinking:
-                good = [is_right(example, text) for example, text in zip(part, generate(model, tokenizer, part))]
-            else:
-                good = decodes_to_expected(model, tokenizer, part)
+            good = [False] * len(part) if thinking else decodes_to_expected(model, tokenizer, part)
+            # The same text may also be written in other tokens.
+            doubtful = [place for place, right in enumerate(good) if not right]
+            texts = generate(model, tokenizer, [part[place] for place in doubtful]) if doubtful else []
+            for place, text in zip(doubtful, texts):
+                good[place] = is_right(part[place], text)
             for index, right in zip(indices, good):
                 verdicts[index] = right
     return verdicts
