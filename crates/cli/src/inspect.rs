@@ -44,6 +44,10 @@ struct Facts {
     template: &'static str,
     generation: Option<GenerationDefaults>,
     memory: MemoryPlan,
+    /// What `--memory` allows, in bytes.
+    allowed: Option<u64>,
+    /// The longest context that fits in what is free and allowed.
+    longest: Option<usize>,
     kv: &'static str,
 }
 
@@ -80,6 +84,8 @@ fn gather(args: &Args) -> anyhow::Result<Facts> {
         template: template(&files)?,
         generation: tokenizer.as_ref().map(|t| files.generation(t)).transpose()?,
         memory: loading::plan(&files, &options)?,
+        allowed: options.memory,
+        longest: loading::longest_context(&files, &options)?,
         kv: carat_model::kv::type_name(options.resolve(&config).kv),
         tokenizer,
         config,
@@ -163,9 +169,14 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
     for line in memory.to_string().lines() {
         writeln!(w, "  {line}")?;
     }
+    let mut line = |what: &str, value: String| writeln!(w, "  {what:<64} {value:>12}");
     if let Some(free) = host::available_memory() {
-        writeln!(w, "  {:<64} {:>12}", "free on this machine", output::bytes(free))?;
+        line("free on this machine", output::bytes(free))?;
     }
+    if let Some(allowed) = facts.allowed {
+        line("allowed, weights included", output::bytes(allowed))?;
+    }
+    line("longest context that fits, in tokens", facts.longest.map_or("none".into(), |ctx| ctx.to_string()))?;
     Ok(text)
 }
 
@@ -210,6 +221,7 @@ fn as_json(facts: &Facts) -> Value {
             "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch,
             "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
             "ignored": memory.file.ignored, "free": host::available_memory(),
+            "allowed": facts.allowed, "longest_ctx": facts.longest,
         },
     })
 }
