@@ -1,4 +1,5 @@
-//! Models in files: what does not fit in memory is refused before it is taken.
+//! Models in files: what does not fit in memory is refused before it is taken, and `inspect` says which chat
+//! template is used and why.
 
 mod program;
 
@@ -32,15 +33,28 @@ fn offered(refusal: &str) -> &str {
     offer.unwrap_or_else(|| panic!("nothing is offered: {refusal}")).0
 }
 
+/// A tiny model without per-layer inputs, as the large ones are.
+fn large_config() -> Value {
+    serde_json::from_str(include_str!("../../../fuzz/corpus/config_json/31b")).expect("it is JSON")
+}
+
+/// A directory with the embedded model's tensors and tokenizer under another config.
+fn directory(name: &str, config: &Value) -> Scratch {
+    let model = Scratch::new(name);
+    std::fs::create_dir(&model.0).expect("nothing is in the way");
+    std::fs::write(model.0.join("config.json"), config.to_string()).expect("the directory takes files");
+    for name in ["model.safetensors", "tokenizer.json"] {
+        std::fs::copy(format!("{NANO}/{name}"), model.0.join(name)).expect("the model is in the repository");
+    }
+    model
+}
+
 // Elsewhere the free memory is not known.
 #[cfg(target_os = "linux")]
 #[test]
 fn more_memory_than_any_machine_has_is_refused_with_its_table() {
-    let model = Scratch::new("large");
-    std::fs::create_dir(&model.0).unwrap();
     // Layers like a 31B's with more heads and 16 million positions: the cache would take 2.5 TiB.
-    let config = include_str!("../../../fuzz/corpus/config_json/31b");
-    let mut config: Value = serde_json::from_str(config).unwrap();
+    let mut config = large_config();
     let text = config["text_config"].as_object_mut().unwrap();
     text.remove("per_layer_config");
     for (key, value) in [
@@ -51,10 +65,7 @@ fn more_memory_than_any_machine_has_is_refused_with_its_table() {
     ] {
         text.insert(key.to_owned(), value.into());
     }
-    std::fs::write(model.0.join("config.json"), config.to_string()).unwrap();
-    for name in ["model.safetensors", "tokenizer.json"] {
-        std::fs::copy(format!("{NANO}/{name}"), model.0.join(name)).unwrap();
-    }
+    let model = directory("large", &config);
     let refusal = refused(&["run", model.arg(), "--ctx", "16777216", "--kv", "f32"]);
     assert!(refusal.lines().next().unwrap().contains(" are free; --ctx "), "{refusal}");
     for line in ["1 full layers: 16777216 positions x 64 x 640 f32", "intermediates", "allocated and weights"] {
@@ -89,4 +100,67 @@ fn a_model_that_no_context_makes_small_enough_is_refused() {
     assert!(
         refused(&["logits", "--tokens", "2", "--out", "unwritten", "--memory", "1MiB"]).contains("no context fits")
     );
+}
+
+/// What `inspect` says of a model's template, as JSON and in words.
+#[track_caller]
+fn check_template(model: &str, used: &str, why: &str, template: Option<&str>) {
+    let json = inspected(&[model]);
+    assert_eq!((&json["template"], &json["template_bytes"]), (&used.into(), &template.map(str::len).into()));
+    assert!(json["template_why"].as_str().is_some_and(|said| said.starts_with(why)), "{}", json["template_why"]);
+    let text = String::from_utf8(done(carat(&["inspect", model]).output().expect("the program starts")));
+    let text = text.expect("text is UTF-8");
+    let bytes = template.map_or(String::new(), |t| format!(" ({} bytes)", t.len()));
+    let line = text.lines().find_map(|line| line.strip_prefix("template    ")).expect("a line says it");
+    assert!(line.starts_with(&format!("{used}: {why}")) && line.ends_with(&bytes), "{line}");
+}
+
+const OFFICIAL: &str = include_str!("../../chat/tests/data/official.jinja");
+const OWN: &str = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}";
+
+#[test]
+fn inspect_says_which_template_a_directory_is_spoken_to_with() {
+    let config = std::fs::read_to_string(format!("{NANO}/config.json")).unwrap();
+    let small = directory("small", &serde_json::from_str(&config).unwrap());
+    check_template(small.arg(), "official, small", "the files bring none, and the model has per-layer inputs", None);
+    let large = directory("large-template", &large_config());
+    check_template(large.arg(), "official, large", "the files bring none, and the model has no per-layer", None);
+    // The template decides, not the architecture.
+    let same = "the files' template prints what the official one does";
+    let with = |template: &str, used: &str, why: &str| {
+        std::fs::write(small.0.join("chat_template.jinja"), template).unwrap();
+        check_template(small.arg(), used, why, Some(template));
+    };
+    with(OFFICIAL, "official, large", same);
+    with(&OFFICIAL.replace("is_large = true", "is_large = false"), "official, small", same);
+    with(OWN, "its own", "the files' template differs from the official ones");
+    with("{% for %}", "none", "prompts can't be made: the chat template cannot be read: ");
+    assert!(refused(&["run", small.arg()]).contains("the chat template cannot be read"));
+}
+
+#[test]
+fn inspect_says_which_template_a_gguf_is_spoken_to_with() {
+    let file = Scratch::new("template.gguf");
+    let bare = include_bytes!("../../../fuzz/corpus/gguf/merges");
+    std::fs::write(&file.0, bare).unwrap();
+    check_template(file.arg(), "official, large", "the files bring none, and the model has no per-layer", None);
+    for (template, used) in [(OFFICIAL, "official, large"), (OWN, "its own")] {
+        std::fs::write(&file.0, with_template(bare, template)).unwrap();
+        check_template(file.arg(), used, "the files' template ", Some(template));
+    }
+}
+
+/// A GGUF file with a chat template put before its other metadata.
+fn with_template(gguf: &[u8], template: &str) -> Vec<u8> {
+    // The key's length and text, 8 for a string, its length and text.
+    let entry = |key: &str, value: &str| {
+        let length = |text: &str| (text.len() as u64).to_le_bytes();
+        [&length(key)[..], key.as_bytes(), &8_u32.to_le_bytes(), &length(value), value.as_bytes()].concat()
+    };
+    let mut added = entry("tokenizer.chat_template", template);
+    // Tensors stay where they are relative to a multiple of 32.
+    let unpadded = added.len() + entry("general.description", "").len();
+    added.extend(entry("general.description", &" ".repeat(unpadded.next_multiple_of(32) - unpadded)));
+    let count = gguf[16..24].try_into().map(u64::from_le_bytes).expect("a header is longer") + 2;
+    [&gguf[..16], &count.to_le_bytes(), &added, &gguf[24..]].concat()
 }
