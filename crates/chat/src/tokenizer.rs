@@ -13,6 +13,7 @@ mod bpe;
 mod error;
 mod hash;
 mod json;
+mod merge;
 mod merges;
 mod parts;
 mod special;

@@ -56,6 +56,9 @@ pub struct EngineArgs {
     /// Tokens that prompt and answers may take together
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub ctx: Option<usize>,
+    /// Refuse to take more memory than this, e.g. 8GiB or 500MB, weights included
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
     /// How keys and values are stored [default: f16, with --precision f32: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv: Option<KvArg>,
@@ -80,6 +83,7 @@ impl EngineArgs {
             device: DeviceOptions { threads: self.threads, precision },
             context: self.ctx,
             kv,
+            memory: self.memory,
             ..LoadOptions::default()
         }
     }
@@ -115,6 +119,31 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A size in bytes: a number, or one with a unit. `G` and `GiB` are 2^30, `GB` is 10^9.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a size such as 8GiB or 500MB".to_owned();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let unit = unit.trim().to_ascii_lowercase();
+    let (prefix, rest) = unit.split_at(unit.find(|c| !"kmgt".contains(c)).unwrap_or(unit.len()));
+    let base: f64 = match (prefix, rest) {
+        (_, "b") => 1000.0,
+        ("", "") => 1.0,
+        (_, "" | "ib") if !prefix.is_empty() => 1024.0,
+        _ => return Err(wrong()),
+    };
+    let power = match prefix {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * base.powi(power);
+    // Above 2^53 not every number of bytes can be said, nor needs to be.
+    if bytes >= 1.0 && bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
 /// Ids separated by commas or white space, with or without brackets around them.
 pub fn ids(text: &str) -> Result<Vec<TokenId>, String> {
     let inner = text.trim();
@@ -126,6 +155,27 @@ pub fn ids(text: &str) -> Result<Vec<TokenId>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_the_usual_units() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("1000", 1000),
+            ("7b", 7),
+            ("8GiB", 8 << 30),
+            ("8g", 8 << 30),
+            ("8GB", 8_000_000_000),
+            ("500 MB", 500_000_000),
+            ("1.5K", 1536),
+            ("0.5kib", 512),
+            ("2TiB", 2 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "0", "GiB", "-1", "1e3", "nan", "8GG", "8GiBs", "8 apples", "1.2.3", "99999999T", "8ib"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn ids_may_be_separated_in_every_usual_way() {

@@ -123,7 +123,8 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     let (bandwidth, int8_peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
     // The measurement of bandwidth takes more memory than most models' caches.
     host::reset_peak_memory();
-    let engine = EngineArgs { threads: Some(threads), ctx: Some(longest), kv: args.kv, precision: args.precision };
+    let (kv, precision) = (args.kv, args.precision);
+    let engine = EngineArgs { threads: Some(threads), ctx: Some(longest), memory: None, kv, precision };
     let started = Instant::now();
     let mut files = args::open(args.model.as_ref())?;
     let (mut decoder, _) = loading::load(&mut files, &engine.load_options(), &mut |_| {})?;

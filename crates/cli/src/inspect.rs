@@ -38,13 +38,23 @@ struct Facts {
     /// By type: tensors and bytes.
     tensors: BTreeMap<String, (usize, u64)>,
     tokenizer: Option<Tokenizer>,
-    /// Length of the template the files bring, in bytes.
-    template_bytes: Option<usize>,
-    /// Which template prompts are made with.
-    template: &'static str,
+    template: TemplateFacts,
     generation: Option<GenerationDefaults>,
     memory: MemoryPlan,
+    /// What `--memory` allows, in bytes.
+    allowed: Option<u64>,
+    /// The longest context that fits in what is free and allowed.
+    longest: Option<usize>,
     kv: &'static str,
+}
+
+/// Which template prompts are made with.
+#[derive(Debug, PartialEq)]
+struct TemplateFacts {
+    name: &'static str,
+    why: String,
+    /// Length of the template the files bring, in bytes.
+    bytes: Option<usize>,
 }
 
 /// Runs the subcommand.
@@ -76,22 +86,43 @@ fn gather(args: &Args) -> anyhow::Result<Facts> {
         },
         layers: plan(&config),
         tensors: tensors_by_type(&files),
-        template_bytes: files.chat_template()?.map(str::len),
-        template: template(&files)?,
+        template: template(&files, &config)?,
         generation: tokenizer.as_ref().map(|t| files.generation(t)).transpose()?,
         memory: loading::plan(&files, &options)?,
+        allowed: options.memory,
+        longest: loading::longest_context(&files, &options)?,
         kv: carat_model::kv::type_name(options.resolve(&config).kv),
         tokenizer,
         config,
     })
 }
 
-fn template(files: &ModelFiles) -> anyhow::Result<&'static str> {
-    Ok(match ChatFormat::of(files)?.template() {
-        ChatTemplate::Official(Variant::Large) => "official, large",
-        ChatTemplate::Official(Variant::Small) => "official, small",
-        ChatTemplate::Jinja(_) => "its own",
-    })
+fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<TemplateFacts> {
+    let bytes = files.chat_template()?.map(str::len);
+    let (name, why) = match (ChatFormat::of(files), bytes) {
+        (Err(Error::Template(error)), _) => ("none", format!("prompts can't be made: {error}")),
+        (Err(other), _) => return Err(other.into()),
+        (Ok(format), bytes) => match (format.template(), bytes) {
+            (ChatTemplate::Jinja(_), _) => {
+                ("its own", "the files' template differs from the official ones and is rendered as written".to_owned())
+            }
+            (ChatTemplate::Official(variant), Some(_)) => {
+                (official(*variant), "the files' template prints what the official one does".to_owned())
+            }
+            (ChatTemplate::Official(variant), None) => {
+                let has = if config.per_layer.is_some() { "has" } else { "has no" };
+                (official(*variant), format!("the files bring none, and the model {has} per-layer inputs"))
+            }
+        },
+    };
+    Ok(TemplateFacts { name, why, bytes })
+}
+
+fn official(variant: Variant) -> &'static str {
+    match variant {
+        Variant::Large => "official, large",
+        Variant::Small => "official, small",
+    }
 }
 
 fn tensors_by_type(files: &ModelFiles) -> BTreeMap<String, (usize, u64)> {
@@ -150,10 +181,9 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
         }
         None => writeln!(w, "\ntokenizer   none")?,
     }
-    match facts.template_bytes {
-        Some(bytes) => writeln!(w, "template    {}, {bytes} bytes in the files", facts.template)?,
-        None => writeln!(w, "template    {}, none in the files", facts.template)?,
-    }
+    let TemplateFacts { name, why, bytes } = &facts.template;
+    let bytes = bytes.map_or(String::new(), |n| format!(" ({n} bytes)"));
+    writeln!(w, "template    {name}: {why}{bytes}")?;
     if let Some(g) = &facts.generation {
         let s = &g.sampling;
         writeln!(w, "sampling    temperature {}, top-k {}, top-p {}", s.temperature, s.top_k, s.top_p)?;
@@ -163,9 +193,14 @@ fn as_text(facts: &Facts) -> Result<String, std::fmt::Error> {
     for line in memory.to_string().lines() {
         writeln!(w, "  {line}")?;
     }
+    let mut line = |what: &str, value: String| writeln!(w, "  {what:<64} {value:>12}");
     if let Some(free) = host::available_memory() {
-        writeln!(w, "  {:<64} {:>12}", "free on this machine", output::bytes(free))?;
+        line("free on this machine", output::bytes(free))?;
     }
+    if let Some(allowed) = facts.allowed {
+        line("allowed, weights included", output::bytes(allowed))?;
+    }
+    line("longest context that fits, in tokens", facts.longest.map_or("none".into(), |ctx| ctx.to_string()))?;
     Ok(text)
 }
 
@@ -200,8 +235,9 @@ fn as_json(facts: &Facts) -> Value {
         "layers": layers,
         "tensors": tensors,
         "tokenizer": facts.tokenizer.as_ref().map(|t| json!({"vocab_size": t.vocab_size(), "control_tokens": control_tokens(t)})),
-        "template": facts.template,
-        "template_bytes": facts.template_bytes,
+        "template": facts.template.name,
+        "template_why": facts.template.why,
+        "template_bytes": facts.template.bytes,
         "generation": facts.generation.as_ref().map(|g| json!({
             "temperature": g.sampling.temperature, "top_k": g.sampling.top_k, "top_p": g.sampling.top_p,
             "stop_tokens": numbers(&g.stop_tokens), "suppress_tokens": numbers(&g.sampling.suppress),
@@ -210,6 +246,7 @@ fn as_json(facts: &Facts) -> Value {
             "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch,
             "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
             "ignored": memory.file.ignored, "free": host::available_memory(),
+            "allowed": facts.allowed, "longest_ctx": facts.longest,
         },
     })
 }

@@ -73,7 +73,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.sampling.apply(&mut options);
     options.think_budget = args.think_budget;
     options.sampling.check(session.decoder().config().vocab_size).map_err(|e| UsageError(e.to_string()))?;
-    interrupt::listen();
     match prompt {
         Some(prompt) => answer(&mut session, conversation, prompt, &options, args, &mut out),
         None => chat::run(&mut session, &source, conversation, &options),
@@ -180,6 +179,7 @@ fn answer(
     args: &Args,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    interrupt::listen();
     conversation.messages.push(Message::text(Role::User, prompt));
     conversation.add_generation_prompt = true;
     let tokenizer = session.tokenizer().clone();

@@ -26,6 +26,7 @@ fn a_wrong_command_line_is_2() {
     check(&["run", "--max-tokens", "0", "hi"], 2, "at least 1");
     check(&["run", "--top-p", "1.5", "hi"], 2, "top-p is 1.5, expected more than 0, at most 1");
     check(&["run", "--temperature", "-1", "hi"], 2, "temperature is -1, expected 0 to 100");
+    check(&["run", "--memory", "8 apples", "hi"], 2, "expected a size such as 8GiB or 500MB");
     check(&["run", "--logit-bias", "5", "hi"], 2, "--logit-bias");
     check(&["run", "--logprobs", "3", "hi"], 2, "--json");
     check(&["run"], 2, "no prompt");

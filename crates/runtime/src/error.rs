@@ -7,6 +7,7 @@ use carat_model::ModelError;
 use carat_weights::WeightsError;
 
 use crate::SamplingError;
+use crate::loading::MemoryLimit;
 use crate::stop::StopError;
 
 /// Why a model could not be loaded or could not answer.
@@ -65,17 +66,30 @@ pub enum Error {
         /// Tokens the context holds.
         context: usize,
     },
-    /// More memory than is free.
-    #[error(
-        "the model needs {} MiB of memory and {} MiB are free; a smaller --ctx or --kv q8_0 takes less\n{table}",
-        needed >> 20, available >> 20
-    )]
+    /// More memory than is free or allowed.
+    #[error("{}\n{table}", memory(*needed, *limit, *longest))]
     Memory {
-        /// Bytes it would allocate.
+        /// Bytes that count against the limit.
         needed: u64,
-        /// Bytes that are free.
-        available: u64,
+        /// The limit that is not held.
+        limit: MemoryLimit,
+        /// The longest context that would fit.
+        longest: Option<usize>,
         /// What takes how much.
         table: String,
     },
+}
+
+fn memory(needed: u64, limit: MemoryLimit, longest: Option<usize>) -> String {
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
+    let what = match limit {
+        MemoryLimit::Free(free) => format!("the model needs {} of memory and {} are free", mib(needed), mib(free)),
+        MemoryLimit::Allowed(most) => {
+            format!("the model takes {} of memory with its weights and {} are allowed", mib(needed), mib(most))
+        }
+    };
+    match longest {
+        Some(ctx) => format!("{what}; --ctx {ctx} is the longest that fits, and --kv q8_0 takes less"),
+        None => format!("{what}; no context fits"),
+    }
 }

@@ -1,5 +1,6 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
+use carat_model::load::FileBytes;
 use carat_model::{Decoder, DecoderOptions, LoadReport, MemoryPlan, ModelConfig, memory_plan};
 use carat_tensor::backend::KvType;
 
@@ -10,6 +11,8 @@ use crate::{Error, ModelFiles, host};
 pub const DEFAULT_CONTEXT: usize = 16_384;
 /// The most tokens per pass of the prompt.
 pub const DEFAULT_CHUNK: usize = 512;
+/// Contexts that are offered are multiples of this, where they are not shorter.
+const CONTEXT_STEP: usize = 1024;
 
 /// How to load a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +26,13 @@ pub struct LoadOptions {
     pub kv: Option<KvType>,
     /// The most tokens per pass of the prompt.
     pub chunk: usize,
+    /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
+    pub memory: Option<u64>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: DeviceOptions::default(), context: None, kv: None, chunk: DEFAULT_CHUNK }
+        LoadOptions { device: DeviceOptions::default(), context: None, kv: None, chunk: DEFAULT_CHUNK, memory: None }
     }
 }
 
@@ -52,52 +57,130 @@ pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Err
     Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint()))?)
 }
 
+/// A limit on a model's memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// What is free on this machine. Only what is allocated must fit: mapped weights that don't are slow, not
+    /// impossible.
+    Free(u64),
+    /// What was allowed ([`LoadOptions::memory`]): weights count.
+    Allowed(u64),
+}
+
+impl MemoryLimit {
+    /// Bytes of a plan that count against the limit.
+    pub fn counted(self, plan: &MemoryPlan) -> u64 {
+        match self {
+            MemoryLimit::Free(_) => plan.taken() as u64,
+            MemoryLimit::Allowed(_) => plan.working_set() as u64,
+        }
+    }
+
+    fn holds(self, plan: &MemoryPlan) -> bool {
+        let (MemoryLimit::Free(limit) | MemoryLimit::Allowed(limit)) = self;
+        self.counted(plan) <= limit
+    }
+}
+
+fn limits(allowed: Option<u64>, free: Option<u64>) -> Vec<MemoryLimit> {
+    allowed.map(MemoryLimit::Allowed).into_iter().chain(free.map(MemoryLimit::Free)).collect()
+}
+
+/// The longest context that the model in `files` can have under the other `options`, in the memory that is allowed
+/// and free; above 1024 tokens a multiple of that, as what is free changes. `None` if there is none.
+pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
+    let config = files.config()?;
+    let file = carat_model::load::file_bytes(files.checkpoint());
+    Ok(longest_within(&config, file, options, &limits(options.memory, host::available_memory())))
+}
+
+fn longest_within(
+    config: &ModelConfig,
+    file: FileBytes,
+    options: &LoadOptions,
+    limits: &[MemoryLimit],
+) -> Option<usize> {
+    let fits = |ctx| {
+        let resolved = LoadOptions { context: Some(ctx), ..*options }.resolve(config);
+        memory_plan(config, &resolved, file).is_ok_and(|plan| limits.iter().all(|limit| limit.holds(&plan)))
+    };
+    // A longer context never takes less.
+    let (mut longest, mut too_long) = (0, config.max_context.saturating_add(1));
+    while too_long - longest > 1 {
+        let ctx = longest + (too_long - longest) / 2;
+        if fits(ctx) {
+            longest = ctx;
+        } else {
+            too_long = ctx;
+        }
+    }
+    match longest {
+        0 => None,
+        all if all == config.max_context || all < CONTEXT_STEP => Some(all),
+        some => Some(some / CONTEXT_STEP * CONTEXT_STEP),
+    }
+}
+
 /// Loads the decoder of `files`. `announce` sees the memory plan before memory is taken.
 ///
 /// # Errors
-/// If the plan doesn't fit in the memory that is free ([`Error::Memory`] holds its table), or the files are no
-/// model that this program runs.
+/// If the plan doesn't fit in the memory that is allowed or free ([`Error::Memory`] holds its table), or the files
+/// are no model that this program runs.
 pub fn load(
     files: &mut ModelFiles,
     options: &LoadOptions,
     announce: &mut dyn FnMut(&MemoryPlan),
 ) -> Result<(Decoder<Device>, LoadReport), Error> {
     let plan = plan(files, options)?;
-    refuse_what_cannot_fit(&plan, host::available_memory())?;
+    let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
+    if let Some(limit) = broken {
+        let (needed, table) = (limit.counted(&plan), plan.to_string());
+        return Err(Error::Memory { needed, limit, longest: longest_context(files, options)?, table });
+    }
     announce(&plan);
     let resolved = options.resolve(&files.config()?);
     Ok(Decoder::load(device::open(options.device)?, files.checkpoint_mut(), resolved)?)
 }
 
-/// Only what is allocated must fit: mapped weights that don't are slow, not impossible.
-fn refuse_what_cannot_fit(plan: &MemoryPlan, available: Option<u64>) -> Result<(), Error> {
-    match available {
-        Some(available) if plan.taken() as u64 > available => {
-            Err(Error::Memory { needed: plan.taken() as u64, available, table: plan.to_string() })
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carat_model::load::FileBytes;
 
-    fn e2b_plan(ctx: usize) -> MemoryPlan {
+    /// The longest context of an E2B of 3 GiB under `limits`, which must be the last that holds.
+    #[track_caller]
+    fn longest(limits: &[MemoryLimit]) -> Option<usize> {
         let config = ModelConfig::preset("E2B").unwrap();
-        let options = LoadOptions { context: Some(ctx), ..LoadOptions::default() }.resolve(&config);
-        memory_plan(&config, &options, FileBytes::default()).unwrap()
+        let file = FileBytes { weights: 3 << 30, ..FileBytes::default() };
+        let longest = longest_within(&config, file, &LoadOptions::default(), limits);
+        let holds = |ctx| {
+            let options = LoadOptions { context: Some(ctx), ..LoadOptions::default() }.resolve(&config);
+            let plan = memory_plan(&config, &options, file).unwrap();
+            limits.iter().all(|limit| limit.holds(&plan))
+        };
+        let step = longest.map_or(1, |ctx| if ctx < CONTEXT_STEP { 1 } else { CONTEXT_STEP });
+        assert!(longest.is_none_or(holds), "{longest:?} does not fit");
+        let next = longest.unwrap_or(0) + step;
+        assert!(next > config.max_context || !holds(next), "{next} fits too");
+        longest
     }
 
     #[test]
-    fn a_plan_that_does_not_fit_is_refused_with_its_table() {
-        let plan = e2b_plan(100_000);
-        let error = refuse_what_cannot_fit(&plan, Some(100 << 20)).unwrap_err().to_string();
-        assert!(error.contains("100000 positions") || error.contains("full layers"), "{error}");
-        assert!(error.contains("--ctx"), "{error}");
-        assert!(refuse_what_cannot_fit(&plan, Some(u64::MAX)).is_ok());
-        assert!(refuse_what_cannot_fit(&plan, None).is_ok());
+    fn the_longest_context_fits_and_the_next_does_not() {
+        assert_eq!(longest(&[]), Some(131_072));
+        assert_eq!(longest(&[MemoryLimit::Free(u64::MAX), MemoryLimit::Allowed(u64::MAX)]), Some(131_072));
+        // 6 KiB a position beside the windows and the intermediates.
+        let some = longest(&[MemoryLimit::Free(200 << 20)]).unwrap();
+        assert!(some > 1024 && some < (200 << 20) / 6144, "{some}");
+        assert!(longest(&[MemoryLimit::Free(5 << 20)]).is_some_and(|ctx| ctx < CONTEXT_STEP));
+        assert_eq!(longest(&[MemoryLimit::Free(0)]), None);
+    }
+
+    #[test]
+    fn weights_count_against_what_is_allowed_not_against_what_is_free() {
+        assert_eq!(longest(&[MemoryLimit::Allowed(3 << 30)]), None);
+        let with_weights = longest(&[MemoryLimit::Allowed((3 << 30) + (200 << 20))]);
+        assert_eq!(with_weights, longest(&[MemoryLimit::Free(200 << 20)]));
+        assert_eq!(longest(&[MemoryLimit::Allowed(4 << 30), MemoryLimit::Free(0)]), None, "every limit holds");
     }
 
     #[test]

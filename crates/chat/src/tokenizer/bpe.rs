@@ -1,23 +1,18 @@
-//! Byte-pair encoding: of all neighbouring pairs, merge the one of lowest rank, leftmost first, until none is
-//! left. The result is that of the reference library on the whole text (`tokenizers`, `models/bpe/word.rs`,
+//! Byte-pair encoding of a text: cut into pieces, each piece into symbols, and these merged ([`super::merge`]).
+//! The result is that of the reference library on the whole text (`tokenizers`, `models/bpe/word.rs`,
 //! `Word::merge_all`), in O(n log n) for any text.
 //!
-//! Three things make it fast and change nothing: text is cut where no merge can reach across
-//! ([`super::boundary`]), a repeated piece copies the ids of its last occurrence, and a short piece is merged by
-//! scanning a few ranks where a long one needs a heap.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! Two things make it fast and change nothing: text is cut where no merge can reach across ([`super::boundary`]),
+//! and a repeated piece copies the ids of its last occurrence.
 
 use carat_tensor::TokenId;
 
 use super::boundary::Boundaries;
 use super::hash::hash_bytes;
-use super::merges::{Merges, NO_RANK, RANK_BITS};
+use super::merge::MergeWork;
+use super::merges::Merges;
 use super::vocab::SPACE_MARK;
 
-/// Up to this many symbols scanning beats a heap.
-const SHORT: usize = 40;
 /// Longer pieces rarely repeat.
 const CACHED_BYTES: usize = 64;
 /// 16 bytes each: 128 KiB stays in the second-level cache.
@@ -64,15 +59,6 @@ impl Bpe {
         }
         ids.extend(pending_unknown);
     }
-}
-
-/// Four terabytes of text.
-const POSITION_BITS: u32 = 64 - RANK_BITS;
-
-/// Orders by rank, then by position.
-#[inline]
-fn heap_entry(rank: u32, at: usize) -> Reverse<u64> {
-    Reverse(u64::from(rank) << POSITION_BITS | at as u64)
 }
 
 #[derive(Clone, Copy, Default)]
@@ -137,105 +123,7 @@ impl<'a> Encoder<'a> {
 
     fn merge(&mut self, piece: &str, out: &mut Vec<TokenId>) {
         self.bpe.symbols(piece, &mut self.ids);
-        if self.ids.len() <= SHORT {
-            self.work.merge_short(&self.bpe.merges, &mut self.ids);
-        } else {
-            self.work.merge_long(&self.bpe.merges, &mut self.ids);
-        }
+        self.work.merge(&self.bpe.merges, &mut self.ids);
         out.extend(self.ids.iter().map(|&id| TokenId(id)));
-    }
-}
-
-/// Scratch of the two ways to merge.
-#[derive(Default)]
-struct MergeWork {
-    /// `ranks[i]` is the rank of symbol `i` with its right neighbour.
-    ranks: Vec<u32>,
-    next: Vec<usize>,
-    previous: Vec<usize>,
-    /// [`heap_entry`] of each pair, lowest first; entries whose pair has changed since are skipped.
-    heap: BinaryHeap<Reverse<u64>>,
-}
-
-impl MergeWork {
-    /// O(n²) with a tiny constant.
-    fn merge_short(&mut self, merges: &Merges, ids: &mut Vec<u32>) {
-        let ranks = &mut self.ranks;
-        ranks.clear();
-        ranks.extend(ids.windows(2).map(|pair| merges.rank(pair[0], pair[1])));
-        loop {
-            let mut best = NO_RANK;
-            let mut at = 0;
-            for (i, &rank) in ranks.iter().enumerate() {
-                if rank < best {
-                    (best, at) = (rank, i);
-                }
-            }
-            if best == NO_RANK {
-                return;
-            }
-            ids[at] = merges.result(best);
-            ids.remove(at + 1);
-            ranks.remove(at);
-            if at > 0 {
-                ranks[at - 1] = merges.rank(ids[at - 1], ids[at]);
-            }
-            if at < ranks.len() {
-                ranks[at] = merges.rank(ids[at], ids[at + 1]);
-            }
-        }
-    }
-
-    /// O(n log n): a heap of pairs over a linked list of symbols.
-    fn merge_long(&mut self, merges: &Merges, ids: &mut Vec<u32>) {
-        const END: usize = usize::MAX;
-        let n = ids.len();
-        let (ranks, next, previous) = (&mut self.ranks, &mut self.next, &mut self.previous);
-        ranks.clear();
-        ranks.extend(ids.windows(2).map(|pair| merges.rank(pair[0], pair[1])));
-        ranks.push(NO_RANK);
-        next.clear();
-        next.extend((1..n).chain([END]));
-        previous.clear();
-        previous.extend([END].into_iter().chain(0..n - 1));
-        let mut entries = std::mem::take(&mut self.heap).into_vec();
-        entries.clear();
-        let pairs = ranks.iter().enumerate().filter(|(_, rank)| **rank != NO_RANK);
-        entries.extend(pairs.map(|(at, &rank)| heap_entry(rank, at)));
-        let mut heap = BinaryHeap::from(entries);
-        while let Some(Reverse(entry)) = heap.pop() {
-            let (rank, at) = ((entry >> POSITION_BITS) as u32, entry as usize & ((1 << POSITION_BITS) - 1));
-            // A symbol that was merged away has NO_RANK, and a changed pair another rank.
-            if ranks[at] != rank {
-                continue;
-            }
-            let gone = next[at];
-            let after = next[gone];
-            ids[at] = merges.result(rank);
-            ranks[gone] = NO_RANK;
-            next[at] = after;
-            if after != END {
-                previous[after] = at;
-            }
-            for left in [at, previous[at]] {
-                if left == END {
-                    continue;
-                }
-                let right = next[left];
-                ranks[left] = if right == END { NO_RANK } else { merges.rank(ids[left], ids[right]) };
-                if ranks[left] != NO_RANK {
-                    heap.push(heap_entry(ranks[left], left));
-                }
-            }
-        }
-        self.heap = heap;
-        let mut at = 0;
-        let mut kept = 0;
-        while at != END {
-            ids[kept] = ids[at];
-            kept += 1;
-            at = next[at];
-        }
-        ids.truncate(kept);
     }
 }

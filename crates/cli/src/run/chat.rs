@@ -60,6 +60,8 @@ pub fn run(
     out.flush()?;
     conversation.add_generation_prompt = true;
     let mut editor = editor()?;
+    // After the editor, which takes Ctrl-C for itself when it is made, and needs it only as a key.
+    interrupt::listen();
     let history = history_file();
     if let Some(path) = &history {
         // No history yet is no error.

@@ -30,7 +30,7 @@ pub fn done(output: Output) -> Vec<u8> {
     output.stdout
 }
 
-/// A file of its own for a test, removed with the value.
+/// A file or directory of its own for a test, removed with the value.
 pub struct Scratch(pub PathBuf);
 
 impl Scratch {
@@ -47,6 +47,6 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = if self.0.is_dir() { std::fs::remove_dir_all(&self.0) } else { std::fs::remove_file(&self.0) };
     }
 }
