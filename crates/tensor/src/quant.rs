@@ -7,15 +7,25 @@
 //!
 //! Source: ggml `ggml-common.h` (layouts), `ggml-quants.c` (arithmetic).
 
+mod coded;
 mod k;
 mod plain;
 mod q32;
+mod scaled;
 
 use bytemuck::Pod;
 
 use crate::DType;
+
+pub use coded::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockNvfp4, Coded, integers};
 pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min};
 pub use q32::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+pub use scaled::{BlockF4F32, BlockF8F32, BlockI8F32, e4m3};
+
+/// Most values in a block.
+pub const MAX_BLOCK: usize = 256;
+/// Most groups with a scale of their own in a block.
+pub const MAX_GROUPS: usize = 16;
 
 /// A stored block that holds its own scales.
 pub trait Block: Pod {
@@ -47,6 +57,13 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4K => decode_blocks::<BlockQ4K>(bytes, out),
         DType::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
         DType::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
+        DType::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
+        DType::Iq4Xs => decode_blocks::<BlockIq4Xs>(bytes, out),
+        DType::Mxfp4 => decode_blocks::<BlockMxfp4>(bytes, out),
+        DType::Nvfp4 => decode_blocks::<BlockNvfp4>(bytes, out),
+        DType::F4F32 => decode_blocks::<BlockF4F32>(bytes, out),
+        DType::I8F32 => decode_blocks::<BlockI8F32>(bytes, out),
+        DType::F8F32 => decode_blocks::<BlockF8F32>(bytes, out),
     }
 }
 
@@ -106,4 +123,11 @@ const _: () = {
     assert!(size_of::<BlockQ4K>() == DType::Q4K.block_bytes());
     assert!(size_of::<BlockQ5K>() == DType::Q5K.block_bytes());
     assert!(size_of::<BlockQ6K>() == DType::Q6K.block_bytes());
+    assert!(size_of::<BlockIq4Nl>() == DType::Iq4Nl.block_bytes());
+    assert!(size_of::<BlockIq4Xs>() == DType::Iq4Xs.block_bytes());
+    assert!(size_of::<BlockMxfp4>() == DType::Mxfp4.block_bytes());
+    assert!(size_of::<BlockNvfp4>() == DType::Nvfp4.block_bytes());
+    assert!(size_of::<BlockF4F32>() == DType::F4F32.block_bytes());
+    assert!(size_of::<BlockI8F32>() == DType::I8F32.block_bytes());
+    assert!(size_of::<BlockF8F32>() == DType::F8F32.block_bytes());
 };

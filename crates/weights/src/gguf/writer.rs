@@ -20,7 +20,7 @@ pub struct GgufWriter {
 
 struct Pending {
     name: String,
-    dtype: DType,
+    type_id: u32,
     shape: Vec<usize>,
     data: Vec<u8>,
 }
@@ -104,13 +104,14 @@ impl GgufWriter {
     /// Adds a tensor; `shape` is outermost first.
     ///
     /// # Panics
-    /// If `data` isn't as long as type and shape say.
+    /// If `data` isn't as long as type and shape say, or the type is one that exists in memory only.
     pub fn tensor(&mut self, name: &str, dtype: DType, shape: &[usize], data: Vec<u8>) -> &mut Self {
         let cols = shape.last().copied().unwrap_or(1);
         let rows: usize = shape.iter().rev().skip(1).product();
         let expected = dtype.row_bytes(cols).map(|row| row * rows);
         assert_eq!(Some(data.len()), expected, "bytes of tensor `{name}`, {dtype} {shape:?}");
-        self.tensors.push(Pending { name: name.into(), dtype, shape: shape.into(), data });
+        let Some(type_id) = dtype.ggml_id() else { panic!("tensor `{name}`: {dtype} exists in memory only") };
+        self.tensors.push(Pending { name: name.into(), type_id, shape: shape.into(), data });
         self
     }
 
@@ -129,7 +130,7 @@ impl GgufWriter {
             for &dim in tensor.shape.iter().rev() {
                 head.extend((dim as u64).to_le_bytes());
             }
-            head.extend(tensor.dtype.ggml_id().to_le_bytes());
+            head.extend(tensor.type_id.to_le_bytes());
             head.extend(offset.to_le_bytes());
             offset += (tensor.data.len() as u64).next_multiple_of(DEFAULT_ALIGNMENT);
         }
