@@ -49,7 +49,7 @@ pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Err
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
-    Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint()))?)
+    Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint())?)?)
 }
 
 /// Loads the decoder of `files`. `announce` sees the memory plan before memory is taken.
