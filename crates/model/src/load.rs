@@ -238,8 +238,9 @@ impl<B: Backend> Loader<'_, B> {
     ) -> Result<LayerWeights<B>, ModelError> {
         let (d, at) = (self.d, Some(l));
         let mut q_norm = self.source.values(Q_NORM, at, plan.head_dim)?;
+        let joined = self.joined_projections(l, plan)?;
         let kv = match plan.kv {
-            KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm)?),
+            KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm, joined.as_ref())?),
             KvSource::SharedWith(_) => {
                 for name in [K, V, K_NORM] {
                     let name = self.source.spell(name, at);
@@ -250,7 +251,10 @@ impl<B: Backend> Loader<'_, B> {
         };
         Ok(LayerWeights {
             attention_norm: self.vector(ATTENTION_NORM, at, d)?,
-            q: self.matrix(Q, at, &[plan.q_width(), d])?,
+            q: match &joined {
+                Some(joined) => self.backend.rows(joined, 0..plan.q_width()),
+                None => self.matrix(Q, at, &[plan.q_width(), d])?,
+            },
             q_norm: self.backend.vector(&q_norm)?,
             kv,
             o: self.matrix(O, at, &[d, plan.q_width()])?,
@@ -270,24 +274,41 @@ impl<B: Backend> Loader<'_, B> {
         })
     }
 
+    /// Queries, keys and values of a layer in one matrix, if the file has them so.
+    fn joined_projections(&mut self, l: usize, plan: &LayerPlan) -> Result<Option<B::Matrix>, ModelError> {
+        if !self.source.has(QKV, Some(l)) {
+            return Ok(None);
+        }
+        let rows = plan.q_width() + 2 * plan.kv_width();
+        self.matrix(QKV, Some(l), &[rows, self.d]).map(Some)
+    }
+
     fn keys_and_values(
         &mut self,
         l: usize,
         plan: &LayerPlan,
         form: Option<KvForm>,
         q_norm: &mut [f32],
+        joined: Option<&B::Matrix>,
     ) -> Result<KvWeights<B>, ModelError> {
         let shape = [plan.kv_width(), self.d];
         let k_norm = self.source.values(K_NORM, Some(l), plan.head_dim)?;
         if let Some(KvForm::ValueAndRotated { pairs }) = form {
             fold_key_norm(q_norm, &k_norm, pairs);
         }
+        let (k_rows, v_rows) = (plan.q_width(), plan.q_width() + plan.kv_width());
         Ok(KvWeights {
-            k: self.matrix(K, Some(l), &shape)?,
+            k: match joined {
+                Some(joined) => self.backend.rows(joined, k_rows..v_rows),
+                None => self.matrix(K, Some(l), &shape)?,
+            },
             k_norm: self.backend.vector(&k_norm)?,
-            v: match plan.value {
-                ValueSource::Projected => Some(self.matrix(V, Some(l), &shape)?),
-                ValueSource::SameAsKey => None,
+            v: match (plan.value, joined) {
+                (ValueSource::Projected, Some(joined)) => {
+                    Some(self.backend.rows(joined, v_rows..v_rows + plan.kv_width()))
+                }
+                (ValueSource::Projected, None) => Some(self.matrix(V, Some(l), &shape)?),
+                (ValueSource::SameAsKey, _) => None,
             },
         })
     }

@@ -28,6 +28,8 @@ pub(super) const SCALE: Name = name("layer_scalar", "layer_output_scale.weight")
 pub(super) const Q: Name = name("self_attn.q_proj.weight", "attn_q.weight");
 pub(super) const K: Name = name("self_attn.k_proj.weight", "attn_k.weight");
 pub(super) const V: Name = name("self_attn.v_proj.weight", "attn_v.weight");
+/// Queries, keys and values in one, one below the other.
+pub(super) const QKV: Name = name("self_attn.qkv_proj.weight", "attn_qkv.weight");
 pub(super) const O: Name = name("self_attn.o_proj.weight", "attn_output.weight");
 pub(super) const Q_NORM: Name = name("self_attn.q_norm.weight", "attn_q_norm.weight");
 pub(super) const K_NORM: Name = name("self_attn.k_norm.weight", "attn_k_norm.weight");
