@@ -270,7 +270,8 @@ fn settings_may_be_spelt_in_every_way_writers_do() {
     let expected = config_with("gemma4.context_length", |w| _ = w.u32("gemma4.context_length", 4096)).unwrap();
     assert_eq!(expected.layers.iter().filter(|l| l.layer_type == LayerType::Full).count(), 1);
     let pattern = "gemma4.attention.sliding_window_pattern";
-    let spellings: [(&str, &dyn Fn(&mut GgufWriter)); 5] = [
+    type Write<'a> = &'a dyn Fn(&mut GgufWriter);
+    let spellings: [(&str, Write<'_>); 5] = [
         (pattern, &|w| _ = w.u32(pattern, 6)),
         (pattern, &|w| _ = w.i32s(pattern, &[1, 1, 1, 1, 1, 0])),
         ("gemma4.feed_forward_length", &|w| _ = w.u32("gemma4.feed_forward_length", 64)),
