@@ -8,7 +8,9 @@
 //! Source: ggml `ggml-common.h` (layouts), `ggml-quants.c` (arithmetic).
 
 mod coded;
+mod fit;
 mod k;
+mod k_encode;
 mod plain;
 mod q32;
 mod scaled;
@@ -69,12 +71,13 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
 
 /// Whether [`encode_row`] can write `dtype`.
 pub const fn can_encode(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q8_0)
+    use DType::*;
+    matches!(dtype, F32 | F16 | BF16 | Q4_0 | Q5_0 | Q8_0 | Q4K | Q6K)
 }
 
 /// Encodes `values` into `out`: one row, or several that follow each other. Plain types round to nearest
-/// even; Q4_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
-/// of the scale.
+/// even; Q4_0, Q5_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
+/// of the scale; Q4_K and Q6_K search for the scales that leave the least sum of squared errors.
 ///
 /// # Panics
 /// If `dtype` can't be written ([`can_encode`]), `values` aren't a whole number of blocks, or `out` isn't as
@@ -85,9 +88,37 @@ pub fn encode_row(dtype: DType, values: &[f32], out: &mut [u8]) {
         DType::F32 => plain::encode_f32(values, out),
         DType::F16 => plain::encode_f16(values, out),
         DType::BF16 => plain::encode_bf16(values, out),
-        DType::Q4_0 => encode_blocks(values, out, BlockQ4_0::encode),
-        DType::Q8_0 => encode_blocks(values, out, BlockQ8_0::encode),
+        DType::Q4_0 => encode_blocks(values, out, |_, x| BlockQ4_0::encode(x)),
+        DType::Q5_0 => encode_blocks(values, out, |_, x| BlockQ5_0::encode(x)),
+        DType::Q8_0 => encode_blocks(values, out, |_, x| BlockQ8_0::encode(x)),
+        DType::Q4K => encode_blocks(values, out, |_, x| BlockQ4K::encode(x, &[1.0; 256])),
+        DType::Q6K => encode_blocks(values, out, |_, x| BlockQ6K::encode(x, &[1.0; 256])),
         other => panic!("{other} can be read, not written"),
+    }
+}
+
+/// As [`encode_row`] for one row, where an error in column `i` weighs `importance[i]`. Types that have no choice of
+/// scale are not changed by it.
+///
+/// # Panics
+/// As [`encode_row`], or if there isn't one weight for each value.
+pub fn encode_row_weighted(dtype: DType, values: &[f32], importance: &[f32], out: &mut [u8]) {
+    assert_sizes(dtype, out.len(), values.len());
+    assert_eq!(values.len(), importance.len(), "a weight for each value");
+    match dtype {
+        DType::Q4_0 => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ4_0::encode_weighted(x, &w[b]));
+        }
+        DType::Q4K => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ4K::encode(x, &w[b]));
+        }
+        DType::Q6K => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ6K::encode(x, &w[b]));
+        }
+        other => encode_row(other, values, out),
     }
 }
 
@@ -103,10 +134,10 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Block>(values: &[f32], out: &mut [u8], encode: impl Fn(&[f32; 32]) -> B) {
-    let (values, _) = values.as_chunks::<32>();
-    for (values, out) in values.iter().zip(out.chunks_exact_mut(B::DTYPE.block_bytes())) {
-        out.copy_from_slice(bytemuck::bytes_of(&encode(values)));
+fn encode_blocks<B: Block, const N: usize>(values: &[f32], out: &mut [u8], encode: impl Fn(usize, &[f32; N]) -> B) {
+    let (values, _) = values.as_chunks::<N>();
+    for (b, (values, out)) in values.iter().zip(out.chunks_exact_mut(B::DTYPE.block_bytes())).enumerate() {
+        out.copy_from_slice(bytemuck::bytes_of(&encode(b, values)));
     }
 }
 

@@ -79,6 +79,7 @@ for dtype in (T.Q8_0, T.Q4_0, T.BF16):
 out += record(1, T.F16, rows.astype(np.float16), rows)
 
 out += b"".join(decode_record(dtype, offsets) for dtype, offsets in MORE.items())
+out += record(1, T.Q5_0, quants.quantize(rows, T.Q5_0), rows)
 codes = torch.arange(256, dtype=torch.uint8)
 out += record(0, 0xF8, codes.numpy(), codes.view(torch.float8_e4m3fn).float().numpy())
 
