@@ -6,11 +6,14 @@
 
 mod args;
 mod bench;
+mod convert;
+mod export;
 mod inspect;
 mod interrupt;
 mod logits;
 mod output;
 mod perplexity;
+mod quantize;
 mod render;
 mod run;
 mod safetensors;
@@ -38,6 +41,8 @@ enum Command {
     Logits(logits::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
+    Quantize(quantize::Args),
+    Convert(convert::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +54,8 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Convert(args) => convert::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {

@@ -6,6 +6,7 @@
 //! norm of layers whose cache holds values in place of keys.
 
 mod experts;
+mod list;
 mod names;
 mod nvfp4;
 mod quantization;
@@ -22,11 +23,12 @@ use crate::layer::{Ffn, KvWeights, LayerWeights, Mlp, PerLayerGate};
 use crate::moe::{ExpertMatrices, Moe};
 use crate::plan::{FfnPlan, KvSource, LayerPlan, ValueSource};
 use crate::{ModelConfig, ModelError, config};
-use experts::ExpertTensors;
+use experts::{GateUp, Sizes};
 use names::*;
 use source::{Source, values};
 
 pub use config::FromTensors;
+pub use list::{ModelTensor, ModelTensors, ROPE_DIVISORS_NAME, Role};
 
 /// A tensor of the file that the text model knowingly leaves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -327,15 +329,13 @@ impl<B: Backend> Loader<'_, B> {
         };
         let mut router_scale = self.source.values(ROUTER_SCALE, at, d)?;
         router_scale.iter_mut().for_each(|s| *s *= (d as f32).powf(-0.5));
+        let sizes = Sizes { layer: l, n, width, d };
         let mut matrix = |tensor: Tensor| self.backend.matrix(&tensor);
-        let (matrices, down) = match experts::take(&self.source, l, n, width, d)? {
-            ExpertTensors::Joined { gate_up, down } => {
-                (ExpertMatrices::Joined { gate_up: matrix(gate_up)? }, matrix(down)?)
-            }
-            ExpertTensors::Split { gate, up, down } => {
-                (ExpertMatrices::Split { gate: matrix(gate)?, up: matrix(up)? }, matrix(down)?)
-            }
+        let matrices = match experts::gate_up(&self.source, sizes)? {
+            GateUp::Joined(gate_up) => ExpertMatrices::Joined { gate_up: matrix(gate_up)? },
+            GateUp::Split { gate, up } => ExpertMatrices::Split { gate: matrix(gate)?, up: matrix(up)? },
         };
+        let down = matrix(experts::down(&self.source, sizes)?)?;
         let moe = Moe {
             router: self.matrix(ROUTER, at, &[n, d])?,
             router_scale: self.backend.vector(&router_scale)?,

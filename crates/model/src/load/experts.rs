@@ -10,36 +10,73 @@ use super::names::{
 use super::source::Source;
 use crate::ModelError;
 
-/// The matrices of a layer's experts.
-pub(super) enum ExpertTensors {
+/// The gates and ups of a layer's experts.
+pub(super) enum GateUp {
     /// `[n, 2 · width, d]`: gates first.
-    Joined { gate_up: Tensor, down: Tensor },
+    Joined(Tensor),
     /// `[n, width, d]` each.
-    Split { gate: Tensor, up: Tensor, down: Tensor },
+    Split { gate: Tensor, up: Tensor },
 }
 
-/// Takes the experts of a layer: `n` of this `width` on a stream of `d`.
-pub(super) fn take(
-    source: &Source<'_>,
-    layer: usize,
-    n: usize,
-    width: usize,
-    d: usize,
-) -> Result<ExpertTensors, ModelError> {
+/// Sizes of a layer's experts.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub layer: usize,
+    pub n: usize,
+    pub width: usize,
+    pub d: usize,
+}
+
+/// Takes the gates and ups.
+pub(super) fn gate_up(source: &Source<'_>, sizes: Sizes) -> Result<GateUp, ModelError> {
+    let Sizes { layer, n, width, d } = sizes;
     let at = Some(layer);
-    let matrix = |whole: Name, each: Name, shape: [usize; 3]| {
-        if !source.has(whole, at) && source.has_expert(each, layer, 0) {
-            return gather(source, each, layer, shape);
-        }
-        source.take(whole, at, &shape)
-    };
-    let down = matrix(EXPERTS_DOWN, EXPERT_DOWN, [n, d, width])?;
     let split = source.has(EXPERTS_GATE, at) || source.has_expert(EXPERT_GATE, layer, 0);
     if split && !source.has(EXPERTS_GATE_UP, at) {
-        let gate = matrix(EXPERTS_GATE, EXPERT_GATE, [n, width, d])?;
-        return Ok(ExpertTensors::Split { gate, up: matrix(EXPERTS_UP, EXPERT_UP, [n, width, d])?, down });
+        let gate = whole_or_gathered(source, EXPERTS_GATE, EXPERT_GATE, layer, [n, width, d])?;
+        let up = whole_or_gathered(source, EXPERTS_UP, EXPERT_UP, layer, [n, width, d])?;
+        return Ok(GateUp::Split { gate, up });
     }
-    Ok(ExpertTensors::Joined { gate_up: source.take(EXPERTS_GATE_UP, at, &[n, 2 * width, d])?, down })
+    Ok(GateUp::Joined(source.take(EXPERTS_GATE_UP, at, &[n, 2 * width, d])?))
+}
+
+/// Takes the last matrices: `[n, d, width]`.
+pub(super) fn down(source: &Source<'_>, sizes: Sizes) -> Result<Tensor, ModelError> {
+    let Sizes { layer, n, width, d } = sizes;
+    whole_or_gathered(source, EXPERTS_DOWN, EXPERT_DOWN, layer, [n, d, width])
+}
+
+fn whole_or_gathered(
+    source: &Source<'_>,
+    whole: Name,
+    each: Name,
+    layer: usize,
+    shape: [usize; 3],
+) -> Result<Tensor, ModelError> {
+    if !source.has(whole, Some(layer)) && source.has_expert(each, layer, 0) {
+        return gather(source, each, layer, shape);
+    }
+    source.take(whole, Some(layer), &shape)
+}
+
+/// Gates and ups of each expert, one after the other, in one tensor.
+pub(super) fn join(gate_up: GateUp) -> Result<Tensor, ModelError> {
+    let (gate, up) = match gate_up {
+        GateUp::Joined(tensor) => return Ok(tensor),
+        GateUp::Split { gate, up } => (gate, up),
+    };
+    if gate.dtype != up.dtype {
+        let (found, expected) = (up.dtype.to_string(), format!("{}, as `{}`", gate.dtype, gate.name));
+        return Err(ModelError::Layout { name: up.name, found, expected });
+    }
+    let len = gate.data.len() / gate.shape[0];
+    let mut data = Vec::with_capacity(2 * gate.data.len());
+    for (gate, up) in gate.data.chunks_exact(len).zip(up.data.chunks_exact(len)) {
+        data.extend_from_slice(gate);
+        data.extend_from_slice(up);
+    }
+    let shape = vec![gate.shape[0], 2 * gate.shape[1], gate.shape[2]];
+    Ok(Tensor { name: gate.name, dtype: gate.dtype, shape, data: Bytes::from_vec(data) })
 }
 
 /// Brings matrices that lie one by one together; all must be of one type, or have integers that fit one.

@@ -13,7 +13,7 @@ use super::{IgnoredTensor, LoadReport, nvfp4, scaled};
 use crate::ModelError;
 
 /// Prefixes of the text model in Hugging Face files, the published one first.
-const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
+pub(super) const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 /// Parts of a checkpoint that the text model has no use for, after an optional `model.`.
 const OTHER_PARTS: [(&str, &str); 6] = [
     ("vision_tower.", "picture encoder"),
