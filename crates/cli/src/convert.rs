@@ -7,12 +7,11 @@ use anyhow::Context;
 use carat_model::load::{ModelTensor, ModelTensors};
 use carat_tensor::{DType, Tensor};
 
-use crate::args;
 use crate::export::output::{self, Pending};
 use crate::export::tensors::Encoder;
 use crate::export::{self, gguf, hf, open, progress};
-use crate::output as print;
 use crate::safetensors::{Entry, Writer};
+use crate::{args, interrupt, output as print};
 
 /// Convert a model between a Hugging Face directory and a GGUF file, either way
 ///
@@ -35,6 +34,7 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    interrupt::listen();
     let pending = Pending::new(&args.output, &args.input, args.force)?;
     let checkpoint = open(&args.input)?;
     let tensors = ModelTensors::new(&checkpoint)?;
@@ -135,6 +135,7 @@ impl Job<'_> {
             bar.set_message(tensor.gguf.clone());
             let read = self.tensors.read(tensor)?;
             let written = self.encoder.encode(&read, to, None, |piece| {
+                output::go_on()?;
                 bar.inc(piece.len() as u64);
                 sink(piece)
             });

@@ -9,13 +9,12 @@ use carat_tensor::DType;
 use carat_weights::GgufData;
 use indicatif::ProgressBar;
 
-use crate::args;
 use crate::export::imatrix::Importance;
 use crate::export::mix::Mix;
 use crate::export::output::{self, Pending};
 use crate::export::tensors::{Encoder, Squares};
 use crate::export::{self, gguf, open, progress};
-use crate::output as print;
+use crate::{args, interrupt, output as print};
 
 /// Write a smaller copy of a model as a GGUF file, which llama.cpp runs too
 ///
@@ -46,6 +45,7 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    interrupt::listen();
     let pending = Pending::new(&args.output, &args.input, args.force)?;
     let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
     let checkpoint = open(&args.input)?;
@@ -136,6 +136,7 @@ impl<W: Write> Job<'_, W> {
         };
         let (data, bar) = (&mut self.data, &self.bar);
         let squares = self.encoder.encode(&read, to, weights, |bytes| {
+            output::go_on()?;
             bar.inc(bytes.len() as u64);
             data.write(bytes)
         })?;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::args::UsageError;
+use crate::args::{Interrupted, UsageError};
+use crate::interrupt;
 
 /// An output being written. Dropped before [`Pending::commit`], it leaves nothing behind.
 pub struct Pending {
@@ -97,8 +98,16 @@ fn stem(path: &Path) -> Option<&str> {
     name.contains("-of-").then(|| name.split_once("-0").map_or(name, |(stem, _)| stem))
 }
 
-/// Says what a full disk means for a file of `bytes`.
+/// An error once Ctrl-C was pressed: what is written piece by piece asks for it before each.
+pub fn go_on() -> io::Result<()> {
+    if interrupt::asked() { Err(io::Error::from(io::ErrorKind::Interrupted)) } else { Ok(()) }
+}
+
+/// Says what an error while writing means for an output of `bytes`.
 pub fn explain(error: io::Error, target: &Path, bytes: u64) -> anyhow::Error {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return Interrupted.into();
+    }
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let what = if full {
         format!(
@@ -110,4 +119,23 @@ pub fn explain(error: io::Error, target: &Path, bytes: u64) -> anyhow::Error {
         format!("cannot write `{}`", target.display())
     };
     anyhow::Error::from(error).context(what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_with_what_is_needed() {
+        let error = explain(io::ErrorKind::StorageFull.into(), Path::new("out.gguf"), 3 << 30);
+        assert!(error.to_string().contains("`out.gguf` needs 3.00 GiB and the disk is full"), "{error}");
+        assert!(explain(io::ErrorKind::Interrupted.into(), Path::new("x"), 1).is::<Interrupted>());
+    }
+
+    #[test]
+    fn parts_of_a_checkpoint_share_a_stem() {
+        let stem = |name| stem(Path::new(name)).map(str::to_owned);
+        assert_eq!(stem("/a/model-00001-of-00003.gguf"), stem("/b/model-00002-of-00003.gguf"));
+        assert_eq!(stem("/a/model.gguf"), None);
+    }
 }
