@@ -21,8 +21,10 @@ use crate::{args, interrupt, output as print};
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory with config.json, or .gguf file
+    #[arg(value_name = "IN")]
     input: PathBuf,
     /// What to write: FILE.gguf, or a directory
+    #[arg(value_name = "OUT")]
     output: PathBuf,
     /// Replace OUT if it is there
     #[arg(long)]

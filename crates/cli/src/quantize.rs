@@ -23,8 +23,10 @@ use crate::{args, interrupt, output as print};
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory with config.json, or .gguf file
+    #[arg(value_name = "IN")]
     input: PathBuf,
     /// The GGUF file to write
+    #[arg(value_name = "OUT")]
     output: PathBuf,
     /// What to quantise to
     #[arg(long = "type", value_enum, value_name = "TYPE")]

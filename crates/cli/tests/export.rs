@@ -1,6 +1,8 @@
 //! Writing models: what `quantize` and `convert` write is what llama.cpp's converter and transformers would read, is
 //! there whole or not at all, and never takes the place of its source.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod program;
 
 use std::collections::BTreeMap;

@@ -101,6 +101,8 @@ enum Scales {
     Half(usize),
     /// An f16 at this byte and a minimum, f16 as well, at that.
     HalfAndMin(usize, usize),
+    /// An f16 in the top nibbles of four words from this byte on.
+    Nibbles(usize),
     /// So many f32 at the start.
     Singles(usize),
     /// A power of two at the start (E8M0).
@@ -127,6 +129,11 @@ const fn scales(dtype: DType) -> Option<(Scales, f64)> {
         DType::Q6K => Some((Scales::Half(208), 128.0 * 32.0)),
         DType::Iq4Nl => Some((Scales::Half(0), 127.0)),
         DType::Iq4Xs => Some((Scales::Half(0), 32.0 * 127.0)),
+        DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S => Some((Scales::Half(0), 15.5 * 0.25 * 43.0)),
+        DType::Iq3Xxs => Some((Scales::Half(0), 15.5 * 0.5 * 62.0)),
+        DType::Iq3S => Some((Scales::Half(0), 31.0 * 15.0)),
+        DType::Iq1S => Some((Scales::Half(0), 15.0 * 1.125)),
+        DType::Iq1M => Some((Scales::Nibbles(48), 15.0 * 1.125)),
         DType::Mxfp4 => Some((Scales::Power, 6.0)),
         DType::Nvfp4 => Some((Scales::Bytes, 6.0)),
         DType::F4F32 => Some((Scales::Singles(2), 6.0)),
@@ -153,6 +160,12 @@ fn set_scale(rng: &mut Rng, dtype: DType, scales: &Scales, largest: f64, size: f
             };
             block[at..at + 2].copy_from_slice(&half(d));
             block[min_at..min_at + 2].copy_from_slice(&half(m));
+        }
+        Scales::Nibbles(at) => {
+            let bits = half::f16::from_f64(d).to_bits();
+            for (i, word) in block[at..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                word[1] = (word[1] & 15) | (((bits >> (4 * i)) as u8 & 15) << 4);
+            }
         }
         Scales::Singles(n) => {
             for (scale, part) in block.as_chunks_mut::<4>().0.iter_mut().zip([1.0, 0.75]).take(n) {

@@ -50,11 +50,12 @@ impl Random {
                 return bytes;
             }
             DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => &[0],
+            DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S | DType::Iq3Xxs | DType::Iq3S | DType::Iq1S => &[0],
             DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
             DType::Q2K => &[80, 82],
             DType::Q3K => &[108],
             DType::Q6K => &[208],
-            DType::Mxfp4 | DType::Nvfp4 | DType::F4F32 | DType::I8F32 | DType::F8F32 => &[],
+            DType::Mxfp4 | DType::Nvfp4 | DType::Iq1M | DType::F4F32 | DType::I8F32 | DType::F8F32 => &[],
         };
         for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
             for &at in halves {
@@ -63,6 +64,8 @@ impl Random {
             match dtype {
                 // 2^-7 to 1.
                 DType::Mxfp4 => block[0] = 120 + (self.bits() % 8) as u8,
+                // The highest nibble of its f16: 2^-7 to 2^-4, of either sign.
+                DType::Iq1M => block[55] = (block[55] & 0x8f) | 0x20,
                 DType::Nvfp4 => block[..4].iter_mut().for_each(|scale| *scale &= 0x3f),
                 DType::F4F32 | DType::I8F32 | DType::F8F32 => {
                     let scales = if dtype == DType::F4F32 { 2 } else { 1 };

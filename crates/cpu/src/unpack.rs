@@ -33,9 +33,10 @@ pub const fn form(dtype: DType) -> Option<Form> {
         DType::Q2K => (16, 0, true),
         DType::Q3K => (16, 4, false),
         DType::Q6K => (16, 32, false),
-        DType::Iq4Nl | DType::Iq4Xs | DType::I8F32 => (32, 128, false),
-        DType::Mxfp4 => (32, 16, false),
-        DType::Nvfp4 | DType::F4F32 => (16, 32, false),
+        DType::Iq4Nl | DType::Iq4Xs | DType::Iq2Xxs | DType::Iq3Xxs | DType::I8F32 => (32, 128, false),
+        DType::Mxfp4 | DType::Iq3S | DType::Iq1S => (32, 16, false),
+        DType::Nvfp4 | DType::F4F32 | DType::Iq1M => (16, 32, false),
+        DType::Iq2Xs | DType::Iq2S => (16, 64, false),
     };
     Some(Form { group, offset, has_min })
 }
@@ -110,9 +111,19 @@ pub fn unpack(dtype: DType, b: &[u8], out: &mut Unpacked) {
     let Unpacked { q, scale, min } = out;
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::F8F32 => panic!("{dtype} has no integers"),
-        DType::Iq4Nl | DType::Iq4Xs | DType::Mxfp4 | DType::Nvfp4 | DType::F4F32 | DType::I8F32 => {
-            coded(dtype, b, q, scale, min);
-        }
+        DType::Iq4Nl
+        | DType::Iq4Xs
+        | DType::Iq2Xxs
+        | DType::Iq2Xs
+        | DType::Iq2S
+        | DType::Iq3Xxs
+        | DType::Iq3S
+        | DType::Iq1S
+        | DType::Iq1M
+        | DType::Mxfp4
+        | DType::Nvfp4
+        | DType::F4F32
+        | DType::I8F32 => coded(dtype, b, q, scale, min),
         DType::Q4_0 => {
             scale[0] = half_at(b, 0);
             min[0] = 0.0;

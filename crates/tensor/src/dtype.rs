@@ -38,6 +38,20 @@ pub enum DType {
     Iq4Nl,
     /// 256 values in 8 sub-blocks: 6-bit scales, 4-bit codes of the same table.
     Iq4Xs,
+    /// 256 values in 8 sub-blocks: 4-bit scales, signs, eights out of a codebook of 256.
+    Iq2Xxs,
+    /// 256 values in 16 sub-blocks: 4-bit scales, signs, eights out of a codebook of 512.
+    Iq2Xs,
+    /// 256 values in 16 sub-blocks: 4-bit scales, signs, eights out of a codebook of 1024.
+    Iq2S,
+    /// 256 values in 8 sub-blocks: 4-bit scales, signs, fours out of a codebook of 256.
+    Iq3Xxs,
+    /// 256 values in 8 sub-blocks: 4-bit scales, signs, fours out of a codebook of 512.
+    Iq3S,
+    /// 256 values in 8 sub-blocks: 3-bit scales, a shift, eights out of a codebook of 2048.
+    Iq1S,
+    /// 256 values in 16 sub-blocks: 3-bit scales, shifts, eights out of the same codebook.
+    Iq1M,
     /// 32 values: power-of-two scale, 4-bit floats.
     Mxfp4,
     /// 64 values in 4 sub-blocks: 8-bit float scales, 4-bit floats.
@@ -52,7 +66,7 @@ pub enum DType {
 
 impl DType {
     /// Every type, in the order of the enum.
-    pub const ALL: [DType; 20] = [
+    pub const ALL: [DType; 27] = [
         DType::F32,
         DType::F16,
         DType::BF16,
@@ -68,6 +82,13 @@ impl DType {
         DType::Q6K,
         DType::Iq4Nl,
         DType::Iq4Xs,
+        DType::Iq2Xxs,
+        DType::Iq2Xs,
+        DType::Iq2S,
+        DType::Iq3Xxs,
+        DType::Iq3S,
+        DType::Iq1S,
+        DType::Iq1M,
         DType::Mxfp4,
         DType::Nvfp4,
         DType::F4F32,
@@ -93,6 +114,13 @@ impl DType {
             DType::Q6K => (Some(14), "Q6_K", 256, 210),
             DType::Iq4Nl => (Some(20), "IQ4_NL", 32, 18),
             DType::Iq4Xs => (Some(23), "IQ4_XS", 256, 136),
+            DType::Iq2Xxs => (Some(16), "IQ2_XXS", 256, 66),
+            DType::Iq2Xs => (Some(17), "IQ2_XS", 256, 74),
+            DType::Iq2S => (Some(22), "IQ2_S", 256, 82),
+            DType::Iq3Xxs => (Some(18), "IQ3_XXS", 256, 98),
+            DType::Iq3S => (Some(21), "IQ3_S", 256, 110),
+            DType::Iq1S => (Some(19), "IQ1_S", 256, 50),
+            DType::Iq1M => (Some(29), "IQ1_M", 256, 56),
             DType::Mxfp4 => (Some(39), "MXFP4", 32, 17),
             DType::Nvfp4 => (Some(40), "NVFP4", 64, 36),
             DType::F4F32 => (None, "F4_E2M1 x F32", 32, 24),

@@ -9,6 +9,7 @@
 
 mod coded;
 mod fit;
+mod grid;
 mod k;
 mod k_encode;
 mod plain;
@@ -20,6 +21,7 @@ use bytemuck::Pod;
 use crate::DType;
 
 pub use coded::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockNvfp4, Coded, integers};
+pub use grid::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
 pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min};
 pub use q32::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 pub use scaled::{BlockF4F32, BlockF8F32, BlockI8F32, e4m3};
@@ -61,6 +63,13 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
         DType::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
         DType::Iq4Xs => decode_blocks::<BlockIq4Xs>(bytes, out),
+        DType::Iq2Xxs => decode_blocks::<BlockIq2Xxs>(bytes, out),
+        DType::Iq2Xs => decode_blocks::<BlockIq2Xs>(bytes, out),
+        DType::Iq2S => decode_blocks::<BlockIq2S>(bytes, out),
+        DType::Iq3Xxs => decode_blocks::<BlockIq3Xxs>(bytes, out),
+        DType::Iq3S => decode_blocks::<BlockIq3S>(bytes, out),
+        DType::Iq1S => decode_blocks::<BlockIq1S>(bytes, out),
+        DType::Iq1M => decode_blocks::<BlockIq1M>(bytes, out),
         DType::Mxfp4 => decode_blocks::<BlockMxfp4>(bytes, out),
         DType::Nvfp4 => decode_blocks::<BlockNvfp4>(bytes, out),
         DType::F4F32 => decode_blocks::<BlockF4F32>(bytes, out),
@@ -156,6 +165,13 @@ const _: () = {
     assert!(size_of::<BlockQ6K>() == DType::Q6K.block_bytes());
     assert!(size_of::<BlockIq4Nl>() == DType::Iq4Nl.block_bytes());
     assert!(size_of::<BlockIq4Xs>() == DType::Iq4Xs.block_bytes());
+    assert!(size_of::<BlockIq2Xxs>() == DType::Iq2Xxs.block_bytes());
+    assert!(size_of::<BlockIq2Xs>() == DType::Iq2Xs.block_bytes());
+    assert!(size_of::<BlockIq2S>() == DType::Iq2S.block_bytes());
+    assert!(size_of::<BlockIq3Xxs>() == DType::Iq3Xxs.block_bytes());
+    assert!(size_of::<BlockIq3S>() == DType::Iq3S.block_bytes());
+    assert!(size_of::<BlockIq1S>() == DType::Iq1S.block_bytes());
+    assert!(size_of::<BlockIq1M>() == DType::Iq1M.block_bytes());
     assert!(size_of::<BlockMxfp4>() == DType::Mxfp4.block_bytes());
     assert!(size_of::<BlockNvfp4>() == DType::Nvfp4.block_bytes());
     assert!(size_of::<BlockF4F32>() == DType::F4F32.block_bytes());

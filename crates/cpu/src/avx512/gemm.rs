@@ -24,6 +24,7 @@ pub fn gemm(tile: &PackedTile, x: &Rows8<'_>, out: &mut [f32]) {
         (16, 0) => by_form::<4, 0>(tile, x, out),
         (16, 4) => by_form::<4, 4>(tile, x, out),
         (16, 32) => by_form::<4, 32>(tile, x, out),
+        (16, 64) => by_form::<4, 64>(tile, x, out),
         _ => crate::scalar::gemm(tile, x, out),
     }
 }
@@ -87,6 +88,7 @@ fn some<const QUADS: usize, const OFFSET: i32, const C: usize>(
                     8 => eight(),
                     16 => _mm512_slli_epi32::<1>(eight()),
                     32 => _mm512_slli_epi32::<2>(eight()),
+                    64 => _mm512_slli_epi32::<3>(eight()),
                     _ => _mm512_slli_epi32::<4>(eight()),
                 };
                 for (k, &w) in w.iter().enumerate() {

@@ -8,6 +8,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
+use super::grid::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
 use super::scaled::{BlockF4F32, BlockI8F32};
 use super::{Block, MAX_BLOCK, MAX_GROUPS};
 use crate::DType;
@@ -51,6 +52,13 @@ pub fn integers(dtype: DType, block: &[u8], q: &mut [i8], scale: &mut [f32]) -> 
     match dtype {
         DType::Iq4Nl => of::<BlockIq4Nl>(block, q, scale),
         DType::Iq4Xs => of::<BlockIq4Xs>(block, q, scale),
+        DType::Iq2Xxs => of::<BlockIq2Xxs>(block, q, scale),
+        DType::Iq2Xs => of::<BlockIq2Xs>(block, q, scale),
+        DType::Iq2S => of::<BlockIq2S>(block, q, scale),
+        DType::Iq3Xxs => of::<BlockIq3Xxs>(block, q, scale),
+        DType::Iq3S => of::<BlockIq3S>(block, q, scale),
+        DType::Iq1S => of::<BlockIq1S>(block, q, scale),
+        DType::Iq1M => of::<BlockIq1M>(block, q, scale),
         DType::Mxfp4 => of::<BlockMxfp4>(block, q, scale),
         DType::Nvfp4 => of::<BlockNvfp4>(block, q, scale),
         DType::F4F32 => of::<BlockF4F32>(block, q, scale),

@@ -28,6 +28,9 @@ SCALES = {
 # every one of which is a number.
 MORE = {T.IQ4_NL: [0], T.IQ4_XS: [0], T.MXFP4: [], T.NVFP4: []}
 
+# And for those with codebooks. IQ1_M's scale lies in nibbles.
+GRIDS = {T.IQ2_XXS: [0], T.IQ2_XS: [0], T.IQ2_S: [0], T.IQ3_XXS: [0], T.IQ3_S: [0], T.IQ1_S: [0], T.IQ1_M: []}
+
 
 def scale(block):
     """A scale of either sign over the whole range of f16; the first two blocks hold zero and a subnormal."""
@@ -51,6 +54,8 @@ def decode_record(dtype, offsets):
     for i in range(n):
         for at in offsets:
             blocks[i, at:at + 2] = np.frombuffer(scale(i).tobytes(), np.uint8)
+    if dtype == T.IQ1_M:
+        blocks[:, 55] = blocks[:, 55] & 0x8F | 0x20  # its f16 is spread over nibbles, of which this is the highest
     if dtype == T.MXFP4:
         blocks[:4, 0] = [0, 1, 2, 254]
     if dtype == T.NVFP4:
@@ -80,6 +85,7 @@ out += record(1, T.F16, rows.astype(np.float16), rows)
 
 out += b"".join(decode_record(dtype, offsets) for dtype, offsets in MORE.items())
 out += record(1, T.Q5_0, quants.quantize(rows, T.Q5_0), rows)
+out += b"".join(decode_record(dtype, offsets) for dtype, offsets in GRIDS.items())
 codes = torch.arange(256, dtype=torch.uint8)
 out += record(0, 0xF8, codes.numpy(), codes.view(torch.float8_e4m3fn).float().numpy())
 
