@@ -169,6 +169,37 @@ fn scales_beyond_half_precision_are_kept() {
     assert!(relative_error(&third, &exact) < 1e-3, "{:e}", relative_error(&third, &exact));
 }
 
+/// A block of MXFP4 has one scale for 32 values. Where a file has a scale for 64, or a second one, other blocks are
+/// made that hold it.
+#[test]
+fn powers_of_two_need_not_be_those_of_blocks() {
+    let tail = "layers.1.self_attn.q_proj.weight";
+    let pairs = |by_pair: bool| {
+        changed("float4", move |_, tensors| {
+            let scale = find(tensors, &format!("{tail}_scale"));
+            assert_eq!((scale.dtype, &scale.shape[..]), (StoredType::Other("U8"), &[128, 2][..]));
+            let first: Vec<u8> = scale.data.iter().step_by(2).copied().collect();
+            let (shape, data) = if by_pair {
+                (vec![128, 1], first)
+            } else {
+                (vec![128, 2], first.into_iter().flat_map(|s| [s, s]).collect())
+            };
+            (scale.shape, scale.data) = (shape, Bytes::from_vec(data));
+        })
+    };
+    let expected = logits(pairs(false), Precision::Reference);
+    assert_eq!(logits(pairs(true), Precision::Reference), expected);
+    let second = changed("float4", |_, tensors| {
+        let stem = tensors.iter().find(|t| t.name.ends_with(&format!("{tail}_scale"))).unwrap().name.clone();
+        let scale = find(tensors, &format!("{tail}_scale"));
+        scale.data = Bytes::from_vec(scale.data.iter().map(|s| s - 1).collect());
+        let (name, dtype) = (stem.replace("_scale", "_scale_2"), StoredType::Known(DType::F32));
+        tensors.push(TensorInfo { name, dtype, shape: vec![], data: Bytes::from_vec(2f32.to_le_bytes().to_vec()) });
+    });
+    let error = error("float4", &logits(second, Precision::Reference));
+    assert!(error < BOUND, "off by {error:e}");
+}
+
 /// GGUF files of NVFP4 carry the second scale in a tensor of its own.
 #[test]
 fn a_second_scale_in_a_gguf_file_is_applied() {
@@ -280,6 +311,11 @@ fn codes_without_their_scales_are_refused() {
         tensors.push(TensorInfo { name, dtype, shape: vec![64], data: Bytes::from_vec(vec![0; 256]) });
     });
     refuses(order, &[q, "_g_idx", "their own order"]);
+    let whole = changed("packed", |_, tensors| {
+        let scale = find(tensors, "layers.1.self_attn.q_proj.weight_scale");
+        (scale.shape, scale.data) = (vec![1], scale.data.slice(0..2));
+    });
+    refuses(whole, &["layers.1.self_attn.q_proj.weight", "128 bytes of zero points", "64"]);
     let plain = changed("packed", |_, tensors| find(tensors, "q_proj.weight_packed").dtype = StoredType::Other("I64"));
     refuses(plain, &[q, "I64", "F8_E4M3"]);
 }

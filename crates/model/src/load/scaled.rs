@@ -164,6 +164,12 @@ impl<'a> Scaled<'a> {
         }
     }
 
+    /// Whether scales are those of MXFP4's blocks, and nothing else is to be applied.
+    fn is_mxfp4(&self) -> bool {
+        let alone = matches!(&self.second, Second::Times(values) if values.is_empty());
+        alone && self.scales.kind == Kind::E8M0 && self.scales.step == (1, BLOCK)
+    }
+
     /// The smallest type that holds codes and scales exactly.
     pub fn dtype(&self) -> DType {
         let halves = || {
@@ -176,7 +182,7 @@ impl<'a> Scaled<'a> {
         };
         match self.codes {
             Codes::Float8(_) => DType::F8F32,
-            Codes::Float4(_) if self.scales.kind == Kind::E8M0 => DType::Mxfp4,
+            Codes::Float4(_) if self.is_mxfp4() => DType::Mxfp4,
             Codes::Float4(_) => DType::F4F32,
             Codes::Packed { bits: ..=4, zeros: None, .. } if halves() => DType::Q4_0,
             Codes::Packed { .. } | Codes::Int8(_) if halves() => DType::Q8_0,

@@ -89,7 +89,10 @@ impl<'a> Finder<'a, '_> {
             Grid { data: &info.data, kind, width: 1, rows: (rows * matrices, 1), step: (rows * matrices, cols) };
         // `[rows, columns]` of the scales of each matrix.
         let (height, width) = match info.shape[..] {
-            [] | [1] => return Ok(whole),
+            [] | [1] => {
+                self.check_zeros(codes, rows * matrices, 1)?;
+                return Ok(whole);
+            }
             [n] if matrices > 1 && n == matrices => (1, 1),
             [n] => (n, 1),
             [.., height, width] => (height, width),
@@ -110,6 +113,9 @@ impl<'a> Finder<'a, '_> {
     fn check_zeros(&self, codes: Codes<'_>, rows: usize, width: usize) -> Result<(), ModelError> {
         let Codes::Packed { zeros: Some(zeros), bits, .. } = codes else { return Ok(()) };
         let expected = 4 * rows.div_ceil(32 / bits) * width;
+        if self.shape.len() > 2 {
+            return Err(self.refuse("zero points of several matrices in one", "those of one matrix"));
+        }
         if zeros.len() == expected {
             return Ok(());
         }
