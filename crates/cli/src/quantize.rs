@@ -94,6 +94,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !ignored.is_empty() {
         eprintln!("note: {} tensors that are no part of the text model were left out", ignored.len());
     }
+    let again = lines.iter().filter(|line| line.from.block_len() > 1 && line.from != line.to).count();
+    if again > 0 {
+        eprintln!("note: {again} tensors were quantised before: what that lost can't come back, and now adds up");
+    }
     if let Some(importance) = &importance {
         let used = lines.iter().filter(|line| line.weighted).count();
         eprintln!("note: {used} of the importance matrix's {} entries were used", importance.len());

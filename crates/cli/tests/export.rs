@@ -321,7 +321,8 @@ fn outputs_take_nothings_place_unasked() {
     fails(&["quantize", &model, &weights, "--type", "q4_0", "--force"], 2, &["is a part of the input"]);
     fails(&["convert", &weights, &model, "--force"], 2, &["is a part of the input"]);
     runs(&["convert", &file, &model, "--force"]);
-    runs(&["quantize", &file, &other, "--type", "q4_0"]);
+    let again = carat(&["quantize", &file, &other, "--type", "q4_0"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("tensors were quantised before"));
     assert_eq!(dir.names(), ["model", "model.gguf", "other.gguf"], "no parts are left");
 }
 
