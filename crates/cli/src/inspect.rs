@@ -245,7 +245,7 @@ fn as_json(facts: &Facts) -> Value {
         "memory": {
             "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch,
             "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
-            "ignored": memory.file.ignored, "free": host::available_memory(),
+            "rearranged": memory.file.rearranged, "ignored": memory.file.ignored, "free": host::available_memory(),
             "allowed": facts.allowed, "longest_ctx": facts.longest,
         },
     })

@@ -7,7 +7,9 @@
 mod args;
 mod ask;
 mod bench;
+mod convert;
 mod doctor;
+mod export;
 mod inspect;
 mod interrupt;
 mod list;
@@ -15,6 +17,7 @@ mod logits;
 mod output;
 mod perplexity;
 mod pull;
+mod quantize;
 mod render;
 mod rm;
 mod run;
@@ -47,6 +50,8 @@ enum Command {
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Quantize(quantize::Args),
+    Convert(convert::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
+        Command::Convert(args) => convert::run(&args),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if output::is_closed_pipe(&error) {

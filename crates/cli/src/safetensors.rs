@@ -29,7 +29,8 @@ impl Entry {
         Entry { name: name.into(), dtype: "I64", value_bytes: 8, shape: shape.to_vec() }
     }
 
-    fn bytes(&self) -> usize {
+    /// Bytes of its data.
+    pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.value_bytes
     }
 }
@@ -43,7 +44,8 @@ pub struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Writes the header for `entries`, whose data must follow in their order.
     pub fn new(mut out: W, entries: &[Entry]) -> io::Result<Self> {
-        let mut header = Map::new();
+        // What transformers asks of files it reads.
+        let mut header = Map::from_iter([("__metadata__".into(), json!({"format": "pt"}))]);
         let mut at = 0;
         for entry in entries {
             let end = at + entry.bytes();
@@ -65,6 +67,12 @@ impl<W: Write> Writer<W> {
     pub fn f32s(&mut self, values: &[f32]) -> io::Result<()> {
         self.left -= values.len() * 4;
         values.iter().try_for_each(|v| self.out.write_all(&v.to_le_bytes()))
+    }
+
+    /// Appends data as it is stored.
+    pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.left -= bytes.len();
+        self.out.write_all(bytes)
     }
 
     /// Appends i64 values.

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-#[allow(dead_code, reason = "each test program uses a part of it")]
 mod program;
 #[path = "../../hub/tests/stand_in/mod.rs"]
 mod stand_in;

@@ -95,22 +95,95 @@ pub fn f32s(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&v| v as f32).collect()
 }
 
-/// Where the f16 scales and minima of a block are, and how large its largest code is.
+/// Where a block's scales are.
+enum Scales {
+    /// An f16 at this byte.
+    Half(usize),
+    /// An f16 at this byte and a minimum, f16 as well, at that.
+    HalfAndMin(usize, usize),
+    /// An f16 in the top nibbles of four words from this byte on.
+    Nibbles(usize),
+    /// So many f32 at the start.
+    Singles(usize),
+    /// A power of two at the start (E8M0).
+    Power,
+    /// Four 8-bit floats at the start (E4M3 without sign).
+    Bytes,
+}
+
+/// Where the scales and minima of a block are, and how large its largest code is; `None` for plain types.
 ///
-/// Offsets are those of the block structs in ggml (`ggml-common.h`): `(scale, minimum, largest code)`.
-const fn scales(dtype: DType) -> Option<(usize, Option<usize>, f64)> {
+/// Offsets are those of the block structs in ggml (`ggml-common.h`).
+const fn scales(dtype: DType) -> Option<(Scales, f64)> {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => None,
-        DType::Q4_0 => Some((0, None, 8.0)),
-        DType::Q4_1 => Some((0, Some(2), 15.0)),
-        DType::Q5_0 => Some((0, None, 16.0)),
-        DType::Q5_1 => Some((0, Some(2), 31.0)),
-        DType::Q8_0 => Some((0, None, 128.0)),
-        DType::Q2K => Some((80, Some(82), 15.0 * 3.0)),
-        DType::Q3K => Some((108, None, 32.0 * 4.0)),
-        DType::Q4K => Some((0, Some(2), 63.0 * 15.0)),
-        DType::Q5K => Some((0, Some(2), 63.0 * 31.0)),
-        DType::Q6K => Some((208, None, 128.0 * 32.0)),
+        DType::Q4_0 => Some((Scales::Half(0), 8.0)),
+        DType::Q4_1 => Some((Scales::HalfAndMin(0, 2), 15.0)),
+        DType::Q5_0 => Some((Scales::Half(0), 16.0)),
+        DType::Q5_1 => Some((Scales::HalfAndMin(0, 2), 31.0)),
+        DType::Q8_0 => Some((Scales::Half(0), 128.0)),
+        DType::Q2K => Some((Scales::HalfAndMin(80, 82), 15.0 * 3.0)),
+        DType::Q3K => Some((Scales::Half(108), 32.0 * 4.0)),
+        DType::Q4K => Some((Scales::HalfAndMin(0, 2), 63.0 * 15.0)),
+        DType::Q5K => Some((Scales::HalfAndMin(0, 2), 63.0 * 31.0)),
+        DType::Q6K => Some((Scales::Half(208), 128.0 * 32.0)),
+        DType::Iq4Nl => Some((Scales::Half(0), 127.0)),
+        DType::Iq4Xs => Some((Scales::Half(0), 32.0 * 127.0)),
+        DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S => Some((Scales::Half(0), 15.5 * 0.25 * 43.0)),
+        DType::Iq3Xxs => Some((Scales::Half(0), 15.5 * 0.5 * 62.0)),
+        DType::Iq3S => Some((Scales::Half(0), 31.0 * 15.0)),
+        DType::Iq1S => Some((Scales::Half(0), 15.0 * 1.125)),
+        DType::Iq1M => Some((Scales::Nibbles(48), 15.0 * 1.125)),
+        DType::Mxfp4 => Some((Scales::Power, 6.0)),
+        DType::Nvfp4 => Some((Scales::Bytes, 6.0)),
+        DType::F4F32 => Some((Scales::Singles(2), 6.0)),
+        DType::I8F32 => Some((Scales::Singles(1), 128.0)),
+        DType::F8F32 => Some((Scales::Singles(1), 448.0)),
+    }
+}
+
+/// Gives a block of random bits a scale at which its largest value is about `size`.
+fn set_scale(rng: &mut Rng, dtype: DType, scales: &Scales, largest: f64, size: f64, block: &mut [u8]) {
+    // Every fourth scale is negative, every sixteenth zero.
+    let sign = [1.0, 1.0, 1.0, -1.0][rng.below(4)] * f64::from(u8::from(rng.below(16) > 0));
+    let d = sign * (0.5 + rng.unit()) * size / largest;
+    let half = |v: f64| half::f16::from_f64(v).to_le_bytes();
+    match *scales {
+        Scales::Half(at) => block[at..at + 2].copy_from_slice(&half(d)),
+        Scales::HalfAndMin(at, min_at) => {
+            // Types with 6- or 4-bit minima subtract them, the others add the f16.
+            let m = match dtype {
+                DType::Q4_1 | DType::Q5_1 => -d * largest / 2.0,
+                DType::Q2K => d * 1.5,
+                DType::Q4K => d * 7.5,
+                _ => d * 15.5,
+            };
+            block[at..at + 2].copy_from_slice(&half(d));
+            block[min_at..min_at + 2].copy_from_slice(&half(m));
+        }
+        Scales::Nibbles(at) => {
+            let bits = half::f16::from_f64(d).to_bits();
+            for (i, word) in block[at..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                word[1] = (word[1] & 15) | (((bits >> (4 * i)) as u8 & 15) << 4);
+            }
+        }
+        Scales::Singles(n) => {
+            for (scale, part) in block.as_chunks_mut::<4>().0.iter_mut().zip([1.0, 0.75]).take(n) {
+                *scale = ((d * part) as f32).to_le_bytes();
+            }
+        }
+        Scales::Power => block[0] = (127.0 + d.abs().max(f64::MIN_POSITIVE).log2()).clamp(0.0, 254.0) as u8,
+        Scales::Bytes => {
+            for byte in &mut block[..4] {
+                // A byte's steps of eight are powers of two; 56 is 1.
+                let d = (0.5 + rng.unit()) * size / largest;
+                *byte = (56.0 + 8.0 * d.log2()).clamp(0.0, 126.0) as u8;
+            }
+        }
+    }
+    if matches!(dtype, DType::F8F32) {
+        // Two of the codes are not numbers.
+        block[4..].iter_mut().filter(|q| **q & 0x7f == 0x7f).for_each(|q| *q ^= 1);
     }
 }
 
@@ -141,26 +214,13 @@ impl Matrix {
                     }
                 }
             }
-            Some((scale, minimum, largest)) => {
+            Some((scales, largest)) => {
                 while bytes.len() < len {
                     bytes.extend(rng.bits().to_le_bytes());
                 }
                 bytes.truncate(len);
                 for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
-                    // Every fourth scale is negative, every sixteenth zero.
-                    let sign = [1.0, 1.0, 1.0, -1.0][rng.below(4)] * f64::from(u8::from(rng.below(16) > 0));
-                    let d = sign * (0.5 + rng.unit()) * 2.0 * deviation / largest;
-                    block[scale..scale + 2].copy_from_slice(&half::f16::from_f64(d).to_le_bytes());
-                    if let Some(minimum) = minimum {
-                        // Types with 6- or 4-bit minima subtract them, the others add the f16.
-                        let m = match dtype {
-                            DType::Q4_1 | DType::Q5_1 => -d * largest / 2.0,
-                            DType::Q2K => d * 1.5,
-                            DType::Q4K => d * 7.5,
-                            _ => d * 15.5,
-                        };
-                        block[minimum..minimum + 2].copy_from_slice(&half::f16::from_f64(m).to_le_bytes());
-                    }
+                    set_scale(rng, dtype, &scales, largest, 2.0 * deviation, block);
                 }
             }
         }
@@ -182,7 +242,7 @@ impl Matrix {
         let values: Vec<f64> = decoded.into_iter().map(f64::from).collect();
         // Codes of a block spread over their whole range (they are random), so `|d·q| + |m|` is at most eight
         // times the largest value of 32 neighbours.
-        let spread = if dtype.is_quantised() { 8.0 } else { 0.0 };
+        let spread = if dtype.block_len() > 1 { 8.0 } else { 0.0 };
         let terms = values
             .chunks(32)
             .flat_map(|block| {

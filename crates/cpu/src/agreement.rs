@@ -50,15 +50,32 @@ impl Random {
                 }
                 return bytes;
             }
-            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 => &[0],
+            DType::Q4_0 | DType::Q5_0 | DType::Q8_0 | DType::Iq4Nl | DType::Iq4Xs => &[0],
+            DType::Iq2Xxs | DType::Iq2Xs | DType::Iq2S | DType::Iq3Xxs | DType::Iq3S | DType::Iq1S => &[0],
             DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => &[0, 2],
             DType::Q2K => &[80, 82],
             DType::Q3K => &[108],
             DType::Q6K => &[208],
+            DType::Mxfp4 | DType::Nvfp4 | DType::Iq1M | DType::F4F32 | DType::I8F32 | DType::F8F32 => &[],
         };
         for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
             for &at in halves {
                 block[at..at + 2].copy_from_slice(&half::f16::from_f32(self.value() * 0.1).to_le_bytes());
+            }
+            match dtype {
+                // 2^-7 to 1.
+                DType::Mxfp4 => block[0] = 120 + (self.bits() % 8) as u8,
+                // The highest nibble of its f16: 2^-7 to 2^-4, of either sign.
+                DType::Iq1M => block[55] = (block[55] & 0x8f) | 0x20,
+                DType::Nvfp4 => block[..4].iter_mut().for_each(|scale| *scale &= 0x3f),
+                DType::F4F32 | DType::I8F32 | DType::F8F32 => {
+                    let scales = if dtype == DType::F4F32 { 2 } else { 1 };
+                    let (heads, codes) = block.split_at_mut(4 * scales);
+                    heads.as_chunks_mut().0.iter_mut().for_each(|d| *d = (self.value() * 0.1).to_le_bytes());
+                    // Two codes of 8-bit floats are not numbers.
+                    codes.iter_mut().filter(|q| **q & 0x7f == 0x7f).for_each(|q| *q ^= 1);
+                }
+                _ => {}
             }
         }
         bytes

@@ -3,7 +3,7 @@
 //! Integer dots are exact in i32; f32 dots accumulate in f64. Formats are those of [`crate::unpack`], packed tiles
 //! those of [`crate::kernels`].
 
-use carat_tensor::DType;
+use carat_tensor::{DType, quant};
 use half::{bf16, f16};
 
 use crate::acts::IntRows;
@@ -131,6 +131,7 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
                 *out = bf16::from_le_bytes(*b).to_f32();
             }
         }
+        DType::F8F32 => quant::decode_row(dtype, row, out),
         _ => {
             let form = form(dtype).expect("all other types are quantised");
             let mut block = Unpacked::new();

@@ -5,7 +5,7 @@
 //! GGUF format (ggml `block_q4_0` and so on).
 
 use carat_tensor::DType;
-use carat_tensor::quant::k4_scale_min;
+use carat_tensor::quant::{self, k4_scale_min};
 use half::f16;
 
 /// How a format's integers are to be read.
@@ -19,10 +19,13 @@ pub struct Form {
     pub has_min: bool,
 }
 
-/// The form of a quantised type; `None` for plain types.
+/// The form of a quantised type; `None` for types that are decoded.
+///
+/// Types whose codes come from a table hold signed bytes. Their offsets are the least of those that kernels have at
+/// which none is negative: kernels without 8-bit dot products want `q` small.
 pub const fn form(dtype: DType) -> Option<Form> {
     let (group, offset, has_min) = match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => return None,
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8F32 => return None,
         DType::Q4_0 => (32, 8, false),
         DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => (32, 0, true),
         DType::Q5_0 => (32, 16, false),
@@ -30,14 +33,18 @@ pub const fn form(dtype: DType) -> Option<Form> {
         DType::Q2K => (16, 0, true),
         DType::Q3K => (16, 4, false),
         DType::Q6K => (16, 32, false),
+        DType::Iq4Nl | DType::Iq4Xs | DType::Iq2Xxs | DType::Iq3Xxs | DType::I8F32 => (32, 128, false),
+        DType::Mxfp4 | DType::Iq3S | DType::Iq1S => (32, 16, false),
+        DType::Nvfp4 | DType::F4F32 | DType::Iq1M => (16, 32, false),
+        DType::Iq2Xs | DType::Iq2S => (16, 64, false),
     };
     Some(Form { group, offset, has_min })
 }
 
 /// Largest number of groups in a block.
-pub const MAX_GROUPS: usize = 16;
+pub const MAX_GROUPS: usize = quant::MAX_GROUPS;
 /// Largest number of weights in a block.
-pub const MAX_BLOCK: usize = 256;
+pub const MAX_BLOCK: usize = quant::MAX_BLOCK;
 
 /// One block in the common form; the first `block_len` and `block_len / group` entries are meant.
 pub struct Unpacked {
@@ -83,6 +90,18 @@ fn fifth_bits(qh: &[u8], q: &mut [u8]) {
     }
 }
 
+/// A block of a type whose codes come from a table.
+fn coded(dtype: DType, b: &[u8], q: &mut [u8], scale: &mut [f32], min: &mut [f32]) {
+    let form = form(dtype).expect("coded types are quantised");
+    let len = dtype.block_len();
+    let mut bytes = [0; MAX_BLOCK];
+    quant::integers(dtype, b, &mut bytes, scale);
+    for (q, &byte) in q.iter_mut().zip(&bytes[..len]) {
+        *q = (i32::from(byte) + form.offset) as u8;
+    }
+    min[..len / form.group].fill(0.0);
+}
+
 /// Reads one block.
 ///
 /// # Panics
@@ -91,7 +110,20 @@ pub fn unpack(dtype: DType, b: &[u8], out: &mut Unpacked) {
     assert_eq!(b.len(), dtype.block_bytes(), "a {dtype} block");
     let Unpacked { q, scale, min } = out;
     match dtype {
-        DType::F32 | DType::F16 | DType::BF16 => panic!("{dtype} has no blocks"),
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8F32 => panic!("{dtype} has no integers"),
+        DType::Iq4Nl
+        | DType::Iq4Xs
+        | DType::Iq2Xxs
+        | DType::Iq2Xs
+        | DType::Iq2S
+        | DType::Iq3Xxs
+        | DType::Iq3S
+        | DType::Iq1S
+        | DType::Iq1M
+        | DType::Mxfp4
+        | DType::Nvfp4
+        | DType::F4F32
+        | DType::I8F32 => coded(dtype, b, q, scale, min),
         DType::Q4_0 => {
             scale[0] = half_at(b, 0);
             min[0] = 0.0;

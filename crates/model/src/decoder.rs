@@ -132,7 +132,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<(Self, LoadReport), ModelError> {
         let config = load::config(checkpoint)?;
         let options = options.checked()?;
-        let memory = memory_plan(&config, &options, load::file_bytes(checkpoint))?;
+        let memory = memory_plan(&config, &options, load::file_bytes(checkpoint)?)?;
         let plan = plan(&config);
         let specs: Vec<KvSpec> = memory.kv.iter().map(|layer| layer.spec).collect();
         let split = plan.iter().rposition(|p| p.kv == KvSource::Own);

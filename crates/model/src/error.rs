@@ -44,6 +44,16 @@ pub enum ModelError {
         /// Its type.
         found: DType,
     },
+    /// A quantised tensor lies in the file in a way that isn't known here.
+    #[error("tensor `{name}`: found {found}; expected {expected}")]
+    Layout {
+        /// Name of the weight the tensor belongs to.
+        name: String,
+        /// What is there.
+        found: String,
+        /// What would be readable.
+        expected: String,
+    },
     /// The file holds tensors that this model has no place for.
     #[error("the file holds {count} tensors this model has no place for: {names}")]
     UnknownTensors {

@@ -1,12 +1,16 @@
-//! Tensor names → the model's fields: the only place where names are spelt.
+//! Tensor names → the model's fields.
 //!
 //! Every tensor of the file is used, knowingly ignored and reported, or an error; every shape is checked against
-//! the config before a backend sees it. Matrices stay where the file is mapped. Small parameters become f32, and
-//! constants are folded into them here: the router's `d^(-1/2)`, and the key norm of layers whose cache holds
-//! values in place of keys.
-//!
-//! Sources: transformers `modeling_gemma4`; llama.cpp `src/llama-arch.cpp`, `src/models/gemma4.cpp`.
+//! the config before a backend sees it. Matrices stay where the file is mapped, unless their scales or experts lie
+//! apart. Small parameters become f32, and constants are folded into them here: the router's `d^(-1/2)`, and the key
+//! norm of layers whose cache holds values in place of keys.
 
+mod experts;
+mod list;
+mod names;
+mod nvfp4;
+mod quantization;
+mod scaled;
 mod source;
 
 use carat_tensor::backend::{KvForm, KvSpec};
@@ -19,59 +23,12 @@ use crate::layer::{Ffn, KvWeights, LayerWeights, Mlp, PerLayerGate};
 use crate::moe::{ExpertMatrices, Moe};
 use crate::plan::{FfnPlan, KvSource, LayerPlan, ValueSource};
 use crate::{ModelConfig, ModelError, config};
+use experts::{GateUp, Sizes};
+use names::*;
 use source::{Source, values};
 
 pub use config::FromTensors;
-
-/// One tensor's names: within the text model or a layer of it in a Hugging Face file; in a GGUF file.
-#[derive(Clone, Copy)]
-struct Name {
-    hf: &'static str,
-    gguf: &'static str,
-}
-
-const fn name(hf: &'static str, gguf: &'static str) -> Name {
-    Name { hf, gguf }
-}
-
-const EMBEDDING: Name = name("embed_tokens.weight", "token_embd.weight");
-const FINAL_NORM: Name = name("norm.weight", "output_norm.weight");
-const PER_LAYER_TABLE: Name = name("embed_tokens_per_layer.weight", "per_layer_token_embd.weight");
-const PER_LAYER_PROJECTION: Name = name("per_layer_model_projection.weight", "per_layer_model_proj.weight");
-const PER_LAYER_NORM: Name = name("per_layer_projection_norm.weight", "per_layer_proj_norm.weight");
-
-// ---- of a layer
-const ATTENTION_NORM: Name = name("input_layernorm.weight", "attn_norm.weight");
-const POST_ATTENTION_NORM: Name = name("post_attention_layernorm.weight", "post_attention_norm.weight");
-const FFN_NORM: Name = name("pre_feedforward_layernorm.weight", "ffn_norm.weight");
-const POST_FFN_NORM: Name = name("post_feedforward_layernorm.weight", "post_ffw_norm.weight");
-const SCALE: Name = name("layer_scalar", "layer_output_scale.weight");
-const Q: Name = name("self_attn.q_proj.weight", "attn_q.weight");
-const K: Name = name("self_attn.k_proj.weight", "attn_k.weight");
-const V: Name = name("self_attn.v_proj.weight", "attn_v.weight");
-const O: Name = name("self_attn.o_proj.weight", "attn_output.weight");
-const Q_NORM: Name = name("self_attn.q_norm.weight", "attn_q_norm.weight");
-const K_NORM: Name = name("self_attn.k_norm.weight", "attn_k_norm.weight");
-const GATE: Name = name("mlp.gate_proj.weight", "ffn_gate.weight");
-const UP: Name = name("mlp.up_proj.weight", "ffn_up.weight");
-const DOWN: Name = name("mlp.down_proj.weight", "ffn_down.weight");
-const INPUT_GATE: Name = name("per_layer_input_gate.weight", "inp_gate.weight");
-const INPUT_PROJECTION: Name = name("per_layer_projection.weight", "proj.weight");
-const INPUT_NORM: Name = name("post_per_layer_input_norm.weight", "post_norm.weight");
-const ROUTER: Name = name("router.proj.weight", "ffn_gate_inp.weight");
-const ROUTER_SCALE: Name = name("router.scale", "ffn_gate_inp.scale");
-const PER_EXPERT_SCALE: Name = name("router.per_expert_scale", "ffn_down_exps.scale");
-const EXPERTS_GATE_UP: Name = name("experts.gate_up_proj", "ffn_gate_up_exps.weight");
-const EXPERTS_GATE: Name = name("experts.gate_proj", "ffn_gate_exps.weight");
-const EXPERTS_UP: Name = name("experts.up_proj", "ffn_up_exps.weight");
-const EXPERTS_DOWN: Name = name("experts.down_proj", "ffn_down_exps.weight");
-const EXPERTS_NORM: Name = name("pre_feedforward_layernorm_2.weight", "pre_ffw_norm_2.weight");
-const POST_DENSE_NORM: Name = name("post_feedforward_layernorm_1.weight", "post_ffw_norm_1.weight");
-const POST_EXPERTS_NORM: Name = name("post_feedforward_layernorm_2.weight", "post_ffw_norm_2.weight");
-
-// ---- with their full names
-const HEADS: [&str; 4] = ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "output.weight"];
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
+pub use list::{ModelTensor, ModelTensors, ROPE_DIVISORS_NAME, Role};
 
 /// A tensor of the file that the text model knowingly leaves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +55,9 @@ pub struct FileBytes {
     pub per_layer_table: usize,
     /// Other parts of the checkpoint.
     pub ignored: usize,
+    /// Of weights that lie in the file in a way kernels can't use and are copied when the model is loaded: bytes of
+    /// the copies, which are not counted elsewhere.
+    pub rearranged: usize,
 }
 
 /// The config of a checkpoint of either kind.
@@ -109,7 +69,7 @@ pub fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
         Checkpoint::HfDir(dir) => return ModelConfig::from_json(&dir.config),
         Checkpoint::Gguf(file) => file,
     };
-    let source = Source::new(checkpoint);
+    let source = Source::new(checkpoint)?;
     let embedding = file.tensors.get(EMBEDDING.gguf);
     let divisors = file.tensors.take_optional(ROPE_DIVISORS)?;
     let key_only = |l: usize| source.has(K, Some(l)) && !source.has(V, Some(l));
@@ -134,18 +94,26 @@ pub fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
 }
 
 /// Counts the bytes of a checkpoint's tensors by their use.
-pub fn file_bytes(checkpoint: &Checkpoint) -> FileBytes {
-    let table = Source::new(checkpoint).spell(PER_LAYER_TABLE, None);
+///
+/// # Errors
+/// If the checkpoint is quantised in a way that isn't known here.
+pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
+    let source = Source::new(checkpoint)?;
+    let table = source.spell(PER_LAYER_TABLE, None);
     let mut bytes = FileBytes::default();
     for tensor in checkpoint.tensors().iter() {
-        let sum = match () {
-            () if tensor.name == table => &mut bytes.per_layer_table,
-            () if source::other_part(&tensor.name).is_some() => &mut bytes.ignored,
-            () => &mut bytes.weights,
-        };
-        *sum += tensor.data.len();
+        let len = tensor.data.len();
+        if source::other_part(&tensor.name).is_some() || source::is_activation_scale(&tensor.name) {
+            bytes.ignored += len;
+        } else if let Some(copy) = source.copied_bytes(tensor) {
+            bytes.rearranged += copy;
+        } else if tensor.name == table {
+            bytes.per_layer_table += len;
+        } else {
+            bytes.weights += len;
+        }
     }
-    bytes
+    Ok(bytes)
 }
 
 /// All weights of the model.
@@ -182,7 +150,7 @@ pub(crate) fn load<B: Backend>(
     specs: &[KvSpec],
     split: usize,
 ) -> Result<(ModelWeights<B>, LoadReport), ModelError> {
-    let mut loader = Loader { backend, source: Source::new(checkpoint), d: config.d_model };
+    let mut loader = Loader { backend, source: Source::new(checkpoint)?, d: config.d_model };
     let weights = loader.model(config, plan, specs, split)?;
     loader.source.ignore(ROPE_DIVISORS, "read with the config");
     let mut report = loader.source.finish()?;
@@ -272,8 +240,9 @@ impl<B: Backend> Loader<'_, B> {
     ) -> Result<LayerWeights<B>, ModelError> {
         let (d, at) = (self.d, Some(l));
         let mut q_norm = self.source.values(Q_NORM, at, plan.head_dim)?;
+        let joined = self.joined_projections(l, plan)?;
         let kv = match plan.kv {
-            KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm)?),
+            KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm, joined.as_ref())?),
             KvSource::SharedWith(_) => {
                 for name in [K, V, K_NORM] {
                     let name = self.source.spell(name, at);
@@ -284,7 +253,10 @@ impl<B: Backend> Loader<'_, B> {
         };
         Ok(LayerWeights {
             attention_norm: self.vector(ATTENTION_NORM, at, d)?,
-            q: self.matrix(Q, at, &[plan.q_width(), d])?,
+            q: match &joined {
+                Some(joined) => self.backend.rows(joined, 0..plan.q_width()),
+                None => self.matrix(Q, at, &[plan.q_width(), d])?,
+            },
             q_norm: self.backend.vector(&q_norm)?,
             kv,
             o: self.matrix(O, at, &[d, plan.q_width()])?,
@@ -304,24 +276,41 @@ impl<B: Backend> Loader<'_, B> {
         })
     }
 
+    /// Queries, keys and values of a layer in one matrix, if the file has them so.
+    fn joined_projections(&mut self, l: usize, plan: &LayerPlan) -> Result<Option<B::Matrix>, ModelError> {
+        if !self.source.has(QKV, Some(l)) {
+            return Ok(None);
+        }
+        let rows = plan.q_width() + 2 * plan.kv_width();
+        self.matrix(QKV, Some(l), &[rows, self.d]).map(Some)
+    }
+
     fn keys_and_values(
         &mut self,
         l: usize,
         plan: &LayerPlan,
         form: Option<KvForm>,
         q_norm: &mut [f32],
+        joined: Option<&B::Matrix>,
     ) -> Result<KvWeights<B>, ModelError> {
         let shape = [plan.kv_width(), self.d];
         let k_norm = self.source.values(K_NORM, Some(l), plan.head_dim)?;
         if let Some(KvForm::ValueAndRotated { pairs }) = form {
             fold_key_norm(q_norm, &k_norm, pairs);
         }
+        let (k_rows, v_rows) = (plan.q_width(), plan.q_width() + plan.kv_width());
         Ok(KvWeights {
-            k: self.matrix(K, Some(l), &shape)?,
+            k: match joined {
+                Some(joined) => self.backend.rows(joined, k_rows..v_rows),
+                None => self.matrix(K, Some(l), &shape)?,
+            },
             k_norm: self.backend.vector(&k_norm)?,
-            v: match plan.value {
-                ValueSource::Projected => Some(self.matrix(V, Some(l), &shape)?),
-                ValueSource::SameAsKey => None,
+            v: match (plan.value, joined) {
+                (ValueSource::Projected, Some(joined)) => {
+                    Some(self.backend.rows(joined, v_rows..v_rows + plan.kv_width()))
+                }
+                (ValueSource::Projected, None) => Some(self.matrix(V, Some(l), &shape)?),
+                (ValueSource::SameAsKey, _) => None,
             },
         })
     }
@@ -340,19 +329,19 @@ impl<B: Backend> Loader<'_, B> {
         };
         let mut router_scale = self.source.values(ROUTER_SCALE, at, d)?;
         router_scale.iter_mut().for_each(|s| *s *= (d as f32).powf(-0.5));
-        let split = !self.source.has(EXPERTS_GATE_UP, at) && self.source.has(EXPERTS_GATE, at);
-        let matrices = if split {
-            let gate = self.matrix(EXPERTS_GATE, at, &[n, width, d])?;
-            ExpertMatrices::Split { gate, up: self.matrix(EXPERTS_UP, at, &[n, width, d])? }
-        } else {
-            ExpertMatrices::Joined { gate_up: self.matrix(EXPERTS_GATE_UP, at, &[n, 2 * width, d])? }
+        let sizes = Sizes { layer: l, n, width, d };
+        let mut matrix = |tensor: Tensor| self.backend.matrix(&tensor);
+        let matrices = match experts::gate_up(&self.source, sizes)? {
+            GateUp::Joined(gate_up) => ExpertMatrices::Joined { gate_up: matrix(gate_up)? },
+            GateUp::Split { gate, up } => ExpertMatrices::Split { gate: matrix(gate)?, up: matrix(up)? },
         };
+        let down = matrix(experts::down(&self.source, sizes)?)?;
         let moe = Moe {
             router: self.matrix(ROUTER, at, &[n, d])?,
             router_scale: self.backend.vector(&router_scale)?,
             per_expert_scale: self.vector(PER_EXPERT_SCALE, at, n)?,
             matrices,
-            down: self.matrix(EXPERTS_DOWN, at, &[n, d, width])?,
+            down,
             norm: self.vector(EXPERTS_NORM, at, d)?,
             post_dense_norm: self.vector(POST_DENSE_NORM, at, d)?,
             post_experts_norm: self.vector(POST_EXPERTS_NORM, at, d)?,

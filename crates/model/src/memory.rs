@@ -47,7 +47,7 @@ impl MemoryPlan {
 
     /// Bytes the process allocates.
     pub fn taken(&self) -> usize {
-        self.kv_bytes() + self.scratch
+        self.kv_bytes() + self.scratch + self.file.rearranged
     }
 
     /// With the weights every token reads, which should stay in memory too.
@@ -77,6 +77,9 @@ impl fmt::Display for MemoryPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |what: &str, bytes: usize| writeln!(f, "{what:<64} {:>12}", Size(bytes).to_string());
         line("weights, mapped", self.file.weights)?;
+        if self.file.rearranged > 0 {
+            line("weights, rearranged in memory", self.file.rearranged)?;
+        }
         if self.file.per_layer_table > 0 {
             line("per-layer table, mapped, one row a token", self.file.per_layer_table)?;
         }
@@ -124,12 +127,17 @@ mod tests {
     fn the_table_names_every_use() {
         let config = ModelConfig::preset("E2B").unwrap();
         let options = DecoderOptions { ctx: 8192, kv: KvType::F16, chunk: 512 };
-        let file = FileBytes { weights: 3 << 30, per_layer_table: 2 << 30, ignored: 0 };
+        let file = FileBytes { weights: 3 << 30, per_layer_table: 2 << 30, ignored: 0, rearranged: 1 << 20 };
         let plan = memory_plan(&config, &options, file).unwrap();
         let table = plan.to_string();
-        for text in
-            ["weights, mapped", "3.00 GiB", "12 sliding layers: 1024", "3 full layers: 8192 positions x 1 x 1024 f16"]
-        {
+        for text in [
+            "weights, mapped",
+            "3.00 GiB",
+            "rearranged in memory",
+            "1.0 MiB",
+            "12 sliding layers: 1024",
+            "3 full layers: 8192 positions x 1 x 1024 f16",
+        ] {
             assert!(table.contains(text), "`{text}` is not in\n{table}");
         }
         assert_eq!(plan.kv_bytes(), 2 * (12 * 512 * 1024 + 3 * 1024 * 8192));

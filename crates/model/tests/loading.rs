@@ -6,11 +6,12 @@
 mod fixture;
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
+use carat_model::config::LayerType;
 use carat_model::load::IgnoredTensor;
-use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelError, Step};
+use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelConfig, ModelError, Step};
 use carat_tensor::backend::KvType;
 use carat_tensor::{Bytes, DType, TokenId};
-use carat_weights::{Checkpoint, GgufFile, HfDir, StoredType, TensorInfo, Weights};
+use carat_weights::{Checkpoint, GgufFile, GgufWriter, HfDir, StoredType, TensorInfo, Weights};
 use fixture::{Fixture, fixtures};
 use serde_json::{Value, json};
 
@@ -219,6 +220,74 @@ fn split_experts_compute_the_same() {
     let (mut joined, _) = load(Checkpoint::Gguf(open())).unwrap();
     let (mut split, _) = load(Checkpoint::Gguf(split)).unwrap();
     assert_eq!(logits(&mut split), logits(&mut joined));
+}
+
+/// Some GGUF files store queries, keys and values as one matrix; layers that share keys hold some nobody reads.
+#[test]
+fn joined_projections_compute_the_same() {
+    let open = || GgufFile::open(&named("e2b").dir.join("bf16.gguf")).unwrap();
+    let mut tensors: Vec<TensorInfo> = open().tensors.iter().cloned().collect();
+    for layer in 0..10 {
+        let mut take = |part: &str| {
+            let name = format!("blk.{layer}.attn_{part}.weight");
+            tensors.iter().position(|t| t.name == name).map(|at| tensors.remove(at))
+        };
+        let (q, k, v) = (take("q").unwrap(), take("k"), take("v"));
+        let kv_rows = if (layer + 1) % 5 == 0 { 32 } else { 16 };
+        let unread = || vec![0x3f; 2 * 64 * kv_rows];
+        let part = |t: Option<TensorInfo>| t.map_or_else(unread, |t| t.data.to_vec());
+        let data = [q.data.to_vec(), part(k), part(v)].concat();
+        tensors.push(TensorInfo {
+            name: format!("blk.{layer}.attn_qkv.weight"),
+            dtype: q.dtype,
+            shape: vec![q.shape[0] + 2 * kv_rows, 64],
+            data: Bytes::from_vec(data),
+        });
+    }
+    let joined = GgufFile { metadata: open().metadata, tensors: Weights::new("joined".into(), tensors).unwrap() };
+    let (mut apart, _) = load(Checkpoint::Gguf(open())).unwrap();
+    let (mut joined, _) = load(Checkpoint::Gguf(joined)).unwrap();
+    assert_eq!(logits(&mut joined), logits(&mut apart));
+}
+
+/// The metadata of a fixture's GGUF file, one key written otherwise.
+#[track_caller]
+fn config_with(key: &str, write: impl Fn(&mut GgufWriter)) -> Result<ModelConfig, ModelError> {
+    let GgufFile { metadata, tensors } = GgufFile::open(&named("a4b").dir.join("bf16.gguf")).unwrap();
+    assert!(metadata.contains(key), "{key}");
+    let mut writer = GgufWriter::new();
+    for (name, value) in metadata.iter().filter(|(name, _)| *name != key) {
+        writer.value(name, value);
+    }
+    write(&mut writer);
+    let GgufFile { metadata, .. } =
+        GgufFile::from_bytes("changed", Bytes::from_vec(writer.to_bytes::<Vec<u8>>(&[]))).unwrap();
+    carat_model::load::config(&Checkpoint::Gguf(GgufFile { metadata, tensors }))
+}
+
+#[test]
+fn settings_may_be_spelt_in_every_way_writers_do() {
+    let expected = config_with("gemma4.context_length", |w| _ = w.u32("gemma4.context_length", 4096)).unwrap();
+    assert_eq!(expected.layers.iter().filter(|l| l.layer_type == LayerType::Full).count(), 1);
+    let pattern = "gemma4.attention.sliding_window_pattern";
+    type Write<'a> = &'a dyn Fn(&mut GgufWriter);
+    let spellings: [(&str, Write<'_>); 5] = [
+        (pattern, &|w| _ = w.u32(pattern, 6)),
+        (pattern, &|w| _ = w.i32s(pattern, &[1, 1, 1, 1, 1, 0])),
+        ("gemma4.feed_forward_length", &|w| _ = w.u32("gemma4.feed_forward_length", 64)),
+        ("gemma4.attention.head_count", &|w| _ = w.i32s("gemma4.attention.head_count", &[4; 6])),
+        ("gemma4.expert_feed_forward_length", &|w| _ = w.i32s("gemma4.expert_feed_forward_length", &[32; 6])),
+    ];
+    for (key, write) in spellings {
+        assert_eq!(config_with(key, write).unwrap(), expected, "{key}");
+    }
+    let refuses = |key: &'static str, ints: &'static [i32], says: &str| {
+        let error = config_with(key, |w| _ = w.i32s(key, ints)).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(says), "{error}");
+    };
+    refuses(pattern, &[1, 1, 1, 1, 1, 2], "0 or 1");
+    refuses(pattern, &[1, 0], "one per layer, 6");
+    refuses("gemma4.attention.head_count", &[4, 4, 4, 4, 4, 8], "4 on every layer");
 }
 
 /// A GGUF file has no key for keys as values, placeholders or the vocabulary; all follow from its contents.

@@ -54,7 +54,7 @@ pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Err
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
-    Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint()))?)
+    Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint())?)?)
 }
 
 /// A limit on a model's memory, in bytes.
@@ -90,7 +90,7 @@ fn limits(allowed: Option<u64>, free: Option<u64>) -> Vec<MemoryLimit> {
 /// and free; above 1024 tokens a multiple of that, as what is free changes. `None` if there is none.
 pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
     let config = files.config()?;
-    let file = carat_model::load::file_bytes(files.checkpoint());
+    let file = carat_model::load::file_bytes(files.checkpoint())?;
     Ok(longest_within(&config, file, options, &limits(options.memory, host::available_memory())))
 }
 

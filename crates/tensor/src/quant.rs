@@ -7,15 +7,29 @@
 //!
 //! Source: ggml `ggml-common.h` (layouts), `ggml-quants.c` (arithmetic).
 
+mod coded;
+mod fit;
+mod grid;
 mod k;
+mod k_encode;
 mod plain;
 mod q32;
+mod scaled;
 
 use bytemuck::Pod;
 
 use crate::DType;
+
+pub use coded::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockNvfp4, Coded, integers};
+pub use grid::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
 pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min};
 pub use q32::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
+pub use scaled::{BlockF4F32, BlockF8F32, BlockI8F32, e4m3};
+
+/// Most values in a block.
+pub const MAX_BLOCK: usize = 256;
+/// Most groups with a scale of their own in a block.
+pub const MAX_GROUPS: usize = 16;
 
 /// A stored block that holds its own scales.
 pub trait Block: Pod {
@@ -47,17 +61,32 @@ pub fn decode_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
         DType::Q4K => decode_blocks::<BlockQ4K>(bytes, out),
         DType::Q5K => decode_blocks::<BlockQ5K>(bytes, out),
         DType::Q6K => decode_blocks::<BlockQ6K>(bytes, out),
+        DType::Iq4Nl => decode_blocks::<BlockIq4Nl>(bytes, out),
+        DType::Iq4Xs => decode_blocks::<BlockIq4Xs>(bytes, out),
+        DType::Iq2Xxs => decode_blocks::<BlockIq2Xxs>(bytes, out),
+        DType::Iq2Xs => decode_blocks::<BlockIq2Xs>(bytes, out),
+        DType::Iq2S => decode_blocks::<BlockIq2S>(bytes, out),
+        DType::Iq3Xxs => decode_blocks::<BlockIq3Xxs>(bytes, out),
+        DType::Iq3S => decode_blocks::<BlockIq3S>(bytes, out),
+        DType::Iq1S => decode_blocks::<BlockIq1S>(bytes, out),
+        DType::Iq1M => decode_blocks::<BlockIq1M>(bytes, out),
+        DType::Mxfp4 => decode_blocks::<BlockMxfp4>(bytes, out),
+        DType::Nvfp4 => decode_blocks::<BlockNvfp4>(bytes, out),
+        DType::F4F32 => decode_blocks::<BlockF4F32>(bytes, out),
+        DType::I8F32 => decode_blocks::<BlockI8F32>(bytes, out),
+        DType::F8F32 => decode_blocks::<BlockF8F32>(bytes, out),
     }
 }
 
 /// Whether [`encode_row`] can write `dtype`.
 pub const fn can_encode(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::Q4_0 | DType::Q8_0)
+    use DType::*;
+    matches!(dtype, F32 | F16 | BF16 | Q4_0 | Q5_0 | Q8_0 | Q4K | Q6K)
 }
 
 /// Encodes `values` into `out`: one row, or several that follow each other. Plain types round to nearest
-/// even; Q4_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
-/// of the scale.
+/// even; Q4_0, Q5_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
+/// of the scale; Q4_K and Q6_K search for the scales that leave the least sum of squared errors.
 ///
 /// # Panics
 /// If `dtype` can't be written ([`can_encode`]), `values` aren't a whole number of blocks, or `out` isn't as
@@ -68,9 +97,37 @@ pub fn encode_row(dtype: DType, values: &[f32], out: &mut [u8]) {
         DType::F32 => plain::encode_f32(values, out),
         DType::F16 => plain::encode_f16(values, out),
         DType::BF16 => plain::encode_bf16(values, out),
-        DType::Q4_0 => encode_blocks(values, out, BlockQ4_0::encode),
-        DType::Q8_0 => encode_blocks(values, out, BlockQ8_0::encode),
+        DType::Q4_0 => encode_blocks(values, out, |_, x| BlockQ4_0::encode(x)),
+        DType::Q5_0 => encode_blocks(values, out, |_, x| BlockQ5_0::encode(x)),
+        DType::Q8_0 => encode_blocks(values, out, |_, x| BlockQ8_0::encode(x)),
+        DType::Q4K => encode_blocks(values, out, |_, x| BlockQ4K::encode(x, &[1.0; 256])),
+        DType::Q6K => encode_blocks(values, out, |_, x| BlockQ6K::encode(x, &[1.0; 256])),
         other => panic!("{other} can be read, not written"),
+    }
+}
+
+/// As [`encode_row`] for one row, where an error in column `i` weighs `importance[i]`. Types that have no choice of
+/// scale are not changed by it.
+///
+/// # Panics
+/// As [`encode_row`], or if there isn't one weight for each value.
+pub fn encode_row_weighted(dtype: DType, values: &[f32], importance: &[f32], out: &mut [u8]) {
+    assert_sizes(dtype, out.len(), values.len());
+    assert_eq!(values.len(), importance.len(), "a weight for each value");
+    match dtype {
+        DType::Q4_0 => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ4_0::encode_weighted(x, &w[b]));
+        }
+        DType::Q4K => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ4K::encode(x, &w[b]));
+        }
+        DType::Q6K => {
+            let (w, _) = importance.as_chunks();
+            encode_blocks(values, out, |b, x| BlockQ6K::encode(x, &w[b]));
+        }
+        other => encode_row(other, values, out),
     }
 }
 
@@ -86,10 +143,10 @@ fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-fn encode_blocks<B: Block>(values: &[f32], out: &mut [u8], encode: impl Fn(&[f32; 32]) -> B) {
-    let (values, _) = values.as_chunks::<32>();
-    for (values, out) in values.iter().zip(out.chunks_exact_mut(B::DTYPE.block_bytes())) {
-        out.copy_from_slice(bytemuck::bytes_of(&encode(values)));
+fn encode_blocks<B: Block, const N: usize>(values: &[f32], out: &mut [u8], encode: impl Fn(usize, &[f32; N]) -> B) {
+    let (values, _) = values.as_chunks::<N>();
+    for (b, (values, out)) in values.iter().zip(out.chunks_exact_mut(B::DTYPE.block_bytes())).enumerate() {
+        out.copy_from_slice(bytemuck::bytes_of(&encode(b, values)));
     }
 }
 
@@ -106,4 +163,18 @@ const _: () = {
     assert!(size_of::<BlockQ4K>() == DType::Q4K.block_bytes());
     assert!(size_of::<BlockQ5K>() == DType::Q5K.block_bytes());
     assert!(size_of::<BlockQ6K>() == DType::Q6K.block_bytes());
+    assert!(size_of::<BlockIq4Nl>() == DType::Iq4Nl.block_bytes());
+    assert!(size_of::<BlockIq4Xs>() == DType::Iq4Xs.block_bytes());
+    assert!(size_of::<BlockIq2Xxs>() == DType::Iq2Xxs.block_bytes());
+    assert!(size_of::<BlockIq2Xs>() == DType::Iq2Xs.block_bytes());
+    assert!(size_of::<BlockIq2S>() == DType::Iq2S.block_bytes());
+    assert!(size_of::<BlockIq3Xxs>() == DType::Iq3Xxs.block_bytes());
+    assert!(size_of::<BlockIq3S>() == DType::Iq3S.block_bytes());
+    assert!(size_of::<BlockIq1S>() == DType::Iq1S.block_bytes());
+    assert!(size_of::<BlockIq1M>() == DType::Iq1M.block_bytes());
+    assert!(size_of::<BlockMxfp4>() == DType::Mxfp4.block_bytes());
+    assert!(size_of::<BlockNvfp4>() == DType::Nvfp4.block_bytes());
+    assert!(size_of::<BlockF4F32>() == DType::F4F32.block_bytes());
+    assert!(size_of::<BlockI8F32>() == DType::I8F32.block_bytes());
+    assert!(size_of::<BlockF8F32>() == DType::F8F32.block_bytes());
 };

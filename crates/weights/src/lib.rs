@@ -20,7 +20,7 @@ pub use error::WeightsError;
 pub use gguf::GgufFile;
 pub use gguf::array::{Array, Strings, ValueType};
 pub use gguf::metadata::{Metadata, Value};
-pub use gguf::writer::GgufWriter;
+pub use gguf::writer::{GgufData, GgufWriter};
 pub use hf::HfDir;
 pub use mmap::map_file;
 pub use tensors::{StoredType, TensorInfo, Weights};

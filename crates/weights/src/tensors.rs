@@ -89,7 +89,7 @@ impl Weights {
         let Some(&index) = self.by_name.get(name) else { return Ok(None) };
         let (info, used) = &self.entries[index];
         let StoredType::Known(dtype) = info.dtype else {
-            let known: Vec<_> = DType::ALL.iter().map(|t| t.name()).collect();
+            let known: Vec<_> = DType::ALL.iter().filter(|t| t.ggml_id().is_some()).map(|t| t.name()).collect();
             return Err(WeightsError::BadTensor {
                 file: self.source.clone(),
                 name: name.into(),

@@ -134,8 +134,8 @@ fn a_tensor_that_the_index_does_not_name_is_refused() {
 fn a_gguf_file_is_told_by_its_first_bytes() {
     let path = dir("gguf").join("model.bin");
     let mut w = GgufWriter::new();
-    w.str("general.architecture", "gemma4").tensor("a", DType::F32, &[1], 1f32.to_le_bytes().into());
-    fs::write(&path, w.to_bytes()).unwrap();
+    w.str("general.architecture", "gemma4").tensor("a", DType::F32, &[1]);
+    fs::write(&path, w.to_bytes(&[1f32.to_le_bytes()])).unwrap();
     let checkpoint = open(&path).unwrap();
     assert!(matches!(checkpoint, Checkpoint::Gguf(_)));
     assert_eq!(checkpoint.tensors().names().collect::<Vec<_>>(), ["a"]);
@@ -150,8 +150,9 @@ fn split(name: &str, total: u32) -> PathBuf {
         if i == 0 {
             w.str("general.architecture", "gemma4");
         }
-        w.tensor(tensor, DType::F32, &[1], (i as f32).to_le_bytes().into());
-        fs::write(dir.join(format!("model-0000{}-of-00002.gguf", i + 1)), w.to_bytes()).unwrap();
+        w.tensor(tensor, DType::F32, &[1]);
+        fs::write(dir.join(format!("model-0000{}-of-00002.gguf", i + 1)), w.to_bytes(&[(i as f32).to_le_bytes()]))
+            .unwrap();
     }
     dir
 }

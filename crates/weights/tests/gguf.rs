@@ -15,14 +15,26 @@ fn matrix() -> Vec<f32> {
     (0..96).map(|i| (i as f32 - 50.0) / 7.0).collect()
 }
 
-/// The writer's version of `tiny.gguf`.
-fn tiny_writer() -> GgufWriter {
+/// The writer's version of `tiny.gguf`, its metadata written by `metadata`.
+fn tiny_written(metadata: impl FnOnce(&mut GgufWriter)) -> Vec<u8> {
     let mut q8 = vec![0; 3 * 34];
     encode_row(DType::Q8_0, &matrix(), &mut q8);
     let norm: Vec<u8> = (0..5).flat_map(|i| (i as f32).to_le_bytes()).collect();
     let mut cube = vec![0; 48];
     encode_row(DType::F16, &(0..24).map(|i| i as f32).collect::<Vec<_>>(), &mut cube);
     let mut w = GgufWriter::new();
+    metadata(&mut w);
+    w.tensor("token_embd.weight", DType::Q8_0, &[3, 32]).tensor("output_norm.weight", DType::F32, &[5]).tensor(
+        "blk.0.cube.weight",
+        DType::F16,
+        &[2, 3, 4],
+    );
+    let bytes = w.to_bytes(&[q8, norm, cube]);
+    assert_eq!(bytes.len() as u64, w.file_bytes());
+    bytes
+}
+
+fn tiny_metadata(w: &mut GgufWriter) {
     w.str("general.architecture", "gemma4")
         .str("general.name", "tiny – ein Test")
         .u32("gemma4.block_count", 2)
@@ -31,11 +43,7 @@ fn tiny_writer() -> GgufWriter {
         .bools("gemma4.attention.sliding_window_pattern", &[true, false])
         .i32s("gemma4.feed_forward_length", &[6144, 12288])
         .f32s("tokenizer.ggml.scores", &[-1.5, 0.25])
-        .strings("tokenizer.ggml.tokens", &["<pad>", "", "▁a", "😀"])
-        .tensor("token_embd.weight", DType::Q8_0, &[3, 32], q8)
-        .tensor("output_norm.weight", DType::F32, &[5], norm)
-        .tensor("blk.0.cube.weight", DType::F16, &[2, 3, 4], cube);
-    w
+        .strings("tokenizer.ggml.tokens", &["<pad>", "", "▁a", "😀"]);
 }
 
 #[test]
@@ -72,8 +80,36 @@ fn a_file_of_the_python_package_is_read() {
 
 #[test]
 fn the_writer_writes_what_the_python_package_writes() {
-    let ours = tiny_writer().to_bytes();
-    assert_eq!(ours, TINY);
+    assert_eq!(tiny_written(tiny_metadata), TINY);
+}
+
+#[test]
+fn metadata_of_another_file_is_copied_byte_for_byte() {
+    let metadata = read(TINY).unwrap().metadata;
+    assert_eq!(tiny_written(|w| metadata.iter().for_each(|(key, value)| _ = w.value(key, value))), TINY);
+}
+
+#[test]
+fn data_may_be_written_in_pieces_of_any_size() {
+    let mut w = GgufWriter::new();
+    w.tensor("empty", DType::F32, &[0, 4]).tensor("a", DType::F16, &[3, 2]).tensor("b", DType::F32, &[2]);
+    let (a, b) = ([1; 12], [2; 8]);
+    let whole = w.to_bytes(&[&[][..], &a, &b]);
+    let mut data = w.begin(Vec::new()).unwrap();
+    a.chunks(5).chain(b.chunks(3)).for_each(|piece| data.write(piece).unwrap());
+    assert_eq!(data.finish().unwrap(), whole);
+    let file = read(&whole).unwrap();
+    assert_eq!(file.tensors.take("a").unwrap().data[..], a);
+    assert_eq!(file.tensors.take("b").unwrap().data[..], b);
+}
+
+#[test]
+#[should_panic(expected = "tensor `a` has 4 of its 8 bytes")]
+fn a_file_without_all_its_data_is_refused() {
+    let mut w = GgufWriter::new();
+    let mut data = w.tensor("a", DType::F32, &[2]).begin(Vec::new()).unwrap();
+    data.write(&[0; 4]).unwrap();
+    _ = data.finish();
 }
 
 #[test]
@@ -114,7 +150,7 @@ fn a_file_cut_at_any_byte_is_an_error_and_not_a_panic() {
 fn a_vocabulary_without_tensors_may_end_after_its_metadata() {
     let mut w = GgufWriter::new();
     w.str("general.architecture", "gemma4").strings("tokenizer.ggml.tokens", &["a".as_bytes(), b"\xff\x00", b"c"]);
-    let bytes = w.to_bytes();
+    let bytes = w.to_bytes::<Vec<u8>>(&[]);
     let head = 24 + (8 + 20 + 4 + 8 + 6) + (8 + 21 + 4 + 4 + 8) + 3 * 8 + 4;
     for bytes in [&bytes[..], &bytes[..head]] {
         let file = read(bytes).unwrap();
@@ -253,10 +289,10 @@ fn broken_tensor_entries_are_refused() {
 
 #[test]
 fn types_we_cannot_compute_with_are_listed_and_not_taken() {
-    let file = read(&with_tensors(&[entry(b"a", &[256], 20, 0)], 8 * 18 + 16)).unwrap();
-    assert_eq!(file.tensors.get("a").unwrap().dtype, StoredType::Other("IQ4_NL"));
+    let file = read(&with_tensors(&[entry(b"a", &[256], 34, 0)], 54 + 16)).unwrap();
+    assert_eq!(file.tensors.get("a").unwrap().dtype, StoredType::Other("TQ1_0"));
     let error = file.tensors.take("a").unwrap_err().to_string();
-    assert!(error.contains("`a`") && error.contains("IQ4_NL") && error.contains("Q4_K"), "{error}");
+    assert!(error.contains("`a`") && error.contains("TQ1_0") && error.contains("Q4_K"), "{error}");
     assert_eq!(file.tensors.unused(), ["a"]);
     assert!(file.tensors.ignore("a") && !file.tensors.ignore("b"));
     assert!(file.tensors.unused().is_empty());

@@ -81,7 +81,7 @@ fn walk_config(config: &ModelConfig) {
         let frequencies = config.rope(layer.layer_type).inv_freq(layer.head_dim);
         assert_eq!(frequencies.len(), layer.head_dim / 2);
     }
-    let file = FileBytes { weights: 0, per_layer_table: 0, ignored: 0 };
+    let file = FileBytes::default();
     if let Ok(plan) = memory_plan(config, &DecoderOptions::default(), file) {
         assert!(!plan.to_string().is_empty());
     }

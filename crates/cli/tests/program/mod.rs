@@ -1,4 +1,5 @@
 //! Runs the program as a user or a script does.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::io::Write;
 use std::path::PathBuf;

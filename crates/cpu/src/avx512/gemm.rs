@@ -29,6 +29,7 @@ fn by_form<const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]
         (16, 0) => all::<4, 0, FINE>(tile, x, out),
         (16, 4) => all::<4, 4, FINE>(tile, x, out),
         (16, 32) => all::<4, 32, FINE>(tile, x, out),
+        (16, 64) => all::<4, 64, FINE>(tile, x, out),
         _ => crate::scalar::gemm(tile, x, out),
     }
 }
@@ -100,6 +101,7 @@ fn some<const QUADS: usize, const OFFSET: i32, const FINE: bool, const C: usize>
                     8 => eight(),
                     16 => _mm512_slli_epi32::<1>(eight()),
                     32 => _mm512_slli_epi32::<2>(eight()),
+                    64 => _mm512_slli_epi32::<3>(eight()),
                     _ => _mm512_slli_epi32::<4>(eight()),
                 };
                 let sum = if FINE {

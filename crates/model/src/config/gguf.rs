@@ -4,7 +4,7 @@
 //! `conversion/gemma.py`, `src/models/gemma4.cpp`.
 
 use carat_tensor::TokenId;
-use carat_weights::Metadata;
+use carat_weights::{Metadata, Value};
 
 use super::{ExpertsConfig, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong};
 use crate::ModelError;
@@ -55,12 +55,12 @@ impl ModelConfig {
             norm_eps: m.f32("attention.layer_norm_rms_epsilon", 1e-6)?,
             softcap: metadata.opt_f32(&m.key("final_logit_softcapping"))?,
             n_shared_layers: m.usize_or("attention.shared_kv_layers", 0)?.min(layers.len()),
+            experts: experts(&m, layers.len())?,
             layers,
             full_value_is_key: tensors.full_value_is_key,
             rope_sliding: RopeConfig::new(m.f32("rope.freq_base_swa", 1e4)?),
             rope_full,
             per_layer: (width > 0).then_some(PerLayerConfig { width, vocab_size: tensors.vocab_size }),
-            experts: experts(&m)?,
             tied_head: !tensors.own_head,
             // No key says so: llama.cpp tells the sizes apart by their per-layer embeddings.
             bidirectional_vision: width == 0,
@@ -110,11 +110,7 @@ fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
     if !(1..=MAX_LAYERS).contains(&n) {
         return Err(wrong(&m.key("block_count"), n, format!("1 to {MAX_LAYERS}")));
     }
-    let pattern = m.key("attention.sliding_window_pattern");
-    let sliding = m.metadata.bools(&pattern)?;
-    if sliding.len() != n {
-        return Err(wrong(&pattern, format!("{} values", sliding.len()), format!("one per layer, {n}")));
-    }
+    let sliding = sliding(m, n)?;
     let n_kv_heads = m.each("attention.head_count_kv", n)?;
     let widths = m.each("feed_forward_length", n)?;
     let full = head_dim(m, "attention.key_length", "attention.value_length")?;
@@ -128,6 +124,32 @@ fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
     Ok((0..n).map(layer).collect())
 }
 
+/// Whether each layer has a window: truth values, the same as integers, or one number, every so many a full layer.
+fn sliding(m: &Keys<'_>, n: usize) -> Result<Vec<bool>, ModelError> {
+    let key = m.key("attention.sliding_window_pattern");
+    let pattern: Vec<bool> = match m.metadata.get(&key) {
+        Some(Value::Int(..)) => {
+            let period = m.metadata.u32(&key)? as usize;
+            if period == 0 {
+                return Err(wrong(&key, period, "at least 1"));
+            }
+            (1..=n).map(|i| !i.is_multiple_of(period)).collect()
+        }
+        Some(Value::Array(array)) if array.ints().is_some() => {
+            let ints = m.metadata.opt_u32s(&key)?.unwrap_or_default();
+            if let Some(other) = ints.iter().find(|v| **v > 1) {
+                return Err(wrong(&key, other, "0 or 1 for each layer"));
+            }
+            ints.into_iter().map(|v| v == 1).collect()
+        }
+        _ => m.metadata.bools(&key)?,
+    };
+    if pattern.len() != n {
+        return Err(wrong(&key, format!("{} values", pattern.len()), format!("one per layer, {n}")));
+    }
+    Ok(pattern)
+}
+
 fn head_dim(m: &Keys<'_>, key: &str, value: &str) -> Result<usize, ModelError> {
     let dim = m.usize(key)?;
     let values = m.usize_or(value, dim)?;
@@ -135,19 +157,24 @@ fn head_dim(m: &Keys<'_>, key: &str, value: &str) -> Result<usize, ModelError> {
 }
 
 fn heads(m: &Keys<'_>, n: usize) -> Result<usize, ModelError> {
-    let heads = m.each("attention.head_count", n)?;
-    match heads.iter().find(|&&h| h != heads[0]) {
-        Some(other) => Err(wrong(&m.key("attention.head_count"), other, format!("{} on every layer", heads[0]))),
-        None => Ok(heads[0]),
+    same(m, "attention.head_count", n)
+}
+
+/// A setting that files may spell out per layer and this model has once.
+fn same(m: &Keys<'_>, key: &str, n: usize) -> Result<usize, ModelError> {
+    let values = m.each(key, n)?;
+    match values.iter().find(|&&v| v != values[0]) {
+        Some(other) => Err(wrong(&m.key(key), other, format!("{} on every layer", values[0]))),
+        None => Ok(values[0]),
     }
 }
 
-fn experts(m: &Keys<'_>) -> Result<Option<ExpertsConfig>, ModelError> {
+fn experts(m: &Keys<'_>, n: usize) -> Result<Option<ExpertsConfig>, ModelError> {
     let n_experts = m.usize_or("expert_count", 0)?;
     if n_experts == 0 {
         return Ok(None);
     }
-    let (top_k, width) = (m.usize("expert_used_count")?, m.usize("expert_feed_forward_length")?);
+    let (top_k, width) = (m.usize("expert_used_count")?, same(m, "expert_feed_forward_length", n)?);
     Ok(Some(ExpertsConfig { n_experts, top_k, width }))
 }
 

@@ -1,13 +1,19 @@
 //! Tensors by their place in the model, from either kind of file, with shapes checked.
+//!
+//! Tensors stay where the file is mapped, except those that must be rearranged: weights whose scales lie apart
+//! ([`super::scaled`]) and experts that lie one by one ([`super::experts`]).
 
 use carat_tensor::{DType, Tensor};
-use carat_weights::{Checkpoint, Weights};
+use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights};
 
-use super::{IgnoredTensor, LoadReport, Name};
+use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, Name};
+use super::quantization::Quantization;
+use super::scaled::Scaled;
+use super::{IgnoredTensor, LoadReport, nvfp4, scaled};
 use crate::ModelError;
 
 /// Prefixes of the text model in Hugging Face files, the published one first.
-const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
+pub(super) const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 /// Parts of a checkpoint that the text model has no use for, after an optional `model.`.
 const OTHER_PARTS: [(&str, &str); 6] = [
     ("vision_tower.", "picture encoder"),
@@ -16,6 +22,18 @@ const OTHER_PARTS: [(&str, &str); 6] = [
     ("audio_tower.", "sound encoder"),
     ("embed_audio.", "sound encoder"),
     ("multi_modal_projector.", "picture encoder"),
+];
+/// Ends of the names of what quantised checkpoints hold for activations and caches.
+const ACTIVATION_SCALES: [&str; 9] = [
+    ".input_scale",
+    ".input_global_scale",
+    ".input_zero_point",
+    ".output_scale",
+    ".output_zero_point",
+    ".q_scale",
+    ".k_scale",
+    ".v_scale",
+    ".activation_scale",
 ];
 /// How many names an error lists.
 const NAMES_SHOWN: usize = 8;
@@ -31,21 +49,25 @@ enum Spelling {
 pub(super) struct Source<'a> {
     tensors: &'a Weights,
     spelling: Spelling,
+    quantization: Quantization,
     ignored: Vec<IgnoredTensor>,
 }
 
 impl<'a> Source<'a> {
-    pub fn new(checkpoint: &'a Checkpoint) -> Self {
+    /// # Errors
+    /// If the checkpoint is quantised in a way that isn't known here.
+    pub fn new(checkpoint: &'a Checkpoint) -> Result<Self, ModelError> {
         let tensors = checkpoint.tensors();
-        let spelling = match checkpoint {
-            Checkpoint::Gguf(_) => Spelling::Gguf,
-            Checkpoint::HfDir(_) => {
-                let has = |prefix: &&str| tensors.contains(&format!("{prefix}{}", super::EMBEDDING.hf));
+        let (spelling, quantization) = match checkpoint {
+            Checkpoint::Gguf(_) => (Spelling::Gguf, Quantization::default()),
+            Checkpoint::HfDir(dir) => {
+                let has = |prefix: &&str| holds(tensors, &format!("{prefix}{}", EMBEDDING.hf));
                 // Where none is found the published one is named in the error.
-                Spelling::HuggingFace { prefix: PREFIXES.into_iter().find(has).unwrap_or(PREFIXES[0]) }
+                let prefix = PREFIXES.into_iter().find(has).unwrap_or(PREFIXES[0]);
+                (Spelling::HuggingFace { prefix }, Quantization::read(&dir.config)?)
             }
         };
-        Source { tensors, spelling, ignored: Vec::new() }
+        Ok(Source { tensors, spelling, quantization, ignored: Vec::new() })
     }
 
     /// The name in this file, of the model or of a layer.
@@ -58,18 +80,56 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The name of one expert's matrix, `{}` in `name` standing for the expert.
+    pub fn spell_expert(&self, name: Name, layer: usize, expert: usize) -> String {
+        self.spell(name, Some(layer)).replace("{}", &expert.to_string())
+    }
+
+    /// Whether the file has one expert's matrix by itself.
+    pub fn has_expert(&self, name: Name, layer: usize, expert: usize) -> bool {
+        holds(self.tensors, &self.spell_expert(name, layer, expert))
+    }
+
     /// Whether the file has it.
     pub fn has(&self, name: Name, layer: Option<usize>) -> bool {
-        self.tensors.contains(&self.spell(name, layer))
+        holds(self.tensors, &self.spell(name, layer))
+    }
+
+    /// Bytes of the copy that loading makes of a tensor; `None` where it stays in the map.
+    pub fn copied_bytes(&self, tensor: &TensorInfo) -> Option<usize> {
+        let name = &tensor.name;
+        match (self.spelling, tensor.dtype) {
+            (Spelling::Gguf, StoredType::Known(DType::Nvfp4)) if !name.ends_with(EXPERTS_DOWN.gguf) => {
+                nvfp4::bytes_with_scale(self.tensors, name, tensor.data.len())
+            }
+            (_, StoredType::Known(_)) => is_expert(name).then(|| tensor.data.len()),
+            (_, StoredType::Other(_)) => scaled::bytes_in_blocks(tensor),
+        }
     }
 
     /// The tensor, which must have this shape.
     pub fn take(&self, name: Name, layer: Option<usize>, expected: &[usize]) -> Result<Tensor, ModelError> {
-        self.take_named(&self.spell(name, layer), expected)
+        let tensor = self.take_named(&self.spell(name, layer), expected)?;
+        // The second scale of the experts' last matrices is where `router.per_expert_scale` is, and applied as that.
+        if tensor.dtype == DType::Nvfp4 && name != EXPERTS_DOWN {
+            return nvfp4::with_second_scale(self.tensors, tensor);
+        }
+        Ok(tensor)
+    }
+
+    /// The matrix `name`, if the file holds it as codes and scales.
+    pub fn scaled(&self, name: &str, expected: &[usize]) -> Result<Option<Scaled<'a>>, ModelError> {
+        match self.spelling {
+            Spelling::HuggingFace { .. } => Scaled::find(self.tensors, name, expected, &self.quantization),
+            Spelling::Gguf => Ok(None),
+        }
     }
 
     /// As [`Source::take`] by the name in the file.
     pub fn take_named(&self, name: &str, expected: &[usize]) -> Result<Tensor, ModelError> {
+        if let Some(scaled) = self.scaled(name, expected)? {
+            return scaled.tensor(scaled.dtype());
+        }
         let tensor = self.tensors.take_optional(name)?;
         let tensor =
             tensor.ok_or_else(|| ModelError::MissingTensor { name: name.into(), expected: expected.to_vec() })?;
@@ -102,6 +162,7 @@ impl<'a> Source<'a> {
         for name in self.tensors.unused() {
             match other_part(&name) {
                 Some(reason) => self.ignore(&name, reason),
+                None if is_activation_scale(&name) => self.ignore(&name, "scale of activations"),
                 None => unknown.push(name),
             }
         }
@@ -113,6 +174,26 @@ impl<'a> Source<'a> {
         let more = if count > NAMES_SHOWN { ", …" } else { "" };
         Err(ModelError::UnknownTensors { count, names: unknown.join(", ") + more })
     }
+}
+
+/// Whether the file has the tensor, plain or packed.
+fn holds(tensors: &Weights, name: &str) -> bool {
+    tensors.contains(name) || tensors.contains(&format!("{name}_packed"))
+}
+
+/// Whether a tensor is a matrix of one expert.
+fn is_expert(name: &str) -> bool {
+    let parts = [EXPERT_GATE, EXPERT_UP, EXPERT_DOWN].into_iter().flat_map(|name| [name.hf, name.gguf]);
+    parts.filter_map(|part| part.split_once("{}")).any(|(before, after)| {
+        let rest = name.strip_suffix(after).unwrap_or_default();
+        let stem = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+        stem.len() < rest.len() && stem.ends_with(before)
+    })
+}
+
+/// Whether a tensor only says how a quantised checkpoint's activations or caches may be rounded.
+pub(super) fn is_activation_scale(name: &str) -> bool {
+    ACTIVATION_SCALES.iter().any(|end| name.ends_with(end))
 }
 
 /// Which other part of the checkpoint a tensor belongs to.

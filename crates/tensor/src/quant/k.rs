@@ -185,6 +185,17 @@ pub fn k4_scale_min(scales: &[u8; 12], s: usize) -> (u8, u8) {
     }
 }
 
+/// The twelve bytes from which [`k4_scale_min`] reads these scales and minima, six bits each.
+pub(super) fn pack_k4_scales(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    for s in 0..4 {
+        bytes[s] = scales[s] | ((scales[s + 4] >> 4) << 6);
+        bytes[s + 4] = mins[s] | ((mins[s + 4] >> 4) << 6);
+        bytes[s + 8] = (scales[s + 4] & 15) | ((mins[s + 4] & 15) << 4);
+    }
+    bytes
+}
+
 /// Value `at` of 256 two-bit values: `128n + 32j + l` is bits `2j, 2j+1` of byte `32n + l`.
 fn two_bits(bytes: &[u8; 64], at: usize) -> u8 {
     let (n, j, l) = (at / 128, at / 32 % 4, at % 32);

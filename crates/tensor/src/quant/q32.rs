@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::Block;
+use super::{Block, fit};
 use crate::DType;
 
 /// `x = d * (q - 8)`, q of four bits.
@@ -41,6 +41,14 @@ impl BlockQ4_0 {
         let q = |v: f32| ((v * inverse + 8.5) as u8).min(15);
         let qs = std::array::from_fn(|i| q(values[i]) | (q(values[16 + i]) << 4));
         BlockQ4_0 { d: f16::from_f32(d), qs }
+    }
+
+    /// The block for which `Σ w · (x̂ − x)²` is small.
+    pub fn encode_weighted(values: &[f32; 32], w: &[f32; 32]) -> Self {
+        let mut q = [0.0; 32];
+        let d = fit::symmetric(values, w, -8.0, 7.0, &mut q);
+        let code = |i: usize| (q[i] + 8.0) as u8;
+        BlockQ4_0 { d: f16::from_f32(d), qs: std::array::from_fn(|i| code(i) | (code(16 + i) << 4)) }
     }
 }
 
@@ -87,6 +95,19 @@ impl Block for BlockQ5_0 {
         for (i, out) in out.iter_mut().enumerate() {
             *out = d * (f32::from(nibble(&self.qs, i) | fifth_bit(self.qh, i)) - 16.0);
         }
+    }
+}
+
+impl BlockQ5_0 {
+    /// ggml's `quantize_row_q5_0_ref`: the value of largest magnitude becomes exactly -16.
+    pub fn encode(values: &[f32; 32]) -> Self {
+        let peak = values.iter().fold(0.0f32, |peak, &v| if v.abs() > peak.abs() { v } else { peak });
+        let d = peak / -16.0;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let q = values.map(|v| ((v * inverse + 16.5) as u8).min(31));
+        let fifth = q.iter().enumerate().fold(0u32, |bits, (i, &q)| bits | (u32::from(q >> 4) << i));
+        let qs = std::array::from_fn(|i| (q[i] & 15) | ((q[16 + i] & 15) << 4));
+        BlockQ5_0 { d: f16::from_f32(d), qh: fifth.to_le_bytes(), qs }
     }
 }
 

@@ -100,6 +100,11 @@ impl Array {
         self.len
     }
 
+    /// Its elements as they lie in the file.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
     /// Whether it has no element.
     pub fn is_empty(&self) -> bool {
         self.len == 0

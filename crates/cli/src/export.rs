@@ -1,0 +1,34 @@
+//! Writing models: what `convert` and `quantize` share.
+
+pub mod gguf;
+pub mod hf;
+pub mod imatrix;
+pub mod mix;
+pub mod output;
+pub mod tensors;
+mod tokenizer;
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use carat_weights::Checkpoint;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Opens the model at `path`, which is only read.
+pub fn open(path: &Path) -> anyhow::Result<Checkpoint> {
+    Ok(carat_weights::open(path)?)
+}
+
+/// Threads that this process may use.
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A bar over the bytes to be written, if somebody is watching.
+pub fn progress(bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:40} {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left  {msg}";
+    ProgressBar::new(bytes).with_style(ProgressStyle::with_template(template).expect("the template is well-formed"))
+}
