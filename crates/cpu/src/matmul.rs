@@ -41,8 +41,9 @@ impl Matrix {
 /// Up to this many activation rows are multiplied without unpacking.
 pub const MATVEC_ROWS: usize = 2;
 
-/// Bytes of weights a decode task reads: some microseconds, against a join's fraction of one.
-const TASK_BYTES: usize = 96 << 10;
+/// Bytes of weights a decode task reads: some tens of microseconds. At each start nothing is on its way from memory yet,
+/// so larger tasks read faster, and smaller ones wait less for each other at the end; on two threads this is the best.
+const TASK_BYTES: usize = 512 << 10;
 
 /// Memory of one worker.
 #[derive(Default)]
@@ -75,7 +76,7 @@ pub struct Product<'a> {
 
 /// Weight rows per task for `n` activation rows.
 pub fn task_rows(matrix: &Matrix, n: usize, threads: usize) -> usize {
-    let share = matrix.rows.div_ceil(4 * threads);
+    let share = matrix.rows.div_ceil(2 * threads);
     let rows = if n <= MATVEC_ROWS { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
     rows.next_multiple_of(TILE).max(TILE)
 }

@@ -73,6 +73,9 @@ fn all_rows<const FINE: bool>(
 ) {
     let row_bytes = x.cols * layout.bytes / ROUND;
     let rest = Rest::new(x);
+    for line in rows[..rows.len().min(AHEAD_L1)].chunks(64) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
     let pair = |first: usize| sums::<FINE, ROWS>(layout, &rows[first * row_bytes..], x, &rest, scales, weights);
     let (fours, last) = out.as_chunks_mut::<4>();
     for (i, out) in fours.iter_mut().enumerate() {
@@ -117,11 +120,16 @@ fn sums<const FINE: bool, const R: usize>(
     assert!(rows.len() >= R * row_bytes && x.q.len() == x.cols && (!FINE || x.low.len() == x.cols));
     let narrow = R * row_bytes <= AHEAD_L1;
     let ahead = rows.as_ptr().wrapping_add(if narrow { AHEAD_L1 } else { AHEAD_L2.max(R * row_bytes) });
+    let end = rows.as_ptr_range().end.cast();
     let mut sums = Sums::<FINE, R> { layout, acc: [_mm512_setzero_ps(); R], lower: [_mm512_setzero_ps(); R] };
     let whole = x.cols / ROUND;
     for c in 0..x.cols.div_ceil(ROUND) {
         for line in 0..(R * layout.bytes).div_ceil(64) {
             let at = ahead.wrapping_add(c * R * layout.bytes + 64 * line).cast();
+            if at >= end {
+                // What comes after is another thread's.
+                break;
+            }
             if narrow { _mm_prefetch::<_MM_HINT_T0>(at) } else { _mm_prefetch::<_MM_HINT_T1>(at) }
         }
         let (at, block, of_x) = if c < whole {
