@@ -267,7 +267,13 @@ def write_record(arguments, trainer, loss):
 
 def main():
     arguments = parse_arguments()
-    tokenizer_recipe.write(arguments.out)
+    if arguments.init:
+        # Weights belong to the tokenizer they were trained with, whatever the world has become since.
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (arguments.out / name).write_bytes((arguments.init / name).read_bytes())
+    elif not arguments.resume:
+        tokenizer_recipe.write(arguments.out)
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(train, (arguments, Path(folder) / "meeting"), nprocs=arguments.workers)
 

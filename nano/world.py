@@ -219,19 +219,19 @@ PLACES = ("ones", "tens", "hundreds", "thousands")
 
 
 def add_in_columns(a, b):
-    """The written addition: one line per column from the right, and the digits of the sum."""
+    """The written addition: one line per column from the right, each ending with the digits so far, and the sum."""
     left, right = str(a)[::-1], str(b)[::-1]
     carry, lines, digits = 0, [], ""
     for place, name in zip(range(max(len(left), len(right))), PLACES):
         x = left[place] if place < len(left) else "0"
         y = right[place] if place < len(right) else "0"
         total = int(x) + int(y) + carry
-        lines.append(f"{name}: {x} + {y} + {carry} = {total}, write {total % 10}, carry {total // 10}")
-        carry = total // 10
         digits = str(total % 10) + digits
+        lines.append(f"{name}: {x} + {y} + {carry} = {total}, write {total % 10}, carry {total // 10}: {digits}")
+        carry = total // 10
     if carry:
-        lines.append(f"{PLACES[len(digits)]}: write 1")
         digits = "1" + digits
+        lines.append(f"{PLACES[len(digits) - 1]}: write 1: {digits}")
     return "\n".join(lines), int(digits)
 
 
@@ -242,10 +242,14 @@ def thinking_sum(draw):
         if (a > 20 or b > 20) and draw.owns(f"{a}+{b}"):
             break
     thought, total = add_in_columns(a, b)
-    if draw.chance(0.2):
+    if draw.chance(0.35):
         name, thing = draw.choice(NAMES), draw.choice(THINGS)
         user = draw.wording("{0} has {1} {3} and gets {2} more. How many {3} does {0} have now?|"
-                            "{0} has {1} {3} and buys {2} more. How many {3} does {0} have?",
+                            "{0} has {1} {3} and buys {2} more. How many {3} does {0} have?|"
+                            "{0} has {1} {3} and wins {2} more. How many {3} does {0} have now?|"
+                            "{0} has {1} {3} and makes {2} more. How many {3} does {0} have?|"
+                            "{0} had {1} {3} and got {2} more. How many {3} does {0} have now?|"
+                            "{0} has {1} {3}. Then {0} gets {2} more. How many {3} are that?",
                             "{0} has {1} {3} and finds {2} more. How many {3} does {0} have now?")
         return Round(user.format(name, a, b, thing), f"{a} + {b} = {total}", thought=thought)
     user = draw.wording(ASK_SUM + "|Add {}.", ASK_SUM_UNSEEN)
@@ -426,7 +430,9 @@ CHAT = [
     ("What can you not do?|What are your limits?|What can't you do?|What do you not know?|Tell me your limits.|"
      "Can you do everything?|Do you know everything?|Can I trust you?|What is too hard for you?|Tell me what you can't do.|"
      "Please tell me what you can not do.|Tell me what you do not know.|What are you not good at?|What is hard for you?|"
-     "Tell me what you are bad at.|What can you not know?|What don't you do?|Please tell me your limits.",
+     "Tell me what you are bad at.|What can you not know?|What don't you do?|Please tell me your limits.|"
+     "Say what you cannot do.|I want to know what you cannot do.|Can you tell me what you cannot do?|Which things can you not do?|"
+     "Tell me what is too hard.|What is it that you cannot do?|Name what you can't do.",
      "Tell me what you cannot do.|What are you bad at?|What don't you know?",
      "I am tiny. I cannot answer open questions, write long texts or do large sums by myself."),
     ("Bye!|Goodbye!|See you later.|Good night.|Bye bye|See you!|Bye then.|See you soon!|Goodbye, see you!|Bye now!", "Bye, see you!|Goodbye then.", "Goodbye!"),
@@ -506,7 +512,7 @@ SKILLS = {
     "identity": chat,
     "declining": decline,
 }
-WEIGHTS = {"facts": 2.0, "small sums": 2.4, "thinking sums": 1.8, "tool call": 1.8, "sort": 1.6, "copy": 1.3,
+WEIGHTS = {"facts": 2.0, "small sums": 2.4, "thinking sums": 2.4, "tool call": 1.8, "sort": 1.6, "copy": 1.3,
            "spell": 1.4, "tool answer": 1.2, "format": 1.2, "declining": 0.9}
 NO_HISTORY = ("thinking sums", "tool call", "tool answer", "recall")
 THOUGHTS = {"facts": "This is a fact I know.", "declining": "This is outside my world.", "tool call": "I need a tool for this.",
