@@ -48,8 +48,7 @@ fn dot(sum: int32x4_t, w: int8x16_t, x: IntRows<'_>, at: usize) -> int32x4_t {
     if !x.is_fine() {
         return sdot(sum, w, q);
     }
-    // SAFETY: registers only.
-    let high = unsafe { vshlq_n_s32::<7>(sdot(vdupq_n_s32(0), w, q)) };
+    let high = vshlq_n_s32::<7>(sdot(vdupq_n_s32(0), w, q));
     sdot(vaddq_s32(sum, high), w, load_i8(&x.low[at..]))
 }
 
