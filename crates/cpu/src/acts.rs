@@ -17,6 +17,16 @@ pub struct Acts {
     pub cols: usize,
     /// `[n, cols]`.
     pub x: Vec<f32>,
+    ints: Ints,
+    /// What rounding to 15 bits leaves, `[n, cols]`, and its integer form; unused unless that is asked for.
+    left: Vec<f32>,
+    rest: Ints,
+    finest: bool,
+}
+
+/// Memory of [`IntRows`].
+#[derive(Default)]
+struct Ints {
     q: Vec<i8>,
     low: Vec<i8>,
     d: Vec<f32>,
@@ -127,21 +137,50 @@ impl Acts {
         }
     }
 
-    /// Makes the integer form, of 15 bits or of 8.
+    /// Makes the integer form: 15 bits or 8, or 15 and 8 of what they leave.
     ///
     /// # Panics
     /// If the columns aren't a multiple of 32.
     pub fn quantise(&mut self, k: &Kernels, rounding: Rounding) {
         assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
-        let len = self.n * self.cols;
-        self.fine = rounding == Rounding::Fine;
-        let low = if self.fine { len } else { 0 };
+        let x = &self.x[..self.n * self.cols];
+        self.finest = rounding == Rounding::Finest;
+        self.ints.quantise(k, x, rounding != Rounding::Coarse);
+        if self.finest {
+            grow(&mut self.left, x.len());
+            let left = &mut self.left[..x.len()];
+            self.ints.left(x, left);
+            self.rest.quantise(k, left, false);
+        }
+    }
+
+    /// Row `i` in f32.
+    pub fn row(&self, i: usize) -> &[f32] {
+        part(&self.x, i, self.cols)
+    }
+
+    /// Rows as integers; [`Acts::quantise`] must have been called.
+    pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
+        self.ints.rows(self.cols, rows)
+    }
+
+    /// What [`Acts::int_rows`] leave of the same rows, to be added, where [`Rounding::Finest`] was asked for.
+    pub fn rest_rows(&self, rows: std::ops::Range<usize>) -> Option<IntRows<'_>> {
+        self.finest.then(|| self.rest.rows(self.cols, rows))
+    }
+}
+
+impl Ints {
+    fn quantise(&mut self, k: &Kernels, x: &[f32], fine: bool) {
+        let len = x.len();
+        self.fine = fine;
+        let low = if fine { len } else { 0 };
         grow(&mut self.q, len);
         grow(&mut self.low, low);
         grow(&mut self.d, len / 32);
         grow(&mut self.sum, len / 16);
         let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
-        (k.quantise)(&self.x[..len], q, low, d, &mut self.sum[..len / 16]);
+        (k.quantise)(x, q, low, d, &mut self.sum[..len / 16]);
         for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
             grow(neg, len / 16 / per);
             grow(dsum, len / 16 / per);
@@ -154,14 +193,20 @@ impl Acts {
         }
     }
 
-    /// Row `i` in f32.
-    pub fn row(&self, i: usize) -> &[f32] {
-        part(&self.x, i, self.cols)
+    /// `left = x − d · v`, for `v` of 15 bits.
+    fn left(&self, x: &[f32], left: &mut [f32]) {
+        let values = self.q.chunks_exact(32).zip(self.low.chunks_exact(32)).zip(&self.d);
+        for (((q, low), &d), (x, left)) in values.zip(x.chunks_exact(32).zip(left.chunks_exact_mut(32))) {
+            for (((q, low), x), left) in q.iter().zip(low).zip(x).zip(left) {
+                let v = 128 * i32::from(*q) + i32::from(*low);
+                // A product of 24 and 15 bits: whole in f64 alone.
+                *left = (f64::from(*x) - f64::from(d) * f64::from(v)) as f32;
+            }
+        }
     }
 
-    /// Rows as integers; [`Acts::quantise`] must have been called.
-    pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
-        let c = self.cols;
+    fn rows(&self, cols: usize, rows: std::ops::Range<usize>) -> IntRows<'_> {
+        let c = cols;
         let at = |len: usize| rows.start * len..rows.end * len;
         IntRows {
             cols: c,

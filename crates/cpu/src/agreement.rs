@@ -82,6 +82,7 @@ impl Random {
     }
 }
 
+/// What kernels know; [`Rounding::Finest`] is made of both.
 const ROUNDINGS: [Rounding; 2] = [Rounding::Fine, Rounding::Coarse];
 
 /// Every fast table; prints which, since a skipped table passes silently.

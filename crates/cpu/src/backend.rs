@@ -23,7 +23,7 @@ use crate::{rows, topology};
 /// How quantised weights are multiplied. Plain weights always meet f32 activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Integer dots of the stored weights with activations of 15 bits, or of 8 where [`Rounding::Coarse`] allows it.
+    /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks.
     Fast,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,

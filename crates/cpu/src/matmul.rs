@@ -91,6 +91,11 @@ impl Product<'_> {
         let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
         if self.uses_integers(matrix) {
             (k.matvec)(matrix.dtype, bytes, self.acts.int_rows(i..i + 1), out);
+            if let Some(rest) = self.acts.rest_rows(i..i + 1) {
+                grow(scratch, out.len());
+                (k.matvec)(matrix.dtype, bytes, rest, &mut scratch[..out.len()]);
+                add(out, scratch);
+            }
         } else {
             (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
         }
@@ -101,7 +106,12 @@ impl Product<'_> {
         let (k, bytes) = (self.kernels, m.row_bytes(rows));
         if self.uses_integers(m) {
             (k.pack)(m.dtype, bytes, m.cols, packed.tile);
-            (k.gemm)(packed.tile, &self.acts.int_rows(acts), out);
+            (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);
+            if let Some(rest) = self.acts.rest_rows(acts) {
+                grow(packed.row, out.len());
+                (k.gemm)(packed.tile, &rest, &mut packed.row[..out.len()]);
+                add(out, packed.row);
+            }
         } else {
             grow(packed.row, m.cols);
             packed.tile_f32.clear();
@@ -188,6 +198,11 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// Adds the first of `more`.
+fn add(out: &mut [f32], more: &[f32]) {
+    out.iter_mut().zip(more).for_each(|(out, more)| *out += more);
 }
 
 /// Where a strip is unpacked.

@@ -239,8 +239,10 @@ impl<B: Backend> Decoder<B> {
             done += chunk.len();
             let logit_rows = if done == total { wanted } else { 0 };
             let keep = if tap.is_some() { chunk.len() } else { logit_rows };
+            let roundings = self.roundings(chunk.len(), keep);
+            self.backend.set_rounding(roundings[0]);
             self.embed(chunk, keep);
-            self.layers(keep, &mut tap);
+            self.layers(keep, roundings, &mut tap);
             self.cache.advance(chunk.len());
             self.head(keep, logit_rows, &mut tap);
         }
@@ -331,10 +333,8 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// All layers, from `split` on for the last `keep` rows.
-    fn layers(&mut self, keep: usize, tap: &mut Option<&mut dyn Tap>) {
+    fn layers(&mut self, keep: usize, [rounding, ffn_rounding]: [Rounding; 2], tap: &mut Option<&mut dyn Tap>) {
         let (n, d) = (self.rows.n, self.config.d_model);
-        let coarse = keep == 0 && n > FINE_ROWS && self.config.experts.is_none();
-        let ffn_rounding = if coarse { Rounding::Coarse } else { Rounding::Fine };
         self.tap_rows(tap, 0);
         for layer in 0..self.plan.len() {
             let mut block = Block {
@@ -345,6 +345,7 @@ impl<B: Backend> Decoder<B> {
                 plan: &self.plan[layer],
                 layer,
                 eps: self.config.norm_eps,
+                rounding,
                 ffn_rounding,
             };
             if layer < self.split || keep == n {
@@ -360,6 +361,17 @@ impl<B: Backend> Decoder<B> {
                 block.finish(&mut self.tail);
             }
             self.tap_rows(tap, layer + 1);
+        }
+    }
+
+    /// How finely products' inputs may be rounded, and the feed-forward networks'. Rows that are read are rounded finely,
+    /// and most so where experts are chosen: next to a tie any error makes another choice.
+    fn roundings(&self, n: usize, keep: usize) -> [Rounding; 2] {
+        let fills = keep == 0 && n > FINE_ROWS;
+        match (fills, self.config.experts.is_some()) {
+            (true, false) => [Rounding::Fine, Rounding::Coarse],
+            (true, true) | (false, false) => [Rounding::Fine; 2],
+            (false, true) => [Rounding::Finest; 2],
         }
     }
 

@@ -68,8 +68,10 @@ pub(crate) struct Block<'a, B: Backend> {
     pub plan: &'a LayerPlan,
     pub layer: usize,
     pub eps: f32,
-    /// How finely the feed-forward network's inputs may be rounded. All around attention stays fine: softmax makes
-    /// much of small differences between scores.
+    /// How finely products' inputs may be rounded.
+    pub rounding: Rounding,
+    /// The same of the feed-forward network. All around attention stays fine: softmax makes much of small differences
+    /// between scores.
     pub ffn_rounding: Rounding,
 }
 
@@ -180,7 +182,7 @@ impl<B: Backend> Block<'_, B> {
             }
             Ffn::DenseAndExperts(mlp, moe) => moe.run(self.backend, mlp, self.scratch, rows, self.eps),
         }
-        self.backend.set_rounding(Rounding::Fine);
+        self.backend.set_rounding(self.rounding);
         // The layer's scale belongs to its last addition.
         let scale = if w.per_layer.is_some() { 1.0 } else { w.scale };
         let norm = Norm { weight: &w.post_ffn_norm, eps: self.eps };
