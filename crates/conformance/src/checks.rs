@@ -67,8 +67,7 @@ impl<B: Backend> Harness<'_, B> {
     fn inputs(&self, dtype: DType) -> Inputs {
         match (self.exactness, dtype) {
             (Exactness::Reference, _) | (_, DType::F32) => Inputs::Kept,
-            // The largest that 15 bits leave of a value is half a step, and a step of the 8 bits is a 127th of that.
-            (Exactness::Fast(Rounding::Finest), _) if dtype.is_quantised() => Inputs::Rounded(127 * 128 * 2 * 127),
+            (Exactness::Fast(Rounding::Finest), _) if dtype.is_quantised() => Inputs::Rounded(127 * 128 * 128),
             (Exactness::Fast(Rounding::Fine), _) if dtype.is_quantised() => Inputs::Rounded(127 * 128),
             (Exactness::Fast(_), _) => Inputs::Rounded(127),
         }

@@ -18,8 +18,7 @@ pub struct Acts {
     /// `[n, cols]`.
     pub x: Vec<f32>,
     ints: Ints,
-    /// What rounding to 15 bits leaves, `[n, cols]`, and its integer form; unused unless that is asked for.
-    left: Vec<f32>,
+    /// What 15 bits leave, where that is asked for.
     rest: Ints,
     finest: bool,
 }
@@ -137,7 +136,7 @@ impl Acts {
         }
     }
 
-    /// Makes the integer form: 15 bits or 8, or 15 and 8 of what they leave.
+    /// Makes the integer form: 15 bits or 8, or 15 and 7 of what they leave.
     ///
     /// # Panics
     /// If the columns aren't a multiple of 32.
@@ -147,10 +146,7 @@ impl Acts {
         self.finest = rounding == Rounding::Finest;
         self.ints.quantise(k, x, rounding != Rounding::Coarse);
         if self.finest {
-            grow(&mut self.left, x.len());
-            let left = &mut self.left[..x.len()];
-            self.ints.left(x, left);
-            self.rest.quantise(k, left, false);
+            self.rest.rest_of(x, &self.ints);
         }
     }
 
@@ -164,7 +160,8 @@ impl Acts {
         self.ints.rows(self.cols, rows)
     }
 
-    /// What [`Acts::int_rows`] leave of the same rows, to be added, where [`Rounding::Finest`] was asked for.
+    /// What [`Acts::int_rows`] leave of the same rows, to be added, where [`Rounding::Finest`] was asked for: in steps of a
+    /// 128th, none above 64 but by rounding.
     pub fn rest_rows(&self, rows: std::ops::Range<usize>) -> Option<IntRows<'_>> {
         self.finest.then(|| self.rest.rows(self.cols, rows))
     }
@@ -181,6 +178,36 @@ impl Ints {
         grow(&mut self.sum, len / 16);
         let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
         (k.quantise)(x, q, low, d, &mut self.sum[..len / 16]);
+        self.sum_up(len);
+    }
+
+    /// What `of`, 15 bits of `x`, leaves.
+    fn rest_of(&mut self, x: &[f32], of: &Ints) {
+        let len = x.len();
+        self.fine = false;
+        grow(&mut self.q, len);
+        grow(&mut self.d, len / 32);
+        grow(&mut self.sum, len / 16);
+        let upper = of.q.as_chunks::<16>().0.iter().zip(of.low.as_chunks::<16>().0);
+        let lower = self.q.as_chunks_mut::<16>().0.iter_mut().zip(&mut self.sum);
+        for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
+            let d = f64::from(of.d[i / 2]);
+            self.d[i / 2] = of.d[i / 2] / 128.0;
+            let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };
+            *sum = 0;
+            for k in 0..16 {
+                // A product of 24 and 15 bits: whole in f64 alone.
+                let left = f64::from(x[k]) - d * f64::from(128 * i32::from(high[k]) + i32::from(low[k]));
+                let steps = (left * inverse + 128.5) as i32 - 128;
+                rest[k] = steps as i8;
+                *sum += steps;
+            }
+        }
+        self.sum_up(len);
+    }
+
+    /// The sums' shares in products.
+    fn sum_up(&mut self, len: usize) {
         for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
             grow(neg, len / 16 / per);
             grow(dsum, len / 16 / per);
@@ -189,18 +216,6 @@ impl Ints {
                 let sum: i32 = sums.iter().sum();
                 *neg = -8 * sum;
                 *dsum = self.d[i * per / 2] * sum as f32;
-            }
-        }
-    }
-
-    /// `left = x − d · v`, for `v` of 15 bits.
-    fn left(&self, x: &[f32], left: &mut [f32]) {
-        let values = self.q.chunks_exact(32).zip(self.low.chunks_exact(32)).zip(&self.d);
-        for (((q, low), &d), (x, left)) in values.zip(x.chunks_exact(32).zip(left.chunks_exact_mut(32))) {
-            for (((q, low), x), left) in q.iter().zip(low).zip(x).zip(left) {
-                let v = 128 * i32::from(*q) + i32::from(*low);
-                // A product of 24 and 15 bits: whole in f64 alone.
-                *left = (f64::from(*x) - f64::from(d) * f64::from(v)) as f32;
             }
         }
     }

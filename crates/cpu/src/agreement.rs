@@ -82,8 +82,7 @@ impl Random {
     }
 }
 
-/// What kernels know; [`Rounding::Finest`] is made of both.
-const ROUNDINGS: [Rounding; 2] = [Rounding::Fine, Rounding::Coarse];
+const ROUNDINGS: [Rounding; 3] = [Rounding::Finest, Rounding::Fine, Rounding::Coarse];
 
 /// Every fast table; prints which, since a skipped table passes silently.
 fn tables() -> Vec<&'static Kernels> {
@@ -144,6 +143,11 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec"));
+                        if let Some(rest) = x.rest_rows(i..i + 1) {
+                            (k.matvec_finest)(dtype, &weights, row, rest, &mut fast);
+                            scalar::matvec_finest(dtype, &weights, row, rest, &mut slow);
+                            assert_close(&fast, &slow, bound, &format!("{what} matvec_finest"));
+                        }
                     }
                     let mut tile = PackedTile::new();
                     (k.pack)(dtype, &weights, cols, &mut tile);
@@ -231,7 +235,7 @@ fn activations_are_quantised_alike() {
                 x[64..96].fill(1e-38);
             }
             let run = |k: &Kernels, rounding: Rounding| {
-                let mut low = vec![0; if rounding == Rounding::Fine { blocks * 32 } else { 0 }];
+                let mut low = vec![0; if rounding == Rounding::Coarse { 0 } else { blocks * 32 }];
                 let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
                 (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
                 (q, low, d, sum)

@@ -90,11 +90,10 @@ impl Product<'_> {
     fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
         if self.uses_integers(matrix) {
-            (k.matvec)(matrix.dtype, bytes, self.acts.int_rows(i..i + 1), out);
-            if let Some(rest) = self.acts.rest_rows(i..i + 1) {
-                grow(scratch, out.len());
-                (k.matvec)(matrix.dtype, bytes, rest, &mut scratch[..out.len()]);
-                add(out, scratch);
+            let x = self.acts.int_rows(i..i + 1);
+            match self.acts.rest_rows(i..i + 1) {
+                None => (k.matvec)(matrix.dtype, bytes, x, out),
+                Some(rest) => (k.matvec_finest)(matrix.dtype, bytes, x, rest, out),
             }
         } else {
             (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
@@ -109,8 +108,9 @@ impl Product<'_> {
             (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);
             if let Some(rest) = self.acts.rest_rows(acts) {
                 grow(packed.row, out.len());
-                (k.gemm)(packed.tile, &rest, &mut packed.row[..out.len()]);
-                add(out, packed.row);
+                let more = &mut packed.row[..out.len()];
+                (k.gemm)(packed.tile, &rest, more);
+                out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
             }
         } else {
             grow(packed.row, m.cols);
@@ -198,11 +198,6 @@ impl Product<'_> {
             }
         }
     }
-}
-
-/// Adds the first of `more`.
-fn add(out: &mut [f32], more: &[f32]) {
-    out.iter_mut().zip(more).for_each(|(out, more)| *out += more);
 }
 
 /// Where a strip is unpacked.

@@ -66,6 +66,31 @@ pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     }
 }
 
+/// The same with a row of 22 bits, in two parts.
+pub fn matvec_finest(dtype: DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
+    in_two_parts(matvec, dtype, rows, x, rest, out);
+}
+
+/// [`matvec_finest`] by a `matvec` of 15 bits and 8.
+pub fn in_two_parts(
+    matvec: impl Fn(DType, &[u8], IntRows<'_>, &mut [f32]),
+    dtype: DType,
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: IntRows<'_>,
+    out: &mut [f32],
+) {
+    const ROWS: usize = 16;
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    for (rows, out) in rows.chunks(ROWS * row_bytes).zip(out.chunks_mut(ROWS)) {
+        let mut more = [0.0; ROWS];
+        let more = &mut more[..out.len()];
+        matvec(dtype, rows, x, out);
+        matvec(dtype, rows, rest, more);
+        out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
+    }
+}
+
 /// Unpacks up to 16 rows into a tile.
 pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
     let form = form(dtype).expect("only quantised types reach the integer kernels");

@@ -21,8 +21,8 @@ const FAST_BOUND: f64 = 3e-2;
 const ROUNDING: f64 = 2.07 / 3.4641;
 /// Steps of the largest value in 15 bits.
 const FINE_STEPS: f64 = 127.0 * 128.0;
-/// Steps where experts are chosen: 15 bits and 8 of the half step they may leave.
-const FINEST_STEPS: f64 = FINE_STEPS * 2.0 * 127.0;
+/// Steps where experts are chosen: 22 bits.
+const FINEST_STEPS: f64 = FINE_STEPS * 128.0;
 /// What sums in f32 leave in either path.
 const SUMS: f64 = 5e-6;
 /// Room for random weights, which amplify errors on their way: over 15 checkpoints of other seeds 0.6 to 1.5 times.
