@@ -90,12 +90,7 @@ impl ModelFiles {
     pub fn generation(&self, tokenizer: &Tokenizer) -> Result<GenerationDefaults, Error> {
         let mut defaults = match &self.checkpoint {
             Checkpoint::HfDir(dir) => GenerationDefaults::from_json(dir.generation_config.as_ref(), &dir.config),
-            Checkpoint::Gguf(file) => {
-                let mut defaults = GenerationDefaults::family();
-                let suppressed = file.metadata.opt_u32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
-                defaults.sampling.suppress.extend(suppressed.into_iter().map(TokenId));
-                defaults
-            }
+            Checkpoint::Gguf(file) => GenerationDefaults::from_gguf(&file.metadata)?,
         };
         let s = tokenizer.special();
         // Files in circulation leave out some of the tokens that end an answer, and let some media markers through.
