@@ -88,8 +88,7 @@ fn float_weights(i: usize, scale: f64, from: usize) -> (usize, Vec<f64>) {
     let center = scale * (i as f64 + 0.5);
     let start = (center - 2.0 * stretch + 0.5).max(0.0) as usize;
     let end = ((center + 2.0 * stretch + 0.5) as usize).min(from);
-    let mut weights: Vec<f64> =
-        (start..end).map(|at| cubic((at as f64 - center + 0.5) * (1.0 / stretch))).collect();
+    let mut weights: Vec<f64> = (start..end).map(|at| cubic((at as f64 - center + 0.5) * (1.0 / stretch))).collect();
     let sum: f64 = weights.iter().sum();
     weights.iter_mut().for_each(|w| *w /= sum);
     (start, weights)
