@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod guard;
 pub mod limits;
 pub mod picture;
 pub mod sound;

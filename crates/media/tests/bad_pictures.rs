@@ -109,21 +109,3 @@ fn a_wrong_checksum() {
     bytes[30] ^= 1;
     refused(&bytes, "the PNG file is damaged");
 }
-
-/// Every byte changed once, and every length: a picture or an error, never a panic.
-#[test]
-fn damage_anywhere() {
-    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/pictures")).unwrap() {
-        let path = entry.unwrap().path();
-        let whole = fs::read(&path).unwrap();
-        println!("{}", path.display());
-        for at in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[at] ^= 1 << (at % 8);
-            let _ = decode(&damaged);
-            damaged[at] = 0xff;
-            let _ = decode(&damaged);
-            let _ = decode(&whole[..at]);
-        }
-    }
-}

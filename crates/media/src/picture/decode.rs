@@ -6,8 +6,8 @@ use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::{Picture, jpeg, kind, rgb};
-use crate::Error;
 use crate::limits::{MAX_DECODE_BYTES, MAX_PICTURE_BYTES, MAX_PIXELS, MAX_SIDE};
+use crate::{Error, guard};
 
 /// The picture in a JPEG, PNG, WebP, GIF, BMP or TIFF file, told apart by content: the first frame of an animation, turned
 /// as the file's orientation says, transparency over white.
@@ -20,6 +20,10 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
     {
         return Err(Error::Damaged { format: name, why: why.to_owned() });
     }
+    guard::guarded(name, || read(bytes, format, name))
+}
+
+fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture, Error> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(|error| explain(error, name))?;
