@@ -6,7 +6,7 @@ use std::path::Path;
 use carat_media::picture::decode;
 
 fn file(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/pictures").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/pictures").join(name)).expect("a fixture")
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use std::path::Path;
 use carat_media::sound::{MAX_CLIP, decode, log_mel, raw_frames};
 
 fn file(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/sounds").join(name)).unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/sounds").join(name)).expect("a fixture")
 }
 
 #[track_caller]
@@ -79,7 +79,10 @@ fn numbers_that_are_none() {
 
 #[test]
 fn rates_and_channels_that_no_sound_has() {
-    refused(&wav(100, 1, 4, &[0.0]), "a sound of 100 samples per second can't be decoded: expected a rate of 1000 to 384000 Hz");
+    refused(
+        &wav(100, 1, 4, &[0.0]),
+        "a sound of 100 samples per second can't be decoded: expected a rate of 1000 to 384000 Hz",
+    );
     refused(&wav(4_000_000, 1, 4, &[0.0]), "a sound of 4000000 samples per second");
     assert!(decode(&wav(0, 1, 4, &[0.0])).is_err());
     assert!(decode(&wav(16_000, 0, 4, &[0.0])).is_err());
@@ -88,7 +91,10 @@ fn rates_and_channels_that_no_sound_has() {
 
 #[test]
 fn longer_than_half_an_hour() {
-    refused(&wav(16_000, 1, 16_000 * 4 * 1801, &[0.0]), "the sound has 1801 seconds; at most 1800 are taken: cut it first");
+    refused(
+        &wav(16_000, 1, 16_000 * 4 * 1801, &[0.0]),
+        "the sound has 1801 seconds; at most 1800 are taken: cut it first",
+    );
     refused(&wav(96_000, 1, 96_000 * 4 * 1000, &[0.0]), "the sound has 96000000 samples; at most 86400000 are taken");
 }
 

@@ -63,7 +63,8 @@ fn check_samples(case: &Value, tower: &Patches, columns: usize) {
     };
     let step = (tower.values.len() / 60) | 1;
     let got: Vec<i64> = (0..tower.values.len()).step_by(step).map(pixel).collect();
-    let expected: Vec<i64> = case["samples"].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();
+    let expected: Vec<i64> =
+        case["samples"].as_array().expect("a list").iter().map(|v| v.as_i64().expect("a byte")).collect();
     assert_eq!(got, expected, "{case}");
 }
 

@@ -12,19 +12,19 @@ fn fixtures() -> PathBuf {
 }
 
 fn rows(name: &str) -> Vec<Value> {
-    serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
+    serde_json::from_slice(&fs::read(fixtures().join(name)).expect("a fixture")).expect("rows")
 }
 
 fn number(row: &Value, name: &str) -> usize {
-    row[name].as_u64().unwrap() as usize
+    row[name].as_u64().expect("a number") as usize
 }
 
 /// The largest difference of `got` and the thinned values in `row`.
 fn difference(got: &[f32], row: &Value) -> f64 {
-    let expected = row["values"].as_array().unwrap();
+    let expected = row["values"].as_array().expect("a list");
     let got: Vec<f32> = got.iter().copied().step_by(number(row, "step")).collect();
     assert_eq!(got.len(), expected.len());
-    got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b.as_f64().unwrap()).abs()).fold(0.0, f64::max)
+    got.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b.as_f64().expect("a number")).abs()).fold(0.0, f64::max)
 }
 
 /// Values in the fixtures have six decimals.
@@ -109,7 +109,8 @@ fn error(rate: u32, hertz: f64) -> f64 {
     let samples = tone(hertz, rate.into(), 0..rate as usize).map(|x| x as f32).collect();
     let got = Wave { rate, samples }.at_16_khz();
     assert_eq!(got.len(), 16_000);
-    let expected: Vec<f64> = if hertz < 8000.0 { tone(hertz, 16_000.0, 4000..12_000).collect() } else { vec![0.0; 8000] };
+    let expected: Vec<f64> =
+        if hertz < 8000.0 { tone(hertz, 16_000.0, 4000..12_000).collect() } else { vec![0.0; 8000] };
     level(got[4000..12_000].iter().zip(expected).map(|(&a, b)| f64::from(a) - b))
 }
 

@@ -59,31 +59,35 @@ mod tests {
         let rate = f64::from(RATE);
         let sample = |i: usize| {
             let t = i as f64 / rate;
-            if pauses.iter().any(|pause| pause.contains(&t)) { 0.0 } else { (t * 440.0 * 6.28).sin() as f32 }
+            if pauses.iter().any(|pause| pause.contains(&t)) {
+                0.0
+            } else {
+                (t * 440.0 * std::f64::consts::TAU).sin() as f32
+            }
         };
         (0..seconds * RATE as usize).map(sample).collect()
     }
 
     #[track_caller]
-    fn check(samples: &[f32], expected_ms: &[Range<usize>]) {
-        let ms: Vec<_> = clips(samples).iter().map(|clip| clip.start / 16..clip.end / 16).collect();
+    fn check(samples: &[f32], expected_ms: &[[usize; 2]]) {
+        let ms: Vec<_> = clips(samples).iter().map(|clip| [clip.start / 16, clip.end / 16]).collect();
         assert_eq!(ms, expected_ms);
     }
 
     #[test]
     fn what_fits_stays_whole() {
-        check(&tone(30, &[]), &[0..30_000]);
+        check(&tone(30, &[]), &[[0, 30_000]]);
         check(&[], &[]);
     }
 
     #[test]
     fn cuts_lie_within_pauses() {
-        check(&tone(40, &[10.0..11.0, 25.0..25.3]), &[0..25_100, 25_100..40_000]);
+        check(&tone(40, &[10.0..11.0, 25.0..25.3]), &[[0, 25_100], [25_100, 40_000]]);
     }
 
     #[test]
     fn silence_is_cut_without_overlap() {
-        check(&vec![0.0; 45 * RATE as usize], &[0..20_100, 20_100..45_000]);
+        check(&vec![0.0; 45 * RATE as usize], &[[0, 20_100], [20_100, 45_000]]);
     }
 
     #[test]

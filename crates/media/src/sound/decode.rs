@@ -7,9 +7,7 @@ use symphonia::core::errors::Error as Failure;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::packet::Packet;
-use symphonia::default::formats::{
-    AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MpaReader, OggReader, WavReader,
-};
+use symphonia::default::formats::{AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MpaReader, OggReader, WavReader};
 
 use super::Wave;
 use super::kind::{self, Container};
@@ -82,11 +80,7 @@ fn decoder(track: &Track, container: Container, body: &[u8]) -> Result<Box<dyn A
     codecs.make_audio_decoder(params, &AudioDecoderOptions::default()).map_err(|_| no_track(container, body))
 }
 
-fn next_packet(
-    format: &mut dyn FormatReader,
-    container: Container,
-    track: &Track,
-) -> Result<Option<Packet>, Error> {
+fn next_packet(format: &mut dyn FormatReader, container: Container, track: &Track) -> Result<Option<Packet>, Error> {
     let streamed = matches!(container, Container::Mp3 | Container::Adts) || track.num_frames.is_none();
     match format.next_packet() {
         Ok(packet) => Ok(packet),
