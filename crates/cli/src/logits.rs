@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use carat_model::{Decoder, LogitRows, Step, Tap};
 use carat_runtime::device::Device;
-use carat_runtime::loading;
+use carat_runtime::{check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
@@ -108,7 +108,9 @@ fn continue_greedily(decoder: &mut Decoder<Device>, mut next: TokenId, n: usize)
     while continued.len() < n {
         continued.push(next);
         if continued.len() < n {
-            next = most_likely(decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?);
+            let logits = decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?;
+            check_finite(logits)?;
+            next = most_likely(logits);
         }
     }
     Ok(continued)

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use carat_model::{Decoder, LogitRows, Step};
 use carat_runtime::device::Device;
-use carat_runtime::{loading, log_sum_exp};
+use carat_runtime::{check_finite, loading, log_sum_exp};
 use carat_tensor::TokenId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -127,6 +127,7 @@ fn window_nll(decoder: &mut Decoder<Device>, sequence: &[TokenId], skip: usize) 
         }
         let logits = decoder.forward(Step { tokens: chunk, logits: LogitRows::All })?;
         for (row, logits) in logits.chunks(vocab).enumerate().filter(|(row, _)| first + row >= skip) {
+            check_finite(logits)?;
             let target = sequence[first + row + 1];
             nll += f64::from(log_sum_exp(logits) - logits[target.index()]);
         }

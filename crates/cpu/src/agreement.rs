@@ -223,6 +223,25 @@ fn plain_products_and_decoding_agree_with_the_definition() {
     }
 }
 
+/// Wherever it stands, a value that is no number makes its block's scale NaN, and leaves other blocks alone.
+#[test]
+fn what_is_no_number_stays_none() {
+    for k in tables() {
+        for (at, value) in [(0, f32::NAN), (15, f32::INFINITY), (16, -f32::NAN), (31, f32::NEG_INFINITY)] {
+            let mut x = Random(9).values(96);
+            x[32 + at] = value;
+            for rounding in ROUNDINGS {
+                let mut low = vec![1; if rounding == Rounding::Coarse { 0 } else { 96 }];
+                let (mut q, mut d, mut sum) = ([1; 96], [1.0; 3], [1; 6]);
+                (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
+                assert!(d[1].is_nan() && d[0].is_finite() && d[2].is_finite(), "{} {value} at {at}: {d:?}", k.isa);
+                assert!(q[32..64].iter().all(|q| *q == 0) && sum[2..4] == [0; 2], "{} {value} at {at}", k.isa);
+                assert!(low.iter().skip(32).take(32).all(|q| *q == 0), "{} {value} at {at}", k.isa);
+            }
+        }
+    }
+}
+
 #[test]
 fn activations_are_quantised_alike() {
     let mut random = Random(3);

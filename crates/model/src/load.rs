@@ -15,7 +15,7 @@ mod source;
 
 use carat_tensor::backend::{KvForm, KvSpec};
 use carat_tensor::{Backend, Tensor};
-use carat_weights::Checkpoint;
+use carat_weights::{Checkpoint, StoredType};
 
 use crate::config::{LayerType, PerLayerConfig};
 use crate::kv::fold_key_norm;
@@ -58,6 +58,8 @@ pub struct FileBytes {
     /// Of weights that lie in the file in a way kernels can't use and are copied when the model is loaded: bytes of
     /// the copies, which are not counted elsewhere.
     pub rearranged: usize,
+    /// Whether weights are stored in blocks, or rearranged to such.
+    pub quantised: bool,
 }
 
 /// The config of a checkpoint of either kind.
@@ -107,13 +109,19 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
             bytes.ignored += len;
         } else if let Some(copy) = source.copied_bytes(tensor) {
             bytes.rearranged += copy;
+            bytes.quantised |= is_quantised(tensor.dtype) || !matches!(tensor.dtype, StoredType::Known(_));
         } else if tensor.name == table {
             bytes.per_layer_table += len;
         } else {
             bytes.weights += len;
+            bytes.quantised |= is_quantised(tensor.dtype);
         }
     }
     Ok(bytes)
+}
+
+fn is_quantised(dtype: StoredType) -> bool {
+    matches!(dtype, StoredType::Known(dtype) if dtype.is_quantised())
 }
 
 /// All weights of the model.
