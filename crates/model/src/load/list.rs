@@ -200,7 +200,9 @@ fn list(config: &ModelConfig, plan: &[LayerPlan]) -> Vec<ModelTensor> {
             list.add(at, INPUT_PROJECTION, Role::Matrix, &[d, p.width]);
             list.add(at, INPUT_NORM, Role::Vector, &[d]);
         }
-        list.add(at, SCALE, Role::Vector, &[1]);
+        if plan.scaled {
+            list.add(at, SCALE, Role::Vector, &[1]);
+        }
     }
     list.0
 }
