@@ -195,6 +195,14 @@ impl ModelConfig {
         self.layers.len() - self.n_shared_layers
     }
 
+    /// What multiplies the scores in a GGUF file of this model, where no key says it.
+    pub fn attention_scale_in_gguf(&self) -> f32 {
+        match self.family {
+            Family::Gemma3 => gemma3::attention_scale(self.d_model, self.n_heads, &self.layers),
+            Family::Gemma4 => 1.0,
+        }
+    }
+
     /// RoPE of a layer type.
     pub fn rope(&self, layer_type: LayerType) -> &RopeConfig {
         match layer_type {

@@ -8,7 +8,7 @@ use carat_weights::{Metadata, Value};
 
 use super::hf::FULL_EVERY;
 use super::{
-    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, gemma3, wrong,
+    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong,
 };
 use crate::ModelError;
 
@@ -45,11 +45,11 @@ impl ModelConfig {
         let pad = metadata.opt_u32("tokenizer.ggml.padding_token_id")?.unwrap_or(0);
         let (d_model, n_heads) = (m.usize("embedding_length")?, heads(&m, layers.len())?);
         let older = family == Family::Gemma3;
-        let config = ModelConfig {
+        let mut config = ModelConfig {
             family,
             // Norm weights are stored as they are multiplied with.
             norm_offset: 0.0,
-            attention_scale: if older { gemma3::attention_scale(d_model, n_heads, &layers) } else { 1.0 },
+            attention_scale: 1.0,
             normed_values: !older,
             layer_scales: !older,
             rope_full: rope_full(&m, tensors)?,
@@ -72,6 +72,7 @@ impl ModelConfig {
             placeholders: placeholders(metadata)?,
             pad: TokenId(pad),
         };
+        config.attention_scale = config.attention_scale_in_gguf();
         config.check()?;
         Ok(config)
     }
