@@ -116,9 +116,9 @@ fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Template
             (ChatTemplate::Jinja(_), _) => {
                 ("its own", "the files' template differs from the official ones and is rendered as written".to_owned())
             }
-            (ChatTemplate::Official(variant), Some(_)) => {
-                (official(*variant), "the files' template prints what the official one does".to_owned())
-            }
+            (ChatTemplate::Gemma3, None) => (GEMMA3, "the files bring none".to_owned()),
+            (ChatTemplate::Gemma3, Some(_)) => (GEMMA3, SAME.to_owned()),
+            (ChatTemplate::Official(variant), Some(_)) => (official(*variant), SAME.to_owned()),
             (ChatTemplate::Official(variant), None) => {
                 let has = if config.per_layer.is_some() { "has" } else { "has no" };
                 (official(*variant), format!("the files bring none, and the model {has} per-layer inputs"))
@@ -127,6 +127,9 @@ fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Template
     };
     Ok(TemplateFacts { name, why, bytes })
 }
+
+const GEMMA3: &str = "official, Gemma 3";
+const SAME: &str = "the files' template prints what the official one does";
 
 fn official(variant: Variant) -> &'static str {
     match variant {

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Keys and values are computed apart from the rest, so that rows whose output nobody reads stop after them.
-//! Source: transformers `modeling_gemma4.Gemma4TextDecoderLayer`, `Gemma4TextAttention`.
+//! Sources: transformers `modeling_gemma4.Gemma4TextDecoderLayer`, `Gemma4TextAttention`; of Gemma 3, which leaves out
+//! the last two and the norm of values, `modeling_gemma3.Gemma3DecoderLayer`.
 
 use carat_tensor::Backend;
 use carat_tensor::backend::{Attention, Norm, Projection, Rounding};
@@ -26,7 +27,7 @@ pub(crate) struct LayerWeights<B: Backend> {
     pub ffn: Ffn<B>,
     pub post_ffn_norm: B::Vector,
     pub per_layer: Option<PerLayerGate<B>>,
-    /// Multiplies the residual as the last thing in the layer.
+    /// Multiplies the residual as the last thing in the layer; 1 where the layer has no such number.
     pub scale: f32,
 }
 
@@ -150,7 +151,9 @@ impl<B: Backend> Block<'_, B> {
         }
         let rope = rope(self.plan, rows);
         self.backend.norm_heads(k, Some(&kv.k_norm), self.eps, Some(rope), n_kv_heads, head_dim, rows.n);
-        self.backend.norm_heads(v, None, self.eps, None, n_kv_heads, head_dim, rows.n);
+        if self.plan.normed_value {
+            self.backend.norm_heads(v, None, self.eps, None, n_kv_heads, head_dim, rows.n);
+        }
         self.backend.kv_write(&mut self.caches[self.layer], k, v, rows.first, rows.n);
     }
 

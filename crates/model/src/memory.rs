@@ -114,7 +114,8 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, quantised: bool) 
         }
     });
     let head_dim = plan.iter().map(|p| p.head_dim).max().unwrap_or(0);
-    Work { rows, cols, fine_cols: if coarse { fine } else { cols }, head_dim, quantised, experts }
+    let finest_rows = if experts.is_some() { rows.min(FINE_ROWS) } else { 0 };
+    Work { rows, cols, fine_cols: if coarse { fine } else { cols }, finest_rows, head_dim, quantised, experts }
 }
 
 impl fmt::Display for MemoryPlan {

@@ -1,6 +1,6 @@
 //! What can go wrong between a model's files and its answer.
 
-use carat_chat::jinja::JinjaError;
+use carat_chat::template::TemplateError;
 use carat_chat::tokenizer::TokenizerError;
 use carat_cpu::CpuError;
 use carat_model::ModelError;
@@ -59,9 +59,9 @@ pub enum Error {
         /// What is wrong.
         reason: SamplingError,
     },
-    /// The model's own chat template.
+    /// The model's own chat template, or a conversation that the model's format can't say.
     #[error(transparent)]
-    Template(#[from] JinjaError),
+    Template(#[from] TemplateError),
     /// A sampling option, or logits that leave no choice.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
