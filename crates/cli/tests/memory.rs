@@ -172,9 +172,9 @@ fn the_plan_of_a_model_with_experts_is_true() {
         ("per_layer_config", json!({"full_attention": {"head_dim": 256, "num_key_value_heads": 1}})),
         ("attention_k_eq_v", json!(true)),
         ("enable_moe_block", json!(true)),
-        // Few, so that all are chosen in the last layer too, which only rows with logits pass.
+        // So that all are chosen in the last layer too, which only rows with logits pass.
         ("num_experts", json!(8)),
-        ("top_k_experts", json!(4)),
+        ("top_k_experts", json!(7)),
         ("moe_intermediate_size", json!(1536)),
     ];
     let file = model("experts", DType::Q4_0, 6, &shape);
