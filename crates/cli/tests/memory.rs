@@ -145,8 +145,8 @@ fn model(name: &str, dtype: DType, n: usize, more: &[(&'static str, Value)]) -> 
 #[test]
 fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
     let shape = [
-        ("hidden_size", json!(768)),
-        ("intermediate_size", json!(3072)),
+        ("hidden_size", json!(512)),
+        ("intermediate_size", json!(2560)),
         ("head_dim", json!(128)),
         ("num_attention_heads", json!(8)),
         ("num_kv_shared_layers", json!(9)),
