@@ -6,7 +6,7 @@
 use carat_tensor::{DType, Tensor};
 use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights};
 
-use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, Name};
+use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, FINAL_NORM, Name};
 use super::quantization::Quantization;
 use super::scaled::Scaled;
 use super::{IgnoredTensor, LoadReport, nvfp4, scaled};
@@ -61,7 +61,9 @@ impl<'a> Source<'a> {
         let (spelling, quantization) = match checkpoint {
             Checkpoint::Gguf(_) => (Spelling::Gguf, Quantization::default()),
             Checkpoint::HfDir(dir) => {
-                let has = |prefix: &&str| holds(tensors, &format!("{prefix}{}", EMBEDDING.hf));
+                // Either will do, so that the error of a file that lacks one names it as the file would.
+                let of_model = [EMBEDDING.hf, FINAL_NORM.hf];
+                let has = |prefix: &&str| of_model.iter().any(|name| holds(tensors, &format!("{prefix}{name}")));
                 // Where none is found the published one is named in the error.
                 let prefix = PREFIXES.into_iter().find(has).unwrap_or(PREFIXES[0]);
                 (Spelling::HuggingFace { prefix }, Quantization::read(&dir.config)?)
