@@ -61,11 +61,10 @@ impl<'a> Source<'a> {
         let (spelling, quantization) = match checkpoint {
             Checkpoint::Gguf(_) => (Spelling::Gguf, Quantization::default()),
             Checkpoint::HfDir(dir) => {
-                // Either will do, so that the error of a file that lacks one names it as the file would.
-                let of_model = [EMBEDDING.hf, FINAL_NORM.hf];
-                let has = |prefix: &&str| of_model.iter().any(|name| holds(tensors, &format!("{prefix}{name}")));
-                // Where none is found the published one is named in the error.
-                let prefix = PREFIXES.into_iter().find(has).unwrap_or(PREFIXES[0]);
+                let has = |prefix: &str, name: Name| holds(tensors, &format!("{prefix}{}", name.hf));
+                let found = |name: Name| PREFIXES.into_iter().find(|prefix| has(prefix, name));
+                // One may be missing. Where both are, the published prefix is named in the error.
+                let prefix = found(EMBEDDING).or_else(|| found(FINAL_NORM)).unwrap_or(PREFIXES[0]);
                 (Spelling::HuggingFace { prefix }, Quantization::read(&dir.config)?)
             }
         };
