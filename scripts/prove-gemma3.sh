@@ -53,14 +53,14 @@ done
 for prompt in "The capital of France is" "Once upon a time, there was a" "Two plus three equals"; do
     echo "prompt: $prompt"
     turns=$(printf '<start_of_turn>user\n%s<end_of_turn>\n<start_of_turn>model\n.' "$prompt")
-    "$llama/llama-completion" -m "$work/f32.gguf" -p "${turns%.}" -n 24 --temp 0 -no-cnv --no-display-prompt --no-warmup \
-        -t "$threads" 2>"$work/log" </dev/null | sed 's/ *\[end of text\]$//' | sed -e '$a\' >"$work/theirs"
-    "$carat" run "$model" "$prompt" --temperature 0 --max-tokens 24 --no-loop-guard --precision f32 --threads "$threads" \
-        2>"$work/log" | sed -e '$a\' >"$work/ours"
-    if cmp -s "$work/ours" "$work/theirs"; then
-        echo "both: $(head -c 200 "$work/ours")"
+    theirs=$("$llama/llama-completion" -m "$work/f32.gguf" -p "${turns%.}" -n 24 --temp 0 -no-cnv --no-display-prompt \
+        --no-warmup -t "$threads" 2>"$work/log" </dev/null | sed 's/ *\[end of text\]$//')
+    ours=$("$carat" run "$model" "$prompt" --temperature 0 --max-tokens 24 --no-loop-guard --precision f32 \
+        --threads "$threads" 2>"$work/log")
+    if [ "$ours" = "$theirs" ]; then
+        echo "both: $ours"
     else
-        printf 'carat:     %s\nllama.cpp: %s\n' "$(head -c 200 "$work/ours")" "$(head -c 200 "$work/theirs")"
+        printf 'carat:     %s\nllama.cpp: %s\n' "$ours" "$theirs"
     fi
 done
 exit $failed
