@@ -51,7 +51,7 @@ pub struct Args {
 enum Windows {
     /// Each begins --stride tokens after the last and counts what none before it counted: every token counts once
     Sliding,
-    /// Each of --ctx tokens, <bos> the first of them, begins where the last ended and counts its second half; the rest
+    /// Each of --ctx tokens, a bos token the first of them, begins where the last ended and counts its second half; the rest
     /// of the text is left out. The figure is that of `llama-perplexity -c` with the same number
     Apart,
 }
