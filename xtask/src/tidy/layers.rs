@@ -18,6 +18,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "tensor", imports: &[], tests: &[] },
     Layer { name: "weights", imports: &["tensor"], tests: &[] },
     Layer { name: "cpu", imports: &["tensor"], tests: &["conformance"] },
+    // Files to plain arrays; knows no backend.
+    Layer { name: "media", imports: &["tensor"], tests: &[] },
     // Its tests read a vocabulary from a GGUF file.
     Layer { name: "chat", imports: &["tensor"], tests: &["weights"] },
     // Generic over the backend; its tests need one.

@@ -1,0 +1,28 @@
+//! How much is taken at once. Each is checked before the memory it bounds is used.
+
+/// Bytes of a picture's file.
+pub const MAX_PICTURE_BYTES: usize = 128 << 20;
+
+/// Pixels of a picture: 8192 × 8192. Beyond, there is nothing the largest budget could show (it has 2.6 million).
+pub const MAX_PIXELS: u64 = 1 << 26;
+
+/// Width or height of a picture: what a JPEG can say.
+pub const MAX_SIDE: u32 = 65_535;
+
+/// Bytes that a picture's decoder may take: [`MAX_PIXELS`] of 16-bit RGB and alpha.
+pub const MAX_DECODE_BYTES: u64 = 8 * MAX_PIXELS;
+
+/// Bytes of a sound's file.
+pub const MAX_SOUND_BYTES: usize = 512 << 20;
+
+/// Length of a sound. A model hears 30 s at once; the rest is for cutting it up.
+pub const MAX_SECONDS: u64 = 1800;
+
+/// Samples of one channel at the file's rate: [`MAX_SECONDS`] at 48 kHz, 330 MiB of f32.
+pub const MAX_SAMPLES: u64 = MAX_SECONDS * 48_000;
+
+/// Lowest and highest sample rate, in Hz.
+pub const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
+
+/// Packets in a row that a sound's decoder may refuse before the file counts as damaged.
+pub const MAX_BAD_PACKETS: usize = 8;

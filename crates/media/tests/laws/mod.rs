@@ -1,0 +1,37 @@
+//! What is true of pictures and sounds, whatever the bytes. An error is a fine answer; a panic or a broken law isn't.
+
+use carat_media::limits::{MAX_PIXELS, MAX_SAMPLES, RATES};
+use carat_media::picture::{self, Budget, Patching};
+use carat_media::sound::{self, MAX_CLIP};
+
+/// A picture's file: its pixels are as many as it says, and what is cut from them fits its budget.
+pub fn picture(data: &[u8]) {
+    let Ok(picture) = picture::decode(data) else { return };
+    assert!((1..=MAX_PIXELS).contains(&((picture.width * picture.height) as u64)));
+    assert_eq!(picture.rgb.len(), picture.width * picture.height * 3);
+    for patching in [Patching::Tower, Patching::Blocks] {
+        let patches = picture::patches(&picture, Budget::FRAME, patching);
+        assert!((1..=Budget::FRAME.tokens()).contains(&patches.soft_tokens));
+        assert_eq!(patches.positions.len(), patches.soft_tokens * patching.per_token());
+        assert_eq!(patches.values.len(), patches.positions.len() * patching.side().pow(2) * 3);
+        assert!(patches.values.iter().all(|value| (0.0..=1.0).contains(value)));
+    }
+}
+
+/// A sound's file: numbers throughout, as many at 16 kHz as its length says, and clips that cover it.
+pub fn sound(data: &[u8]) {
+    let Ok(wave) = sound::decode(data) else { return };
+    assert!(RATES.contains(&wave.rate) && (1..=MAX_SAMPLES).contains(&(wave.samples.len() as u64)));
+    assert!(wave.samples.iter().all(|sample| sample.is_finite()));
+    let len = (wave.samples.len() as u64 * 16_000).div_ceil(u64::from(wave.rate)) as usize;
+    let samples = wave.at_16_khz();
+    assert_eq!(samples.len(), len);
+    let clips = sound::clips(&samples);
+    assert_eq!((clips[0].start, clips[clips.len() - 1].end), (0, len));
+    for clip in clips {
+        assert!((1..=MAX_CLIP).contains(&clip.len()));
+        if let Ok(mel) = sound::log_mel(&samples[clip]) {
+            assert!(mel.valid >= 1 && mel.valid <= mel.n_frames());
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Pictures against what the reference sees and makes of them (`fixtures/media/make_pictures.py`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use carat_media::picture::{Budget, Patches, Patching, Picture, decode, patches};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media")
+}
+
+/// The drawing of `pattern` in the recipe.
+fn pattern(width: usize, height: usize) -> Picture {
+    let pixel = |x: usize, y: usize, c: usize| match ((x >> 3) + (y >> 3)) % 3 {
+        0 => {
+            let mixed = (x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791);
+            ((mixed as u64).wrapping_mul(2_654_435_761) as u32 >> 24) as u8
+        }
+        1 => ((x * 7 + y * 13 + c * 85) % 256) as u8,
+        _ => ((x + y + c) % 2 * 255) as u8,
+    };
+    let rows = (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| pixel(x, y, c))));
+    Picture { width, height, rgb: rows.collect() }
+}
+
+fn sha(bytes: impl Iterator<Item = u8>) -> String {
+    let digest = Sha256::digest(bytes.collect::<Vec<_>>());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_patches(case: &Value, got: &Patches, values: &str, positions: &str) {
+    assert_eq!(got.soft_tokens as u64, case["soft_tokens"], "{case}");
+    assert_eq!(sha(got.positions.iter().flatten().flat_map(|p| p.to_le_bytes())), case[positions], "{case}");
+    assert_eq!(sha(got.values.iter().flat_map(|v| v.to_le_bytes())), case[values], "{case}");
+}
+
+#[test]
+fn patches_are_the_reference_s_bit_for_bit() {
+    let cases: Vec<Value> = serde_json::from_slice(&fs::read(fixtures().join("patches.json")).unwrap()).unwrap();
+    for case in cases {
+        let number = |name: &str| case[name].as_u64().unwrap() as usize;
+        let picture = pattern(number("width"), number("height"));
+        let budget = Budget::new(number("budget") as u32).unwrap();
+        let grid = budget.fit(picture.width, picture.height);
+        assert_eq!([grid.columns * 3, grid.rows * 3], [number("columns"), number("rows")], "{case}");
+        let tower = patches(&picture, budget, Patching::Tower);
+        check_samples(&case, &tower, number("columns"));
+        check_patches(&case, &tower.padded(budget), "values", "positions");
+        let blocks = patches(&picture, budget, Patching::Blocks).padded(budget);
+        check_patches(&case, &blocks, "blocks", "block_positions");
+    }
+}
+
+/// A few pixels, to say by how much they differ where the hash only says that they do.
+fn check_samples(case: &Value, tower: &Patches, columns: usize) {
+    let width = columns * 16;
+    let pixel = |at: usize| {
+        let (x, y, c) = (at / 3 % width, at / 3 / width, at % 3);
+        let patch = y / 16 * columns + x / 16;
+        (tower.values[patch * 768 + (y % 16 * 16 + x % 16) * 3 + c] * 255.0).round() as i64
+    };
+    let step = (tower.values.len() / 60) | 1;
+    let got: Vec<i64> = (0..tower.values.len()).step_by(step).map(pixel).collect();
+    let expected: Vec<i64> =
+        case["samples"].as_array().expect("a list").iter().map(|v| v.as_i64().expect("a byte")).collect();
+    assert_eq!(got, expected, "{case}");
+}
+
+/// By how much a decoder may differ from libjpeg: luma and chroma by one step each, since ITU-T T.83 lets inverse
+/// transforms round either way. Blue is luma and 1.772 times chroma.
+fn bound(name: &str) -> u8 {
+    match name {
+        "jpeg_grey.jpg" | "jpeg_cmyk.jpg" => 1,
+        name if name.contains("jpeg") => 3,
+        _ => 0,
+    }
+}
+
+#[test]
+fn files_show_what_the_reference_sees() {
+    let seen = fs::read_dir(fixtures().join("pictures")).unwrap().map(|entry| entry.unwrap().path());
+    let mut checked = 0;
+    for seen_path in seen.filter(|path| path.extension().unwrap() == "rgb") {
+        let path = sibling(&seen_path);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let seen = fs::read(&seen_path).unwrap();
+        let side = |at: usize| u32::from_le_bytes(seen[at..at + 4].try_into().unwrap()) as usize;
+        let picture = decode(&fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!((picture.width, picture.height), (side(0), side(4)), "{name}");
+        let most = picture.rgb.iter().zip(&seen[8..]).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(most <= bound(&name), "{name}: {most} steps");
+        checked += 1;
+    }
+    assert_eq!(checked, 54);
+}
+
+/// The file whose pixels are in `path`.
+fn sibling(path: &Path) -> PathBuf {
+    let extensions = ["jpg", "png", "gif", "webp", "bmp", "tiff"].map(|extension| path.with_extension(extension));
+    extensions.into_iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("{} has no file", path.display()))
+}
