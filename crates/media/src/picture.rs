@@ -14,6 +14,7 @@ mod kind;
 mod patches;
 mod resize;
 mod rgb;
+mod tiff;
 
 pub use budget::{Budget, Grid};
 pub use decode::decode;

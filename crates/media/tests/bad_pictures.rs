@@ -99,8 +99,8 @@ fn a_jpeg_with_something_behind_it_is_whole() {
 }
 
 #[test]
-fn a_palette_in_a_tiff() {
-    refused(&file("tiff_palette.tiff"), "this kind of TIFF can't be decoded");
+fn a_tiff_of_four_bits() {
+    refused(&file("tiff_palette_4_bits.tiff"), "this kind of TIFF can't be decoded");
 }
 
 #[test]

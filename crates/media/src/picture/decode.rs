@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::error::{ImageError, LimitErrorKind};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::{Picture, jpeg, kind, rgb};
+use super::{Picture, jpeg, kind, rgb, tiff};
 use crate::limits::{MAX_DECODE_BYTES, MAX_PICTURE_BYTES, MAX_PIXELS, MAX_SIDE};
 use crate::{Error, guard};
 
@@ -24,6 +24,8 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
 }
 
 fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture, Error> {
+    let palette = if format == ImageFormat::Tiff { tiff::palette(bytes) } else { None };
+    let bytes = palette.as_ref().map_or(bytes, |(_, grey)| grey);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits());
     let mut decoder = reader.into_decoder().map_err(|error| explain(error, name))?;
@@ -32,7 +34,11 @@ fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture
     let orientation = decoder.orientation().map_err(|error| explain(error, name))?;
     let pixels = DynamicImage::from_decoder(decoder).map_err(|error| explain(error, name))?;
     // Turned as RGB, where all kinds are alike.
-    let rgb = RgbImage::from_raw(width, height, rgb::from(pixels, name)?);
+    let rgb = match palette.and_then(|(palette, _)| palette.look_up(&pixels)) {
+        Some(rgb) => rgb,
+        None => rgb::from(pixels, name)?,
+    };
+    let rgb = RgbImage::from_raw(width, height, rgb);
     let mut upright = DynamicImage::from(rgb.expect("three bytes for each of width × height pixels"));
     upright.apply_orientation(orientation);
     Ok(Picture { width: upright.width() as usize, height: upright.height() as usize, rgb: upright.into_bytes() })
