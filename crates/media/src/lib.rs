@@ -12,5 +12,6 @@ mod guard;
 pub mod limits;
 pub mod picture;
 pub mod sound;
+pub mod video;
 
 pub use error::Error;
