@@ -1,5 +1,5 @@
-//! Decoders of others may panic on files that nobody foresaw: symphonia 0.6 does where a WAV header asks for a shift by
-//! 64. To callers, that is a damaged file.
+//! Decoders of others may panic on files that nobody foresaw: with overflow checks, symphonia 0.6 does where a WAV header
+//! claims more channels than its mask has bits. To callers, that is a damaged file.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

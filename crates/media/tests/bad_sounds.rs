@@ -46,6 +46,7 @@ fn another_format() {
 #[test]
 fn codecs_that_are_not_here_are_named() {
     refused(&file("opus.ogg"), "Opus (in OGG) can't be decoded: expected WAV");
+    refused(&file("adpcm.wav"), "a codec other than PCM (in WAV) can't be decoded: expected WAV");
     refused(&file("alac.m4a"), "ALAC (in M4A) can't be decoded: expected WAV");
 }
 

@@ -165,6 +165,7 @@ fn no_track(container: Container, body: &[u8]) -> Error {
         Container::Mp4 if has(b"alac") => "ALAC",
         Container::Mp4 if has(b"ac-3") => "AC-3",
         Container::Mp4 if has(b"ec-3") => "E-AC-3",
+        Container::Wav | Container::Aiff => "a codec other than PCM",
         _ => "the codec",
     };
     Error::Unsupported {
