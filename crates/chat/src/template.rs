@@ -1,10 +1,11 @@
-//! Conversation → prompt, in the official chat format of Gemma 4.
+//! Conversation → prompt, in the official chat format of Gemma 4 or of Gemma 3.
 //!
 //! The authority is Google's template of 2026-07-09, whose rules `template/official.rs` follows byte for byte. The
 //! prompt keeps control tokens apart from text ([`Prompt`]), so what a user wrote never becomes one. A model that
 //! ships another template is rendered with it ([`ChatTemplate::Jinja`]).
 
 mod declaration;
+pub mod gemma3;
 mod official;
 mod probes;
 mod prompt;
@@ -24,11 +25,38 @@ pub enum Variant {
     Small,
 }
 
+/// Why a conversation has no prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The model's own template.
+    #[error(transparent)]
+    Jinja(#[from] JinjaError),
+    /// The conversation needs what the format doesn't have.
+    #[error("the chat format of {format} has no {found}: leave that out, or give the model a template that has it")]
+    NotInFormat {
+        /// Whose format.
+        format: &'static str,
+        /// What was asked for.
+        found: &'static str,
+    },
+    /// Speakers don't take turns.
+    #[error("message {} after the system message is by `{found}`; expected `{}`: users and the model must take turns",
+        index + 1, if index.is_multiple_of(2) { "user" } else { "assistant" })]
+    Order {
+        /// Which message, the system's left out.
+        index: usize,
+        /// Whose it is.
+        found: String,
+    },
+}
+
 /// How a model wants its prompts.
 #[derive(Debug)]
 pub enum ChatTemplate {
     /// The official format.
     Official(Variant),
+    /// That of Gemma 3.
+    Gemma3,
     /// A template of its own.
     Jinja(Box<JinjaTemplate>),
 }
@@ -40,8 +68,11 @@ impl ChatTemplate {
     /// Comparing what templates print, and not their text, recognises copies that differ in white space or
     /// comments, and keeps templates apart that differ in a rule. Official templates of before July 2026 differ in
     /// rules, and so are rendered as they are.
-    pub fn from_source(source: &str) -> Result<Self, JinjaError> {
+    pub fn from_source(source: &str) -> Result<Self, TemplateError> {
         let template = JinjaTemplate::new(source)?;
+        if agrees_with_gemma3(&template) {
+            return Ok(ChatTemplate::Gemma3);
+        }
         let variants = [Variant::Large, Variant::Small];
         match variants.into_iter().find(|&variant| agrees(&template, variant)) {
             Some(variant) => Ok(ChatTemplate::Official(variant)),
@@ -49,11 +80,15 @@ impl ChatTemplate {
         }
     }
 
-    /// The prompt of a conversation. Only a template of its own can fail.
-    pub fn render(&self, conversation: &Conversation) -> Result<Prompt, JinjaError> {
+    /// The prompt of a conversation.
+    ///
+    /// # Errors
+    /// If a template of its own fails, or Gemma 3's format lacks what the conversation needs.
+    pub fn render(&self, conversation: &Conversation) -> Result<Prompt, TemplateError> {
         match self {
             ChatTemplate::Official(variant) => Ok(render(conversation, *variant)),
-            ChatTemplate::Jinja(template) => template.render(conversation),
+            ChatTemplate::Gemma3 => gemma3::render(conversation),
+            ChatTemplate::Jinja(template) => Ok(template.render(conversation)?),
         }
     }
 }
@@ -62,4 +97,15 @@ impl ChatTemplate {
 fn agrees(template: &JinjaTemplate, variant: Variant) -> bool {
     let same = |probe: &Conversation| template.render(probe).is_ok_and(|p| p.text() == render(probe, variant).text());
     probes::conversations().iter().all(same)
+}
+
+/// Whether a template prints every probe as Gemma 3's does, which takes no notice of tools and thinking: one that does
+/// is another.
+fn agrees_with_gemma3(template: &JinjaTemplate) -> bool {
+    let same = |probe: &Conversation| {
+        let plain = Conversation { tools: Vec::new(), enable_thinking: false, ..probe.clone() };
+        let expected = gemma3::render(&plain).map(|prompt| prompt.text()).ok();
+        template.render(probe).map(|prompt| prompt.text()).ok() == expected
+    };
+    probes::of_turns().iter().all(same)
 }

@@ -1,4 +1,4 @@
-//! Text ↔ token ids, exactly as Gemma 4's tokenizer defines it.
+//! Text ↔ token ids, exactly as Gemma 4's tokenizer defines it, and Gemma 3's, which differs in names only.
 //!
 //! A space is written `▁`; then byte-pair encoding runs over the whole text between control tokens; a character
 //! the vocabulary lacks becomes its UTF-8 bytes `<0xHH>`. There is no pre-tokenisation, no prefix space and no

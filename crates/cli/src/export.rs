@@ -2,7 +2,6 @@
 
 pub mod gguf;
 pub mod hf;
-pub mod imatrix;
 pub mod mix;
 pub mod output;
 pub mod tensors;

@@ -1,5 +1,7 @@
 //! `carat inspect`: what a model is and what it will take, without loading it.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -25,6 +27,9 @@ pub struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Read all weights, and fail if some are not finite; takes as long as reading the files
+    #[arg(long)]
+    check: bool,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -59,18 +64,23 @@ struct TemplateFacts {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let facts = gather(args)?;
+    let files = args::open(args.model.as_ref())?;
+    let facts = gather(&files, args)?;
     let mut out = output::stdout();
     if args.json {
         output::json_line(&mut out, &as_json(&facts))?;
     } else {
         out.write_all(as_text(&facts)?.as_bytes())?;
     }
+    if args.check {
+        let mut silent = std::io::sink();
+        let report: &mut dyn Write = if args.json { &mut silent } else { &mut out };
+        check::run(files.checkpoint().tensors(), report)?;
+    }
     Ok(out.flush()?)
 }
 
-fn gather(args: &Args) -> anyhow::Result<Facts> {
-    let files = args::open(args.model.as_ref())?;
+fn gather(files: &ModelFiles, args: &Args) -> anyhow::Result<Facts> {
     let options = args.engine.load_options();
     let config = files.config()?;
     let tokenizer = match files.tokenizer() {
@@ -85,12 +95,12 @@ fn gather(args: &Args) -> anyhow::Result<Facts> {
             Checkpoint::Gguf(_) => "GGUF",
         },
         layers: plan(&config),
-        tensors: tensors_by_type(&files),
-        template: template(&files, &config)?,
+        tensors: tensors_by_type(files),
+        template: template(files, &config)?,
         generation: tokenizer.as_ref().map(|t| files.generation(t)).transpose()?,
-        memory: loading::plan(&files, &options)?,
+        memory: loading::plan(files, &options)?,
         allowed: options.memory,
-        longest: loading::longest_context(&files, &options)?,
+        longest: loading::longest_context(files, &options)?,
         kv: carat_model::kv::type_name(options.resolve(&config).kv),
         tokenizer,
         config,
@@ -106,9 +116,9 @@ fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Template
             (ChatTemplate::Jinja(_), _) => {
                 ("its own", "the files' template differs from the official ones and is rendered as written".to_owned())
             }
-            (ChatTemplate::Official(variant), Some(_)) => {
-                (official(*variant), "the files' template prints what the official one does".to_owned())
-            }
+            (ChatTemplate::Gemma3, None) => (GEMMA3, "the files bring none".to_owned()),
+            (ChatTemplate::Gemma3, Some(_)) => (GEMMA3, SAME.to_owned()),
+            (ChatTemplate::Official(variant), Some(_)) => (official(*variant), SAME.to_owned()),
             (ChatTemplate::Official(variant), None) => {
                 let has = if config.per_layer.is_some() { "has" } else { "has no" };
                 (official(*variant), format!("the files bring none, and the model {has} per-layer inputs"))
@@ -117,6 +127,9 @@ fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<Template
     };
     Ok(TemplateFacts { name, why, bytes })
 }
+
+const GEMMA3: &str = "official, Gemma 3";
+const SAME: &str = "the files' template prints what the official one does";
 
 fn official(variant: Variant) -> &'static str {
     match variant {
@@ -243,7 +256,8 @@ fn as_json(facts: &Facts) -> Value {
             "stop_tokens": numbers(&g.stop_tokens), "suppress_tokens": numbers(&g.sampling.suppress),
         })),
         "memory": {
-            "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch,
+            "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch, "workspace": memory.workspace,
+            "program": memory.program,
             "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
             "rearranged": memory.file.rearranged, "ignored": memory.file.ignored, "free": host::available_memory(),
             "allowed": facts.allowed, "longest_ctx": facts.longest,

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use carat_model::{Decoder, LogitRows, Step, Tap};
 use carat_runtime::device::Device;
-use carat_runtime::loading;
+use carat_runtime::{check_finite, loading};
 use carat_tensor::TokenId;
+use carat_tensor::backend::KvType;
 
 use crate::args::{self, EngineArgs, UsageError};
 use crate::safetensors::{Entry, Writer};
@@ -17,6 +18,8 @@ use crate::safetensors::{Entry, Writer};
 const DEFAULT_CHUNK: usize = 128;
 
 /// Write the logits of a sequence of tokens to a .safetensors file
+///
+/// Keys and values are kept in f32 unless --kv says otherwise.
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory with config.json, or .gguf file; left out: the embedded model
@@ -61,6 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let greedy = args.greedy.unwrap_or(0);
     let mut files = args::open(args.model.as_ref())?;
     let mut options = args.engine.load_options();
+    // What is compared is the products; `--kv` adds a cache's own rounding.
+    options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
@@ -103,7 +108,9 @@ fn continue_greedily(decoder: &mut Decoder<Device>, mut next: TokenId, n: usize)
     while continued.len() < n {
         continued.push(next);
         if continued.len() < n {
-            next = most_likely(decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?);
+            let logits = decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?;
+            check_finite(logits)?;
+            next = most_likely(logits);
         }
     }
     Ok(continued)

@@ -55,6 +55,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    carat_weights::exit_on_lost_pages();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Pull(args) => pull::run(&args),

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use carat_model::load::{ModelTensor, ModelTensors};
 use carat_tensor::DType;
-use carat_weights::GgufData;
+use carat_weights::{GgufData, Importance};
 use indicatif::ProgressBar;
 
-use crate::export::imatrix::Importance;
 use crate::export::mix::Mix;
 use crate::export::output::{self, Pending};
 use crate::export::tensors::{Encoder, Squares};
@@ -49,7 +48,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::listen();
     let pending = Pending::new(&args.output, &args.input, args.force)?;
-    let importance = args.imatrix.as_deref().map(Importance::read).transpose()?;
+    let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
     let checkpoint = open(&args.input)?;
     let tensors = ModelTensors::new(&checkpoint)?;
     let list: Vec<_> = tensors.iter().cloned().collect();

@@ -35,6 +35,8 @@ enum VariantArg {
     Large,
     /// E2B, E4B.
     Small,
+    /// Gemma 3.
+    Gemma3,
 }
 
 /// Runs the subcommand.
@@ -45,6 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let format = match (args.variant, &files) {
         (Some(VariantArg::Large), _) => ChatFormat::official(Variant::Large),
         (Some(VariantArg::Small), _) => ChatFormat::official(Variant::Small),
+        (Some(VariantArg::Gemma3), _) => ChatFormat::gemma3(),
         (None, Some(files)) => ChatFormat::of(files)?,
         (None, None) => unreachable!("files are opened where no variant is given"),
     };

@@ -148,11 +148,11 @@ fn load(source: &ModelSource, args: &Args, out: &mut impl Write) -> anyhow::Resu
 fn memory_line(plan: &MemoryPlan) -> String {
     let size = |n: usize| output::bytes(n as u64);
     let mut line = format!(
-        "memory: {} weights (mapped), {} cache for {} tokens, {} intermediates",
+        "memory: {} weights (mapped), {} cache for {} tokens, {} for computing and the program",
         size(plan.file.weights),
         size(plan.kv_bytes()),
         plan.ctx,
-        size(plan.scratch)
+        size(plan.taken() - plan.kv_bytes())
     );
     if let Some(free) = host::available_memory() {
         line += &format!("; {} free", output::bytes(free));
@@ -166,7 +166,8 @@ fn memory_line(plan: &MemoryPlan) -> String {
 fn memory_json(plan: &MemoryPlan) -> serde_json::Value {
     json!({
         "event": "memory", "ctx": plan.ctx, "weights": plan.file.weights, "kv_bytes": plan.kv_bytes(),
-        "intermediates": plan.scratch, "free": host::available_memory(),
+        "intermediates": plan.scratch, "workspace": plan.workspace, "program": plan.program, "rearranged": plan.file.rearranged,
+        "per_layer_table": plan.file.per_layer_table, "free": host::available_memory(),
     })
 }
 

@@ -62,6 +62,7 @@ fn more_memory_than_any_machine_has_is_refused_with_its_table() {
         ("num_attention_heads", 64),
         ("num_key_value_heads", 64),
         ("head_dim", 512),
+        ("vocab_size", 1280),
     ] {
         text.insert(key.to_owned(), value.into());
     }

@@ -17,6 +17,15 @@ pub struct Acts {
     pub cols: usize,
     /// `[n, cols]`.
     pub x: Vec<f32>,
+    ints: Ints,
+    /// What 15 bits leave, where that is asked for.
+    rest: Ints,
+    finest: bool,
+}
+
+/// Memory of [`IntRows`].
+#[derive(Default)]
+struct Ints {
     q: Vec<i8>,
     low: Vec<i8>,
     d: Vec<f32>,
@@ -127,21 +136,78 @@ impl Acts {
         }
     }
 
-    /// Makes the integer form, of 15 bits or of 8.
+    /// Makes the integer form: 15 bits or 8, or 15 and 7 of what they leave.
     ///
     /// # Panics
     /// If the columns aren't a multiple of 32.
     pub fn quantise(&mut self, k: &Kernels, rounding: Rounding) {
         assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
-        let len = self.n * self.cols;
-        self.fine = rounding == Rounding::Fine;
-        let low = if self.fine { len } else { 0 };
+        let x = &self.x[..self.n * self.cols];
+        self.finest = rounding == Rounding::Finest;
+        self.ints.quantise(k, x, rounding != Rounding::Coarse);
+        if self.finest {
+            self.rest.rest_of(x, &self.ints);
+        }
+    }
+
+    /// Row `i` in f32.
+    pub fn row(&self, i: usize) -> &[f32] {
+        part(&self.x, i, self.cols)
+    }
+
+    /// Rows as integers; [`Acts::quantise`] must have been called.
+    pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
+        self.ints.rows(self.cols, rows)
+    }
+
+    /// What [`Acts::int_rows`] leave of the same rows, to be added, where [`Rounding::Finest`] was asked for: in steps of a
+    /// 128th, none above 64 but by rounding.
+    pub fn rest_rows(&self, rows: std::ops::Range<usize>) -> Option<IntRows<'_>> {
+        self.finest.then(|| self.rest.rows(self.cols, rows))
+    }
+}
+
+impl Ints {
+    fn quantise(&mut self, k: &Kernels, x: &[f32], fine: bool) {
+        let len = x.len();
+        self.fine = fine;
+        let low = if fine { len } else { 0 };
         grow(&mut self.q, len);
         grow(&mut self.low, low);
         grow(&mut self.d, len / 32);
         grow(&mut self.sum, len / 16);
         let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
-        (k.quantise)(&self.x[..len], q, low, d, &mut self.sum[..len / 16]);
+        (k.quantise)(x, q, low, d, &mut self.sum[..len / 16]);
+        self.sum_up(len);
+    }
+
+    /// What `of`, 15 bits of `x`, leaves.
+    fn rest_of(&mut self, x: &[f32], of: &Ints) {
+        let len = x.len();
+        self.fine = false;
+        grow(&mut self.q, len);
+        grow(&mut self.d, len / 32);
+        grow(&mut self.sum, len / 16);
+        let upper = of.q.as_chunks::<16>().0.iter().zip(of.low.as_chunks::<16>().0);
+        let lower = self.q.as_chunks_mut::<16>().0.iter_mut().zip(&mut self.sum);
+        for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
+            let d = f64::from(of.d[i / 2]);
+            self.d[i / 2] = of.d[i / 2] / 128.0;
+            let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };
+            *sum = 0;
+            for k in 0..16 {
+                // A product of 24 and 15 bits: whole in f64 alone.
+                let left = f64::from(x[k]) - d * f64::from(128 * i32::from(high[k]) + i32::from(low[k]));
+                let steps = (left * inverse + 128.5) as i32 - 128;
+                rest[k] = steps as i8;
+                *sum += steps;
+            }
+        }
+        self.sum_up(len);
+    }
+
+    /// The sums' shares in products.
+    fn sum_up(&mut self, len: usize) {
         for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
             grow(neg, len / 16 / per);
             grow(dsum, len / 16 / per);
@@ -154,14 +220,8 @@ impl Acts {
         }
     }
 
-    /// Row `i` in f32.
-    pub fn row(&self, i: usize) -> &[f32] {
-        part(&self.x, i, self.cols)
-    }
-
-    /// Rows as integers; [`Acts::quantise`] must have been called.
-    pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
-        let c = self.cols;
+    fn rows(&self, cols: usize, rows: std::ops::Range<usize>) -> IntRows<'_> {
+        let c = cols;
         let at = |len: usize| rows.start * len..rows.end * len;
         IntRows {
             cols: c,

@@ -82,7 +82,7 @@ impl Random {
     }
 }
 
-const ROUNDINGS: [Rounding; 2] = [Rounding::Fine, Rounding::Coarse];
+const ROUNDINGS: [Rounding; 3] = [Rounding::Finest, Rounding::Fine, Rounding::Coarse];
 
 /// Every fast table; prints which, since a skipped table passes silently.
 fn tables() -> Vec<&'static Kernels> {
@@ -143,6 +143,11 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec"));
+                        if let Some(rest) = x.rest_rows(i..i + 1) {
+                            (k.matvec_finest)(dtype, &weights, row, rest, &mut fast);
+                            scalar::matvec_finest(dtype, &weights, row, rest, &mut slow);
+                            assert_close(&fast, &slow, bound, &format!("{what} matvec_finest"));
+                        }
                     }
                     let mut tile = PackedTile::new();
                     (k.pack)(dtype, &weights, cols, &mut tile);
@@ -218,6 +223,25 @@ fn plain_products_and_decoding_agree_with_the_definition() {
     }
 }
 
+/// Wherever it stands, a value that is no number makes its block's scale NaN, and leaves other blocks alone.
+#[test]
+fn what_is_no_number_stays_none() {
+    for k in tables() {
+        for (at, value) in [(0, f32::NAN), (15, f32::INFINITY), (16, -f32::NAN), (31, f32::NEG_INFINITY)] {
+            let mut x = Random(9).values(96);
+            x[32 + at] = value;
+            for rounding in ROUNDINGS {
+                let mut low = vec![1; if rounding == Rounding::Coarse { 0 } else { 96 }];
+                let (mut q, mut d, mut sum) = ([1; 96], [1.0; 3], [1; 6]);
+                (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
+                assert!(d[1].is_nan() && d[0].is_finite() && d[2].is_finite(), "{} {value} at {at}: {d:?}", k.isa);
+                assert!(q[32..64].iter().all(|q| *q == 0) && sum[2..4] == [0; 2], "{} {value} at {at}", k.isa);
+                assert!(low.iter().skip(32).take(32).all(|q| *q == 0), "{} {value} at {at}", k.isa);
+            }
+        }
+    }
+}
+
 #[test]
 fn activations_are_quantised_alike() {
     let mut random = Random(3);
@@ -230,7 +254,7 @@ fn activations_are_quantised_alike() {
                 x[64..96].fill(1e-38);
             }
             let run = |k: &Kernels, rounding: Rounding| {
-                let mut low = vec![0; if rounding == Rounding::Fine { blocks * 32 } else { 0 }];
+                let mut low = vec![0; if rounding == Rounding::Coarse { 0 } else { blocks * 32 }];
                 let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
                 (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
                 (q, low, d, sum)

@@ -35,6 +35,11 @@ pub struct Scratch {
     sum: Vec<f32>,
 }
 
+/// Bytes of a worker's memory for heads of `head_dim`: queries and what they read, keys and values, scores and sums.
+pub fn scratch_bytes(head_dim: usize) -> usize {
+    4 * (2 * ROWS * head_dim + 2 * BLOCK * head_dim + ROWS * BLOCK + 2 * ROWS)
+}
+
 /// How an attention is cut.
 #[derive(Clone, Copy)]
 struct Plan {

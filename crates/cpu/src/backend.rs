@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Rounding, Router,
+    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Rounding, Router, Work,
 };
 use carat_tensor::{Tensor, TokenId};
 
@@ -18,12 +18,12 @@ use crate::kv::{Kv, MAX_HEAD_DIM};
 use crate::matmul::{Matrix, Product, Scratch, task_rows};
 use crate::moe::{Routes, Workspace, lock};
 use crate::pool::{Output, Pool};
-use crate::{rows, topology};
+use crate::{rows, topology, workspace};
 
 /// How quantised weights are multiplied. Plain weights always meet f32 activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Integer dots of the stored weights with activations of 15 bits, or of 8 where [`Rounding::Coarse`] allows it.
+    /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks.
     Fast,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,
@@ -191,6 +191,10 @@ impl Backend for CpuBackend {
 
     fn name(&self) -> String {
         format!("cpu {}", self.kernels.isa)
+    }
+
+    fn workspace(&self, work: &Work) -> usize {
+        workspace::bytes(self.pool.threads(), self.integer.is_some(), work)
     }
 
     fn set_rounding(&mut self, rounding: Rounding) {

@@ -92,6 +92,7 @@ pub struct Kernels {
     pub isa: Isa,
     pub quantise: fn(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
+    pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
@@ -113,6 +114,7 @@ static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     quantise: scalar::quantise,
     matvec: scalar::matvec,
+    matvec_finest: scalar::matvec_finest,
     pack: scalar::pack,
     gemm: scalar::gemm,
     decode: scalar::decode,
@@ -138,6 +140,17 @@ static AVX2: Kernels = {
         quantise: |x, q, low, d, sum| unsafe { avx2::quantise(x, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
+        matvec_finest: |dtype, rows, x, rest, out| {
+            // SAFETY: as above.
+            scalar::in_two_parts(
+                |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
+                dtype,
+                rows,
+                x,
+                rest,
+                out,
+            );
+        },
         pack: scalar::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
@@ -175,6 +188,8 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
+        matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
+        // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx512::gemm(tile, x, out) },
@@ -211,6 +226,17 @@ static NEON: Kernels = {
         quantise: neon::quantise,
         // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
+        matvec_finest: |dtype, rows, x, rest, out| {
+            // SAFETY: as above.
+            scalar::in_two_parts(
+                |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
+                dtype,
+                rows,
+                x,
+                rest,
+                out,
+            );
+        },
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { neon::gemm(tile, x, out) },
         matvec_f32: neon::matvec_f32,

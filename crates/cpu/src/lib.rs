@@ -28,6 +28,7 @@ mod rows;
 mod scalar;
 mod topology;
 mod unpack;
+mod workspace;
 
 pub use backend::{Buffer, CpuBackend, CpuError, CpuOptions, Precision, Vector};
 pub use kernels::{Isa, available};

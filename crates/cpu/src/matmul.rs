@@ -90,7 +90,11 @@ impl Product<'_> {
     fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
         let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
         if self.uses_integers(matrix) {
-            (k.matvec)(matrix.dtype, bytes, self.acts.int_rows(i..i + 1), out);
+            let x = self.acts.int_rows(i..i + 1);
+            match self.acts.rest_rows(i..i + 1) {
+                None => (k.matvec)(matrix.dtype, bytes, x, out),
+                Some(rest) => (k.matvec_finest)(matrix.dtype, bytes, x, rest, out),
+            }
         } else {
             (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
         }
@@ -101,7 +105,13 @@ impl Product<'_> {
         let (k, bytes) = (self.kernels, m.row_bytes(rows));
         if self.uses_integers(m) {
             (k.pack)(m.dtype, bytes, m.cols, packed.tile);
-            (k.gemm)(packed.tile, &self.acts.int_rows(acts), out);
+            (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);
+            if let Some(rest) = self.acts.rest_rows(acts) {
+                grow(packed.row, out.len());
+                let more = &mut packed.row[..out.len()];
+                (k.gemm)(packed.tile, &rest, more);
+                out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
+            }
         } else {
             grow(packed.row, m.cols);
             packed.tile_f32.clear();

@@ -20,12 +20,18 @@ pub const FINE_STEPS: f32 = 127.0 * 128.0;
 
 /// Activations to integers, in blocks of 32 (ties to even). Without `low`, 8 bits: `d = max|x| / 127`, `q = round(x / d)`.
 /// With `low`, 15: `d = max|x| / (127 · 128)`, `128 · q + low = round(x / d)`. `sum` holds the sums of 16 integers each.
+/// Where a value of a block is not finite `d` is NaN, and with it all products, and the integers are 0.
 pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
     for (b, ((x, q), (d, sum))) in
         x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d.iter_mut().zip(sum.chunks_exact_mut(2))).enumerate()
     {
-        let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+        // The bits of magnitudes are in their order, and NaN, which maxima of numbers drop, comes last.
+        let max = f32::from_bits(x.iter().fold(0, |max, v| max.max(v.abs().to_bits())));
+        if !max.is_finite() {
+            no_numbers(q, low.get_mut(32 * b..32 * b + 32), d, sum);
+            continue;
+        }
         let inverse = if max < TINY { 0.0 } else { steps / max };
         *d = if max < TINY { 0.0 } else { max / steps };
         sum.fill(0);
@@ -38,6 +44,14 @@ pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mu
             }
         }
     }
+}
+
+/// A block of [`quantise`] that has no integers.
+pub fn no_numbers(q: &mut [i8], low: Option<&mut [i8]>, d: &mut f32, sum: &mut [i32]) {
+    q.fill(0);
+    low.into_iter().for_each(|low| low.fill(0));
+    sum.fill(0);
+    *d = f32::NAN;
 }
 
 /// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.
@@ -63,6 +77,31 @@ pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
             }
         }
         *out = total;
+    }
+}
+
+/// The same with a row of 22 bits, in two parts.
+pub fn matvec_finest(dtype: DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
+    in_two_parts(matvec, dtype, rows, x, rest, out);
+}
+
+/// [`matvec_finest`] by a `matvec` of 15 bits and 8.
+pub fn in_two_parts(
+    matvec: impl Fn(DType, &[u8], IntRows<'_>, &mut [f32]),
+    dtype: DType,
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: IntRows<'_>,
+    out: &mut [f32],
+) {
+    const ROWS: usize = 16;
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    for (rows, out) in rows.chunks(ROWS * row_bytes).zip(out.chunks_mut(ROWS)) {
+        let mut more = [0.0; ROWS];
+        let more = &mut more[..out.len()];
+        matvec(dtype, rows, x, out);
+        matvec(dtype, rows, rest, more);
+        out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
     }
 }
 

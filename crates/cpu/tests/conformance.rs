@@ -43,6 +43,11 @@ fn the_reference_path_computes_what_the_definitions_say() {
 }
 
 #[test]
+fn finest_rounding_errs_no_more_than_22_bit_activations_do() {
+    check(Precision::Fast, Exactness::Fast(Rounding::Finest));
+}
+
+#[test]
 fn the_fast_path_errs_no_more_than_fifteen_bit_activations_do() {
     check(Precision::Fast, Exactness::Fast(Rounding::Fine));
 }

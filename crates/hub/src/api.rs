@@ -44,15 +44,18 @@ pub fn listing(client: &Client, repo: &RepoId) -> Result<Listing, Failure> {
     }
     let body = reply.response.body_mut().with_config().limit(MOST_LISTING_BYTES).read_to_vec();
     let body = body.map_err(|error| Failure::again(&url, error.to_string()))?;
-    let json = serde_json::from_slice(&body).map_err(|error| Error::Answer {
-        url: url.clone(),
-        why: format!("expected JSON that describes a model, found {} bytes: {error}", body.len()),
-    })?;
-    Ok(parse_listing(&url, &json)?)
+    Ok(parse_listing(&url, &body)?)
 }
 
-fn parse_listing(url: &str, json: &Value) -> Result<Listing, Error> {
+/// What the hub answered at `url`, the description of a repository.
+///
+/// # Errors
+/// If it is not JSON, or its commit or one of its paths could lead out of the cache.
+pub fn parse_listing(url: &str, body: &[u8]) -> Result<Listing, Error> {
     let answer = |why: String| Error::Answer { url: url.into(), why };
+    let json: Value = serde_json::from_slice(body).map_err(|error| {
+        answer(format!("expected JSON that describes a model, found {} bytes: {error}", body.len()))
+    })?;
     let commit = json["sha"].as_str().unwrap_or_default();
     if commit.len() != 40 || !commit.chars().all(|c| c.is_ascii_hexdigit()) {
         return Err(answer(format!("expected a commit as `sha`, found `{}`", json["sha"])));
@@ -103,6 +106,10 @@ pub fn metadata(client: &Client, repo: &RepoId, commit: &str, file: &str) -> Res
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn parse_listing(url: &str, json: &Value) -> Result<Listing, Error> {
+        super::parse_listing(url, json.to_string().as_bytes())
+    }
 
     const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 

@@ -21,6 +21,7 @@ mod pull;
 mod retry;
 pub mod settings;
 
+pub use api::{Listing, parse_listing};
 pub use cache::Cache;
 pub use download::Ranges;
 pub use error::Error;

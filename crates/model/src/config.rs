@@ -4,8 +4,10 @@
 //! [`ModelConfig::check`] refuses what this model can't be. How the layers then work is [`crate::plan`]'s job.
 //! The published sizes are data at the bottom.
 //!
-//! Sources: transformers `configuration_gemma4.Gemma4TextConfig`; llama.cpp `conversion/gemma.py` for GGUF keys.
+//! Sources: transformers `configuration_gemma4.Gemma4TextConfig`, `configuration_gemma3.Gemma3TextConfig`; llama.cpp
+//! `conversion/gemma.py` for GGUF keys.
 
+mod gemma3;
 mod gguf;
 mod hf;
 mod json;
@@ -24,6 +26,26 @@ pub const MAX_HEADS: usize = 1024;
 pub const MAX_HEAD_DIM: usize = 1024;
 /// Largest width or vocabulary accepted, for the same reason: sums over all layers of products of three fit in 64 bits.
 pub const MAX_SIZE: usize = 1 << 21;
+
+/// Whose files these are: how they are spelt, and which chat format goes with them. What the layers do doesn't follow
+/// from it but from the other settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// The text models of 270M and 1B, and the text part of the larger ones.
+    Gemma3,
+    /// All others.
+    Gemma4,
+}
+
+impl Family {
+    /// `general.architecture` in GGUF files.
+    pub const fn architecture(self) -> &'static str {
+        match self {
+            Family::Gemma3 => "gemma3",
+            Family::Gemma4 => "gemma4",
+        }
+    }
+}
 
 /// Which keys a layer's queries see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +141,8 @@ pub struct ExpertsConfig {
 /// The text model of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// Whose files.
+    pub family: Family,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Query heads of every layer.
@@ -131,6 +155,14 @@ pub struct ModelConfig {
     pub window: usize,
     /// Epsilon of every norm.
     pub norm_eps: f32,
+    /// Added to the norms' weights when they are read: 1 where the file stores how they differ from 1.
+    pub norm_offset: f32,
+    /// Multiplies the scores of attention; 1 where the norms of queries and keys have taken it up.
+    pub attention_scale: f32,
+    /// Whether values are normed, without a weight.
+    pub normed_values: bool,
+    /// Whether each layer has a number that multiplies the residual at its end.
+    pub layer_scales: bool,
     /// Bound of the logits.
     pub softcap: Option<f32>,
     /// The layers.
@@ -161,6 +193,14 @@ impl ModelConfig {
     /// The first layer that reads an earlier layer's keys and values; the number of layers where none does.
     pub fn first_shared(&self) -> usize {
         self.layers.len() - self.n_shared_layers
+    }
+
+    /// What multiplies the scores in a GGUF file of this model, where no key says it.
+    pub fn attention_scale_in_gguf(&self) -> f32 {
+        match self.family {
+            Family::Gemma3 => gemma3::attention_scale(self.d_model, self.n_heads, &self.layers),
+            Family::Gemma4 => 1.0,
+        }
     }
 
     /// RoPE of a layer type.
@@ -372,12 +412,17 @@ impl ModelConfig {
             }
         };
         Some(ModelConfig {
+            family: Family::Gemma4,
             d_model: p.d_model,
             n_heads: p.n_heads,
             vocab_size: 262_144,
             max_context: if p.large { 262_144 } else { 131_072 },
             window: if p.large { 1024 } else { 512 },
             norm_eps: 1e-6,
+            norm_offset: 0.0,
+            attention_scale: 1.0,
+            normed_values: true,
+            layer_scales: true,
             softcap: Some(30.0),
             layers: (0..p.n_layers).map(layer).collect(),
             n_shared_layers: p.n_shared_layers,

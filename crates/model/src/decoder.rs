@@ -26,7 +26,7 @@ use crate::{LayerPlan, LoadReport, MemoryPlan, ModelConfig, ModelError, memory_p
 
 /// Up to so many rows are computed finely at once: reading and unpacking the weights takes about as long as the
 /// products, so coarse rounding would save little.
-const FINE_ROWS: usize = 32;
+pub(crate) const FINE_ROWS: usize = 32;
 
 /// How a decoder is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct Decoder<B: Backend> {
     logits: Logits<B>,
     /// Rows for a [`Tap`].
     tapped: Vec<f32>,
+    /// Rows that are looked at before their logits are made.
+    checked: Vec<f32>,
 }
 
 /// Logits on the device, and those of a step on the host.
@@ -132,7 +134,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<(Self, LoadReport), ModelError> {
         let config = load::config(checkpoint)?;
         let options = options.checked()?;
-        let memory = memory_plan(&config, &options, load::file_bytes(checkpoint)?)?;
+        let memory = memory_plan(&config, &options, load::file_bytes(checkpoint)?)?.on(&backend);
         let plan = plan(&config);
         let specs: Vec<KvSpec> = memory.kv.iter().map(|layer| layer.spec).collect();
         let split = plan.iter().rposition(|p| p.kv == KvSource::Own);
@@ -156,6 +158,7 @@ impl<B: Backend> Decoder<B> {
             },
             ids: Vec::with_capacity(options.chunk),
             tapped: Vec::new(),
+            checked: Vec::with_capacity(config.d_model),
             backend,
             config,
             plan,
@@ -212,8 +215,8 @@ impl<B: Backend> Decoder<B> {
     /// Appends tokens; returns the logits of the wanted rows, `[rows, vocab]`, softcapped.
     ///
     /// # Errors
-    /// If the context overflows, an id isn't in the vocabulary, or all rows of more than a chunk are wanted. The
-    /// cache is then as before.
+    /// If the context overflows, an id isn't in the vocabulary, or all rows of more than a chunk are wanted; the cache
+    /// is then as before. If what was computed is not finite; then it holds the step's tokens.
     pub fn forward(&mut self, step: Step<'_>) -> Result<&[f32], ModelError> {
         self.run(step, None)
     }
@@ -239,9 +242,12 @@ impl<B: Backend> Decoder<B> {
             done += chunk.len();
             let logit_rows = if done == total { wanted } else { 0 };
             let keep = if tap.is_some() { chunk.len() } else { logit_rows };
+            let roundings = self.roundings(chunk.len(), keep);
+            self.backend.set_rounding(roundings[0]);
             self.embed(chunk, keep);
-            self.layers(keep, &mut tap);
+            self.layers(keep, roundings, &mut tap);
             self.cache.advance(chunk.len());
+            self.check_rows(keep, logit_rows)?;
             self.head(keep, logit_rows, &mut tap);
         }
         Ok(&self.logits.host[..wanted * self.config.vocab_size])
@@ -331,10 +337,8 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// All layers, from `split` on for the last `keep` rows.
-    fn layers(&mut self, keep: usize, tap: &mut Option<&mut dyn Tap>) {
+    fn layers(&mut self, keep: usize, [rounding, ffn_rounding]: [Rounding; 2], tap: &mut Option<&mut dyn Tap>) {
         let (n, d) = (self.rows.n, self.config.d_model);
-        let coarse = keep == 0 && n > FINE_ROWS && self.config.experts.is_none();
-        let ffn_rounding = if coarse { Rounding::Coarse } else { Rounding::Fine };
         self.tap_rows(tap, 0);
         for layer in 0..self.plan.len() {
             let mut block = Block {
@@ -345,6 +349,7 @@ impl<B: Backend> Decoder<B> {
                 plan: &self.plan[layer],
                 layer,
                 eps: self.config.norm_eps,
+                rounding,
                 ffn_rounding,
             };
             if layer < self.split || keep == n {
@@ -360,6 +365,33 @@ impl<B: Backend> Decoder<B> {
                 block.finish(&mut self.tail);
             }
             self.tap_rows(tap, layer + 1);
+        }
+    }
+
+    /// How finely products' inputs may be rounded, and the feed-forward networks'. Rows that are read are rounded finely,
+    /// and most so where experts are chosen: next to a tie any error makes another choice.
+    fn roundings(&self, n: usize, keep: usize) -> [Rounding; 2] {
+        let fills = keep == 0 && n > FINE_ROWS;
+        match (fills, self.config.experts.is_some()) {
+            (true, false) => [Rounding::Fine, Rounding::Coarse],
+            (true, true) | (false, false) => [Rounding::Fine; 2],
+            (false, true) => [Rounding::Finest; 2],
+        }
+    }
+
+    /// Refuses rows whose logits are wanted and whose residual is not finite. Once it is, it stays so to the last layer;
+    /// in the logits it may not show, as the softcap and rounding to integers make numbers of what is none.
+    fn check_rows(&mut self, keep: usize, logit_rows: usize) -> Result<(), ModelError> {
+        let d = self.config.d_model;
+        let stream = if keep == self.rows.n { &self.rows } else { &self.tail };
+        self.checked.resize(logit_rows * d, 0.0);
+        self.backend.download(&stream.x, (keep - logit_rows) * d, &mut self.checked);
+        match self.checked.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let position = self.cache.len() - logit_rows + at / d;
+                Err(ModelError::NoNumbers { position, found: self.checked[at] })
+            }
         }
     }
 

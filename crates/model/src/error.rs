@@ -44,6 +44,31 @@ pub enum ModelError {
         /// Its type.
         found: DType,
     },
+    /// A parameter that isn't a number: everything computed with it would be none.
+    #[error(
+        "tensor `{name}`: value {index} is {found}; expected finite numbers (the file is damaged, or was written by a \
+         failed conversion: get or make it again)"
+    )]
+    NotFinite {
+        /// Name in the file.
+        name: String,
+        /// Which value.
+        index: usize,
+        /// The value.
+        found: f32,
+    },
+    /// What the model computed is no number: logits made of it would mean nothing.
+    #[error(
+        "the model computed values that are not finite (token {position} of the context, {found}): a weight of its files \
+         is broken, or they were changed while in use; `carat inspect MODEL --check` reads all weights and names those \
+         that are not finite"
+    )]
+    NoNumbers {
+        /// Which token's row, from 0.
+        position: usize,
+        /// The first such value.
+        found: f32,
+    },
     /// A quantised tensor lies in the file in a way that isn't known here.
     #[error("tensor `{name}`: found {found}; expected {expected}")]
     Layout {

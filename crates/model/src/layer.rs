@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Keys and values are computed apart from the rest, so that rows whose output nobody reads stop after them.
-//! Source: transformers `modeling_gemma4.Gemma4TextDecoderLayer`, `Gemma4TextAttention`.
+//! Sources: transformers `modeling_gemma4.Gemma4TextDecoderLayer`, `Gemma4TextAttention`; of Gemma 3, which leaves out
+//! the last two and the norm of values, `modeling_gemma3.Gemma3DecoderLayer`.
 
 use carat_tensor::Backend;
 use carat_tensor::backend::{Attention, Norm, Projection, Rounding};
@@ -26,7 +27,7 @@ pub(crate) struct LayerWeights<B: Backend> {
     pub ffn: Ffn<B>,
     pub post_ffn_norm: B::Vector,
     pub per_layer: Option<PerLayerGate<B>>,
-    /// Multiplies the residual as the last thing in the layer.
+    /// Multiplies the residual as the last thing in the layer; 1 where the layer has no such number.
     pub scale: f32,
 }
 
@@ -68,8 +69,10 @@ pub(crate) struct Block<'a, B: Backend> {
     pub plan: &'a LayerPlan,
     pub layer: usize,
     pub eps: f32,
-    /// How finely the feed-forward network's inputs may be rounded. All around attention stays fine: softmax makes
-    /// much of small differences between scores.
+    /// How finely products' inputs may be rounded.
+    pub rounding: Rounding,
+    /// The same of the feed-forward network. All around attention stays fine: softmax makes much of small differences
+    /// between scores.
     pub ffn_rounding: Rounding,
 }
 
@@ -148,7 +151,9 @@ impl<B: Backend> Block<'_, B> {
         }
         let rope = rope(self.plan, rows);
         self.backend.norm_heads(k, Some(&kv.k_norm), self.eps, Some(rope), n_kv_heads, head_dim, rows.n);
-        self.backend.norm_heads(v, None, self.eps, None, n_kv_heads, head_dim, rows.n);
+        if self.plan.normed_value {
+            self.backend.norm_heads(v, None, self.eps, None, n_kv_heads, head_dim, rows.n);
+        }
         self.backend.kv_write(&mut self.caches[self.layer], k, v, rows.first, rows.n);
     }
 
@@ -180,7 +185,7 @@ impl<B: Backend> Block<'_, B> {
             }
             Ffn::DenseAndExperts(mlp, moe) => moe.run(self.backend, mlp, self.scratch, rows, self.eps),
         }
-        self.backend.set_rounding(Rounding::Fine);
+        self.backend.set_rounding(self.rounding);
         // The layer's scale belongs to its last addition.
         let scale = if w.per_layer.is_some() { 1.0 } else { w.scale };
         let norm = Norm { weight: &w.post_ffn_norm, eps: self.eps };

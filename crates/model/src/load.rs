@@ -2,8 +2,8 @@
 //!
 //! Every tensor of the file is used, knowingly ignored and reported, or an error; every shape is checked against
 //! the config before a backend sees it. Matrices stay where the file is mapped, unless their scales or experts lie
-//! apart. Small parameters become f32, and constants are folded into them here: the router's `d^(-1/2)`, and the key
-//! norm of layers whose cache holds values in place of keys.
+//! apart. Small parameters become f32, and constants are folded into them here: what norm weights are stored less, the
+//! scale of attention, the router's `d^(-1/2)`, and the key norm of layers whose cache holds values in place of keys.
 
 mod experts;
 mod list;
@@ -15,7 +15,7 @@ mod source;
 
 use carat_tensor::backend::{KvForm, KvSpec};
 use carat_tensor::{Backend, Tensor};
-use carat_weights::Checkpoint;
+use carat_weights::{Checkpoint, StoredType};
 
 use crate::config::{LayerType, PerLayerConfig};
 use crate::kv::fold_key_norm;
@@ -58,6 +58,8 @@ pub struct FileBytes {
     /// Of weights that lie in the file in a way kernels can't use and are copied when the model is loaded: bytes of
     /// the copies, which are not counted elsewhere.
     pub rearranged: usize,
+    /// Whether weights are stored in blocks, or rearranged to such.
+    pub quantised: bool,
 }
 
 /// The config of a checkpoint of either kind.
@@ -107,13 +109,19 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
             bytes.ignored += len;
         } else if let Some(copy) = source.copied_bytes(tensor) {
             bytes.rearranged += copy;
+            bytes.quantised |= is_quantised(tensor.dtype) || !matches!(tensor.dtype, StoredType::Known(_));
         } else if tensor.name == table {
             bytes.per_layer_table += len;
         } else {
             bytes.weights += len;
+            bytes.quantised |= is_quantised(tensor.dtype);
         }
     }
     Ok(bytes)
+}
+
+fn is_quantised(dtype: StoredType) -> bool {
+    matches!(dtype, StoredType::Known(dtype) if dtype.is_quantised())
 }
 
 /// All weights of the model.
@@ -150,7 +158,8 @@ pub(crate) fn load<B: Backend>(
     specs: &[KvSpec],
     split: usize,
 ) -> Result<(ModelWeights<B>, LoadReport), ModelError> {
-    let mut loader = Loader { backend, source: Source::new(checkpoint)?, d: config.d_model };
+    let (d, norm_offset) = (config.d_model, config.norm_offset);
+    let mut loader = Loader { backend, source: Source::new(checkpoint)?, d, norm_offset };
     let weights = loader.model(config, plan, specs, split)?;
     loader.source.ignore(ROPE_DIVISORS, "read with the config");
     let mut report = loader.source.finish()?;
@@ -162,6 +171,8 @@ struct Loader<'a, B: Backend> {
     backend: &'a mut B,
     source: Source<'a>,
     d: usize,
+    /// Added to the weights of norms.
+    norm_offset: f32,
 }
 
 impl<B: Backend> Loader<'_, B> {
@@ -173,6 +184,17 @@ impl<B: Backend> Loader<'_, B> {
     fn vector(&mut self, name: Name, layer: Option<usize>, len: usize) -> Result<B::Vector, ModelError> {
         let values = self.source.values(name, layer, len)?;
         Ok(self.backend.vector(&values)?)
+    }
+
+    fn norm(&mut self, name: Name, layer: Option<usize>, len: usize) -> Result<B::Vector, ModelError> {
+        let values = self.norm_values(name, layer, len)?;
+        Ok(self.backend.vector(&values)?)
+    }
+
+    fn norm_values(&self, name: Name, layer: Option<usize>, len: usize) -> Result<Vec<f32>, ModelError> {
+        let mut values = self.source.values(name, layer, len)?;
+        values.iter_mut().for_each(|w| *w += self.norm_offset);
+        Ok(values)
     }
 
     fn model(
@@ -191,7 +213,7 @@ impl<B: Backend> Loader<'_, B> {
         Ok(ModelWeights {
             embedding: self.matrix(EMBEDDING, None, &[config.vocab_size, d])?,
             head: self.head(config)?,
-            final_norm: self.vector(FINAL_NORM, None, d)?,
+            final_norm: self.norm(FINAL_NORM, None, d)?,
             per_layer: match config.per_layer {
                 Some(p) => Some(self.per_layer(p, plan.len(), split)?),
                 None => None,
@@ -226,7 +248,7 @@ impl<B: Backend> Loader<'_, B> {
             project_fill: (cut > 0).then(|| self.backend.rows(&project, 0..cut)),
             project_rest: self.backend.rows(&project, cut..all),
             project,
-            norm: self.vector(PER_LAYER_NORM, None, width)?,
+            norm: self.norm(PER_LAYER_NORM, None, width)?,
             width,
         })
     }
@@ -239,7 +261,8 @@ impl<B: Backend> Loader<'_, B> {
         per_layer: Option<PerLayerConfig>,
     ) -> Result<LayerWeights<B>, ModelError> {
         let (d, at) = (self.d, Some(l));
-        let mut q_norm = self.source.values(Q_NORM, at, plan.head_dim)?;
+        let mut q_norm = self.norm_values(Q_NORM, at, plan.head_dim)?;
+        q_norm.iter_mut().for_each(|w| *w *= plan.attention_scale);
         let joined = self.joined_projections(l, plan)?;
         let kv = match plan.kv {
             KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm, joined.as_ref())?),
@@ -252,7 +275,7 @@ impl<B: Backend> Loader<'_, B> {
             }
         };
         Ok(LayerWeights {
-            attention_norm: self.vector(ATTENTION_NORM, at, d)?,
+            attention_norm: self.norm(ATTENTION_NORM, at, d)?,
             q: match &joined {
                 Some(joined) => self.backend.rows(joined, 0..plan.q_width()),
                 None => self.matrix(Q, at, &[plan.q_width(), d])?,
@@ -260,19 +283,19 @@ impl<B: Backend> Loader<'_, B> {
             q_norm: self.backend.vector(&q_norm)?,
             kv,
             o: self.matrix(O, at, &[d, plan.q_width()])?,
-            post_attention_norm: self.vector(POST_ATTENTION_NORM, at, d)?,
+            post_attention_norm: self.norm(POST_ATTENTION_NORM, at, d)?,
             ffn: self.ffn(l, plan)?,
-            post_ffn_norm: self.vector(POST_FFN_NORM, at, d)?,
+            post_ffn_norm: self.norm(POST_FFN_NORM, at, d)?,
             per_layer: match per_layer {
                 Some(PerLayerConfig { width, .. }) => Some(PerLayerGate {
                     gate: self.matrix(INPUT_GATE, at, &[width, d])?,
                     project: self.matrix(INPUT_PROJECTION, at, &[d, width])?,
-                    norm: self.vector(INPUT_NORM, at, d)?,
+                    norm: self.norm(INPUT_NORM, at, d)?,
                     width,
                 }),
                 None => None,
             },
-            scale: self.source.values(SCALE, at, 1)?[0],
+            scale: if plan.scaled { self.source.values(SCALE, at, 1)?[0] } else { 1.0 },
         })
     }
 
@@ -294,7 +317,7 @@ impl<B: Backend> Loader<'_, B> {
         joined: Option<&B::Matrix>,
     ) -> Result<KvWeights<B>, ModelError> {
         let shape = [plan.kv_width(), self.d];
-        let k_norm = self.source.values(K_NORM, Some(l), plan.head_dim)?;
+        let k_norm = self.norm_values(K_NORM, Some(l), plan.head_dim)?;
         if let Some(KvForm::ValueAndRotated { pairs }) = form {
             fold_key_norm(q_norm, &k_norm, pairs);
         }
@@ -319,7 +342,7 @@ impl<B: Backend> Loader<'_, B> {
         let (d, at) = (self.d, Some(l));
         let width = plan.ffn.width();
         let mlp = Mlp {
-            norm: self.vector(FFN_NORM, at, d)?,
+            norm: self.norm(FFN_NORM, at, d)?,
             gate: self.matrix(GATE, at, &[width, d])?,
             up: self.matrix(UP, at, &[width, d])?,
             down: self.matrix(DOWN, at, &[d, width])?,
@@ -342,9 +365,9 @@ impl<B: Backend> Loader<'_, B> {
             per_expert_scale: self.vector(PER_EXPERT_SCALE, at, n)?,
             matrices,
             down,
-            norm: self.vector(EXPERTS_NORM, at, d)?,
-            post_dense_norm: self.vector(POST_DENSE_NORM, at, d)?,
-            post_experts_norm: self.vector(POST_EXPERTS_NORM, at, d)?,
+            norm: self.norm(EXPERTS_NORM, at, d)?,
+            post_dense_norm: self.norm(POST_DENSE_NORM, at, d)?,
+            post_experts_norm: self.norm(POST_EXPERTS_NORM, at, d)?,
             top_k,
             width,
             d_model: d,

@@ -80,7 +80,7 @@ impl FfnPlan {
 }
 
 /// One layer's shape.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerPlan {
     /// Query heads.
     pub n_heads: usize,
@@ -96,6 +96,12 @@ pub struct LayerPlan {
     pub kv: KvSource,
     /// Projected or equal to the key.
     pub value: ValueSource,
+    /// Whether values are normed, without a weight.
+    pub normed_value: bool,
+    /// Multiplies the scores; the queries' norm takes it up.
+    pub attention_scale: f32,
+    /// Whether a number of the layer's own multiplies the residual at its end.
+    pub scaled: bool,
     /// Dense, or dense and experts.
     pub ffn: FfnPlan,
 }
@@ -132,6 +138,9 @@ pub fn plan(config: &ModelConfig) -> Vec<LayerPlan> {
             span: if full { Span::Full } else { Span::Sliding { window: config.window } },
             kv: if i < first_shared { KvSource::Own } else { KvSource::SharedWith(donor(layer.layer_type)) },
             value: if full && config.full_value_is_key { ValueSource::SameAsKey } else { ValueSource::Projected },
+            normed_value: config.normed_values,
+            attention_scale: config.attention_scale,
+            scaled: config.layer_scales,
             ffn: match config.experts {
                 None => FfnPlan::Dense { width },
                 Some(e) => {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Experts, KvSpec, KvType, Norm, Projection, Rounding, Router, Stack,
+    Attention, BackendError, Experts, KvSpec, KvType, Norm, Projection, Rounding, Router, Stack, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -33,6 +33,7 @@ impl Backend for Counter {
     type Routes = ();
 
     fn name(&self) -> String { "counter".into() }
+    fn workspace(&self, _: &Work) -> usize { 0 }
     fn set_rounding(&mut self, _: Rounding) {}
     fn buffer(&mut self, _: usize) -> Result<(), BackendError> { Ok(()) }
     fn matrix(&mut self, tensor: &Tensor) -> Result<(usize, usize), BackendError> { Ok((tensor.rows(), tensor.cols())) }

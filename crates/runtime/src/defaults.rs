@@ -1,10 +1,11 @@
-//! What a model says about how to sample from it: `generation_config.json` and the ids in `config.json`.
+//! What a model says about how to sample from it: `generation_config.json` and the ids in `config.json`, or the
+//! `general.sampling.*` keys of a GGUF file.
 //!
-//! Where a checkpoint says nothing (GGUF files carry no such file), the family's published values hold:
-//! temperature 1, top-k 64, top-p 0.95. A file that is there and doesn't ask for sampling means the most likely
+//! Where a checkpoint says nothing, the family's published values hold: temperature 1, top-k 64, top-p 0.95. A file that is there and doesn't ask for sampling means the most likely
 //! token, as in transformers' `GenerationConfig`.
 
 use carat_tensor::TokenId;
+use carat_weights::{Metadata, WeightsError};
 use serde_json::Value;
 
 use crate::SamplingOptions;
@@ -50,6 +51,23 @@ impl GenerationDefaults {
         defaults
     }
 
+    /// From a GGUF file's metadata.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, WeightsError> {
+        let key = |name: &str| format!("general.sampling.{name}");
+        let number = |name: &str| metadata.opt_f32(&key(name));
+        let mut defaults = Self::family();
+        let sampling = &mut defaults.sampling;
+        sampling.temperature = number("temp")?.unwrap_or(sampling.temperature);
+        // Programs write -1 as well as 0 for "all of them".
+        sampling.top_k = metadata.opt_i64(&key("top_k"))?.map_or(sampling.top_k, |k| usize::try_from(k).unwrap_or(0));
+        sampling.top_p = number("top_p")?.unwrap_or(sampling.top_p);
+        sampling.min_p = number("min_p")?.unwrap_or(sampling.min_p);
+        sampling.repetition_penalty = number("penalty_repeat")?.unwrap_or(sampling.repetition_penalty);
+        let suppressed = metadata.opt_u32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
+        sampling.suppress.extend(suppressed.into_iter().map(TokenId));
+        Ok(defaults)
+    }
+
     /// Sorts the lists of tokens and leaves each token in once.
     pub fn tidy(&mut self) {
         for ids in [&mut self.sampling.suppress, &mut self.stop_tokens] {
@@ -92,6 +110,8 @@ fn ids_of(value: Option<&Value>) -> Vec<TokenId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use carat_tensor::Bytes;
+    use carat_weights::{GgufFile, GgufWriter, Value as Stored, ValueType};
     use serde_json::json;
 
     #[test]
@@ -118,5 +138,28 @@ mod tests {
         let found = GenerationDefaults::from_json(None, &json!({"eos_token_id": [1, 106]}));
         assert_eq!((found.sampling.temperature, found.sampling.top_k, found.sampling.top_p), (1.0, 64, 0.95));
         assert_eq!(found.stop_tokens, [1, 106].map(TokenId));
+    }
+
+    #[test]
+    fn a_gguf_file_says_what_differs_from_the_family_s_values() {
+        let read = |write: &dyn Fn(&mut GgufWriter)| {
+            let mut writer = GgufWriter::new();
+            write(&mut writer);
+            let file = GgufFile::from_bytes("sampling.gguf", Bytes::from_vec(writer.to_bytes::<&[u8]>(&[]))).unwrap();
+            GenerationDefaults::from_gguf(&file.metadata)
+        };
+        assert_eq!(read(&|_| ()).unwrap(), GenerationDefaults::family());
+        let found = read(&|writer| {
+            writer.f32("general.sampling.temp", 0.5).f32("general.sampling.min_p", 0.25);
+            writer.value("general.sampling.top_k", &Stored::Int(ValueType::I32, -1));
+        });
+        let sampling = found.unwrap().sampling;
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p), (0.5, 0, 0.95, 0.25));
+        let error = read(&|writer| {
+            writer.str("general.sampling.temp", "hot");
+        })
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("general.sampling.temp") && error.contains("hot"), "{error}");
     }
 }

@@ -1,14 +1,15 @@
 //! What can go wrong between a model's files and its answer.
 
-use carat_chat::jinja::JinjaError;
+use carat_chat::template::TemplateError;
 use carat_chat::tokenizer::TokenizerError;
 use carat_cpu::CpuError;
 use carat_model::ModelError;
+use carat_tensor::TokenId;
 use carat_weights::WeightsError;
 
-use crate::SamplingError;
 use crate::loading::MemoryLimit;
 use crate::stop::StopError;
+use crate::{ModelSource, SamplingError};
 
 /// Why a model could not be loaded or could not answer.
 #[derive(Debug, thiserror::Error)]
@@ -19,12 +20,48 @@ pub enum Error {
     /// The model's config, tensors or a step.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// What is in a model's files, where the reason doesn't name one of them.
+    #[error("{model}: {reason}")]
+    Files {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        reason: ModelError,
+    },
     /// The vocabulary.
+    #[error("{model}: {reason}")]
+    Tokenizer {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        reason: TokenizerError,
+    },
+    /// Text would become tokens that the model has no embedding for.
+    #[error(
+        "{model}: the tokenizer has {entries} entries, and token {token} of them is text; the embedding has {rows} rows: \
+         tokenizer and weights are of different models"
+    )]
+    Vocabulary {
+        /// The model.
+        model: String,
+        /// Entries of the tokenizer.
+        entries: usize,
+        /// Rows of the embedding.
+        rows: usize,
+        /// The first text token without a row.
+        token: TokenId,
+    },
+    /// The sampling options in the files.
+    #[error("{model}: generation config: {reason}")]
+    Generation {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        reason: SamplingError,
+    },
+    /// The model's own chat template, or a conversation that the model's format can't say.
     #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-    /// The model's own chat template.
-    #[error(transparent)]
-    Template(#[from] JinjaError),
+    Template(#[from] TemplateError),
     /// A sampling option, or logits that leave no choice.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -78,6 +115,17 @@ pub enum Error {
         /// What takes how much.
         table: String,
     },
+}
+
+impl Error {
+    /// An error of what is in a model's files, with the model's name where the error names no file.
+    pub(crate) fn of_files(model: &ModelSource, error: ModelError) -> Self {
+        match error {
+            ModelError::Weights(error) => Error::Weights(error),
+            other @ (ModelError::Backend(_) | ModelError::Option { .. }) => Error::Model(other),
+            reason => Error::Files { model: model.to_string(), reason },
+        }
+    }
 }
 
 fn memory(needed: u64, limit: MemoryLimit, longest: Option<usize>) -> String {

@@ -27,7 +27,7 @@ pub use defaults::GenerationDefaults;
 pub use error::Error;
 pub use format::ChatFormat;
 pub use loading::LoadOptions;
-pub use sampler::{Logprobs, SamplingError, SamplingOptions, log_sum_exp};
+pub use sampler::{Logprobs, SamplingError, SamplingOptions, check_finite, log_sum_exp};
 pub use sequence::FinishReason;
 pub use session::Session;
 pub use source::{ModelFiles, ModelSource};

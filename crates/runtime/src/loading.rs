@@ -54,7 +54,12 @@ pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Err
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
-    Ok(memory_plan(&config, &resolved, carat_model::load::file_bytes(files.checkpoint())?)?)
+    let plan = memory_plan(&config, &resolved, file_bytes(files)?).map_err(|e| Error::of_files(files.source(), e))?;
+    Ok(plan.on(&device::open(options.device)?))
+}
+
+fn file_bytes(files: &ModelFiles) -> Result<FileBytes, Error> {
+    carat_model::load::file_bytes(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
 }
 
 /// A limit on a model's memory, in bytes.
@@ -90,19 +95,22 @@ fn limits(allowed: Option<u64>, free: Option<u64>) -> Vec<MemoryLimit> {
 /// and free; above 1024 tokens a multiple of that, as what is free changes. `None` if there is none.
 pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
     let config = files.config()?;
-    let file = carat_model::load::file_bytes(files.checkpoint())?;
-    Ok(longest_within(&config, file, options, &limits(options.memory, host::available_memory())))
+    let file = file_bytes(files)?;
+    let device = device::open(options.device)?;
+    Ok(longest_within(&config, file, options, &device, &limits(options.memory, host::available_memory())))
 }
 
 fn longest_within(
     config: &ModelConfig,
     file: FileBytes,
     options: &LoadOptions,
+    device: &Device,
     limits: &[MemoryLimit],
 ) -> Option<usize> {
     let fits = |ctx| {
         let resolved = LoadOptions { context: Some(ctx), ..*options }.resolve(config);
-        memory_plan(config, &resolved, file).is_ok_and(|plan| limits.iter().all(|limit| limit.holds(&plan)))
+        let plan = memory_plan(config, &resolved, file).map(|plan| plan.on(device));
+        plan.is_ok_and(|plan| limits.iter().all(|limit| limit.holds(&plan)))
     };
     // A longer context never takes less.
     let (mut longest, mut too_long) = (0, config.max_context.saturating_add(1));
@@ -139,7 +147,8 @@ pub fn load(
     }
     announce(&plan);
     let resolved = options.resolve(&files.config()?);
-    Ok(Decoder::load(device::open(options.device)?, files.checkpoint_mut(), resolved)?)
+    let (device, source) = (device::open(options.device)?, files.source().clone());
+    Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))
 }
 
 #[cfg(test)]
@@ -151,10 +160,11 @@ mod tests {
     fn longest(limits: &[MemoryLimit]) -> Option<usize> {
         let config = ModelConfig::preset("E2B").unwrap();
         let file = FileBytes { weights: 3 << 30, ..FileBytes::default() };
-        let longest = longest_within(&config, file, &LoadOptions::default(), limits);
+        let device = device::open(DeviceOptions { threads: Some(2), ..DeviceOptions::default() }).unwrap();
+        let longest = longest_within(&config, file, &LoadOptions::default(), &device, limits);
         let holds = |ctx| {
             let options = LoadOptions { context: Some(ctx), ..LoadOptions::default() }.resolve(&config);
-            let plan = memory_plan(&config, &options, file).unwrap();
+            let plan = memory_plan(&config, &options, file).unwrap().on(&device);
             limits.iter().all(|limit| limit.holds(&plan))
         };
         let step = longest.map_or(1, |ctx| if ctx < CONTEXT_STEP { 1 } else { CONTEXT_STEP });
@@ -171,7 +181,7 @@ mod tests {
         // 6 KiB a position beside the windows and the intermediates.
         let some = longest(&[MemoryLimit::Free(200 << 20)]).unwrap();
         assert!(some > 1024 && some < (200 << 20) / 6144, "{some}");
-        assert!(longest(&[MemoryLimit::Free(5 << 20)]).is_some_and(|ctx| ctx < CONTEXT_STEP));
+        assert!(longest(&[MemoryLimit::Free(30 << 20)]).is_some_and(|ctx| ctx < CONTEXT_STEP));
         assert_eq!(longest(&[MemoryLimit::Free(0)]), None);
     }
 

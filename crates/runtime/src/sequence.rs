@@ -6,7 +6,7 @@
 use carat_tensor::TokenId;
 
 use crate::loop_guard::{Loop, LoopGuard};
-use crate::sampler::{Logprobs, Sampler, SamplingError};
+use crate::sampler::{Logprobs, Sampler, SamplingError, check_finite};
 use crate::thinking::ThinkingBudget;
 
 /// Why an answer ended.
@@ -82,7 +82,11 @@ impl Sequence {
     }
 
     /// The next token by `logits`, `[vocab_size]`: a forced one where the thinking budget is spent, else a drawn one.
+    ///
+    /// # Errors
+    /// If a logit is no number, or no token can be drawn.
     pub fn draw(&mut self, logits: &[f32]) -> Result<Drawn, SamplingError> {
+        check_finite(logits)?;
         let token = match self.thinking.as_ref().and_then(ThinkingBudget::forced) {
             Some(token) => token,
             None => self.sampler.sample(logits)?,

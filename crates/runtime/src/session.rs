@@ -11,6 +11,7 @@ use carat_chat::message::{Conversation, Message};
 use carat_chat::tokenizer::Tokenizer;
 use carat_model::{Decoder, LoadReport, LogitRows, MemoryPlan, Step};
 use carat_tensor::TokenId;
+use carat_weights::MappedFile;
 
 use crate::answer::Reader;
 use crate::device::Device;
@@ -102,6 +103,8 @@ pub struct Session {
     format: ChatFormat,
     defaults: GenerationDefaults,
     report: LoadReport,
+    /// What the weights lie in.
+    files: Vec<Arc<MappedFile>>,
     /// Tokens in the decoder's cache.
     held: Vec<TokenId>,
 }
@@ -118,10 +121,13 @@ impl Session {
     ) -> Result<Self, Error> {
         let mut files = ModelFiles::open(source)?;
         let tokenizer = Arc::new(files.tokenizer()?);
+        files.check_vocabulary(&tokenizer)?;
         let format = ChatFormat::of(&files)?;
         let defaults = files.generation(&tokenizer)?;
         let (decoder, report) = loading::load(&mut files, options, announce)?;
-        Ok(Session { held: Vec::with_capacity(decoder.options().ctx), decoder, tokenizer, format, defaults, report })
+        let files = files.checkpoint().tensors().files().to_vec();
+        let held = Vec::with_capacity(decoder.options().ctx);
+        Ok(Session { decoder, tokenizer, format, defaults, report, files, held })
     }
 
     /// The model's own way of generating.
@@ -148,8 +154,9 @@ impl Session {
     /// end it by breaking.
     ///
     /// # Errors
-    /// If an option is impossible, or the prompt doesn't fit in the context. What was said so far in an answer
-    /// that fails is lost; the session can go on.
+    /// If an option is impossible, the prompt doesn't fit in the context, the model computes what are no numbers, or
+    /// its files have changed since they were opened. What was said so far in an answer that fails is lost; the session
+    /// can go on, unless its files have changed.
     pub fn generate(
         &mut self,
         conversation: &Conversation,
@@ -157,6 +164,7 @@ impl Session {
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         let started = Instant::now();
+        self.files.iter().try_for_each(|file| file.check())?;
         let prompt = self.format.prompt(conversation)?.encode(&self.tokenizer);
         let ctx = self.decoder.options().ctx;
         if prompt.is_empty() || prompt.len() >= ctx {

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use carat_chat::tokenizer::{Tokenizer, VocabParts};
+use carat_chat::tokenizer::{Tokenizer, TokenizerError, VocabParts};
 use carat_model::ModelConfig;
 use carat_tensor::TokenId;
 use carat_weights::{Checkpoint, GgufFile, HfDir};
@@ -63,18 +63,30 @@ impl ModelFiles {
 
     /// The model's config.
     pub fn config(&self) -> Result<ModelConfig, Error> {
-        Ok(carat_model::load::config(&self.checkpoint)?)
+        carat_model::load::config(&self.checkpoint).map_err(|error| Error::of_files(&self.source, error))
     }
 
     /// The tokenizer. An error if the files have none: tensors alone are enough for logits.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let wrong = |reason| Error::Tokenizer { model: self.source.to_string(), reason };
         match &self.checkpoint {
             Checkpoint::HfDir(dir) => {
                 let json =
                     dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
-                Ok(Tokenizer::from_json(json)?)
+                Tokenizer::from_json(json).map_err(wrong)
             }
-            Checkpoint::Gguf(file) => gguf_tokenizer(file),
+            Checkpoint::Gguf(file) => gguf_tokenizer(file)?.map_err(wrong),
+        }
+    }
+
+    /// Refuses a tokenizer that makes tokens of text for which the model has no embedding. Files in circulation have
+    /// control tokens beyond it, and rows beyond the tokenizer.
+    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
+        let (entries, rows) = (tokenizer.vocab_size(), self.config()?.vocab_size);
+        let mut beyond = (rows..entries).filter_map(|id| u32::try_from(id).ok()).map(TokenId);
+        match beyond.find(|&id| !tokenizer.is_control(id)) {
+            None => Ok(()),
+            Some(token) => Err(Error::Vocabulary { model: self.source.to_string(), entries, rows, token }),
         }
     }
 
@@ -90,12 +102,7 @@ impl ModelFiles {
     pub fn generation(&self, tokenizer: &Tokenizer) -> Result<GenerationDefaults, Error> {
         let mut defaults = match &self.checkpoint {
             Checkpoint::HfDir(dir) => GenerationDefaults::from_json(dir.generation_config.as_ref(), &dir.config),
-            Checkpoint::Gguf(file) => {
-                let mut defaults = GenerationDefaults::family();
-                let suppressed = file.metadata.opt_u32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
-                defaults.sampling.suppress.extend(suppressed.into_iter().map(TokenId));
-                defaults
-            }
+            Checkpoint::Gguf(file) => GenerationDefaults::from_gguf(&file.metadata)?,
         };
         let s = tokenizer.special();
         // Files in circulation leave out some of the tokens that end an answer, and let some media markers through.
@@ -103,11 +110,13 @@ impl ModelFiles {
         defaults.sampling.suppress.extend(media.into_iter().flatten());
         defaults.stop_tokens.extend([s.eos, s.turn_close, s.tool_response_open].into_iter().flatten());
         defaults.tidy();
+        let wrong = |reason| Error::Generation { model: self.source.to_string(), reason };
+        defaults.sampling.check(self.config()?.vocab_size).map_err(wrong)?;
         Ok(defaults)
     }
 }
 
-fn gguf_tokenizer(file: &GgufFile) -> Result<Tokenizer, Error> {
+fn gguf_tokenizer(file: &GgufFile) -> Result<Result<Tokenizer, TokenizerError>, Error> {
     let metadata = &file.metadata;
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let id = |name: &str| metadata.opt_u32(&key(name)).map(|id| id.map(TokenId));
@@ -135,7 +144,7 @@ fn gguf_tokenizer(file: &GgufFile) -> Result<Tokenizer, Error> {
         eos: id("eos_token_id")?,
         unk: id("unknown_token_id")?,
         pad: id("padding_token_id")?,
-    })?)
+    }))
 }
 
 /// The files of the embedded model, made by the recipe in `nano/`.

@@ -95,3 +95,31 @@ fn memory_is_announced_before_it_is_taken() {
     assert_eq!(announced, session.decoder().memory().kv_bytes());
     assert!(announced > 0);
 }
+
+/// A model on disk may be replaced while it is in use, as downloads do, but not be written to.
+#[test]
+fn files_that_change_under_a_session_end_it_with_an_error() {
+    let dir = std::env::temp_dir().join(format!("carat-session-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let nano = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint");
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(format!("{nano}/{file}"), dir.join(file)).unwrap();
+    }
+    let weights = dir.join("model.safetensors");
+    let options = LoadOptions { context: Some(256), ..LoadOptions::default() };
+    let mut session = Session::load(&ModelSource::Path(dir.clone()), &options, &mut |_| {}).unwrap();
+    let generate = GenerateOptions { max_tokens: Some(1), ..GenerateOptions::from_defaults(session.defaults()) };
+    let mut answer = || session.generate(&conversation(&["Hi"]), &generate, &mut |_| ControlFlow::Continue(()));
+    answer().unwrap();
+    let other = dir.join("other");
+    std::fs::copy(&weights, &other).unwrap();
+    let old = std::fs::OpenOptions::new().write(true).open(&weights).unwrap();
+    std::fs::rename(&other, &weights).unwrap();
+    answer().expect("the mapped file is still the old one");
+    old.set_len(1000).unwrap();
+    let error = answer().unwrap_err().to_string();
+    std::fs::remove_dir_all(&dir).unwrap();
+    for text in ["model.safetensors", "was changed while it was in use", "found 1000 bytes", "load the model again"] {
+        assert!(error.contains(text), "`{text}` is not in: {error}");
+    }
+}

@@ -41,6 +41,9 @@ pub enum BackendError {
 /// How finely a product with quantised weights may round its inputs, in blocks of 32 values with a common scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
+    /// To 22 bits: errors of a product stay near those of sums in f32, at twice the arithmetic of `Fine`. For what is
+    /// chosen by, where an error of any size can make another choice.
+    Finest,
     /// To 15 bits: errors of a product stay near 3e-5.
     #[default]
     Fine,
@@ -183,6 +186,38 @@ pub struct Router<'a, M, V> {
     pub eps: f32,
 }
 
+/// The experts of the largest steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertWork {
+    /// Experts of a layer.
+    pub n_experts: usize,
+    /// Experts per row.
+    pub top_k: usize,
+    /// Width of each.
+    pub width: usize,
+    /// Width of their input.
+    pub d_model: usize,
+}
+
+/// The largest steps of a model: what a backend's own memory depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Rows at once.
+    pub rows: usize,
+    /// Widest input of a product over that many rows, in values.
+    pub cols: usize,
+    /// As `cols`, of the products that always round finely ([`Rounding::Fine`]).
+    pub fine_cols: usize,
+    /// Rows at once whose products round as finely as there is ([`Rounding::Finest`]).
+    pub finest_rows: usize,
+    /// Largest head.
+    pub head_dim: usize,
+    /// Whether there are quantised weights.
+    pub quantised: bool,
+    /// Experts, where there are some.
+    pub experts: Option<ExpertWork>,
+}
+
 /// The operations of the model on one kind of hardware.
 ///
 /// Methods take `&mut self` because a backend owns scratch; one thread drives it.
@@ -206,6 +241,8 @@ pub trait Backend {
 
     // ---- memory
 
+    /// Bytes that the backend takes for itself at most to do `work`, beside buffers, parameters and caches.
+    fn workspace(&self, work: &Work) -> usize;
     /// A zeroed buffer of `len` values.
     fn buffer(&mut self, len: usize) -> Result<Self::Buffer, BackendError>;
     /// Makes a matrix of a tensor (all dimensions but the last are rows), without copying where it can.

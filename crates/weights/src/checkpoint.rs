@@ -1,9 +1,10 @@
 //! One door for every kind of checkpoint: looks at a path and reads what lies there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use crate::mmap::{is_there, open_regular};
 use crate::{GgufFile, HfDir, Weights, WeightsError, gguf};
 
 /// A checkpoint, by kind.
@@ -41,7 +42,7 @@ pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
     };
     let facts = fs::metadata(path).map_err(io)?;
     if facts.is_dir() {
-        return if path.join("config.json").exists() {
+        return if is_there(&path.join("config.json")) {
             HfDir::open(path).map(Checkpoint::HfDir)
         } else {
             refuse("a directory without config.json".into())
@@ -54,7 +55,7 @@ pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
         return HfDir::open_beside(path).map(Checkpoint::HfDir);
     }
     let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(io)?;
+    open_regular(path)?.0.take(4).read_to_end(&mut start).map_err(io)?;
     if start == gguf::MAGIC {
         return GgufFile::open(path).map(Checkpoint::Gguf);
     }

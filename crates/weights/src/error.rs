@@ -83,6 +83,16 @@ pub enum WeightsError {
         /// The limit.
         limit: u64,
     },
+    /// A mapped file isn't what it was when it was opened.
+    #[error("`{file}` was changed while it was in use: found {found}, expected {expected}; load the model again")]
+    Changed {
+        /// The file.
+        file: String,
+        /// As it is.
+        found: String,
+        /// As it was.
+        expected: String,
+    },
     /// A tensor that was asked for doesn't exist.
     #[error("tensor `{name}` is not in `{file}`")]
     MissingTensor {

@@ -17,7 +17,7 @@ use std::path::Path;
 use carat_tensor::{Bytes, DType};
 
 use crate::tensors::{Span, refuse_overlaps};
-use crate::{StoredType, TensorInfo, Weights, WeightsError, map_file};
+use crate::{MappedFile, StoredType, TensorInfo, Weights, WeightsError};
 use metadata::Metadata;
 use reader::Reader;
 
@@ -64,9 +64,10 @@ impl GgufFile {
     /// Maps and reads the file at `path`; for one part of a split checkpoint, all of its parts.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
         let file = path.display().to_string();
-        let (metadata, tensors) = read(&file, &map_file(path)?)?;
+        let mapped = MappedFile::open(path)?;
+        let (metadata, tensors) = read(&file, &mapped.bytes())?;
         match metadata.opt_u32("split.count")?.unwrap_or(1) {
-            0 | 1 => Ok(GgufFile { metadata, tensors: Weights::new(file, tensors)? }),
+            0 | 1 => Ok(GgufFile { metadata, tensors: Weights::new(file, tensors)?.in_files(vec![mapped]) }),
             count if count <= split::MAX_PARTS => split::open(path, &metadata, count),
             count => Err(WeightsError::Limit {
                 file,

@@ -3,12 +3,13 @@
 //! Only `config.json` and the tensors must be there. The tokenizer stays unparsed: whoever needs it has its
 //! own, faster reader than a JSON tree.
 
-use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use carat_tensor::Bytes;
 use serde_json::Value;
 
+use crate::mmap::{is_there, open_regular};
 use crate::{Weights, WeightsError, map_file, safetensors};
 
 /// Largest JSON or template file that is read whole.
@@ -41,9 +42,9 @@ impl HfDir {
     /// # Errors
     /// If `config.json` or the tensors are missing, or any of the known files can't be read.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
-        let tensors = if dir.join(SINGLE).exists() {
+        let tensors = if is_there(&dir.join(SINGLE)) {
             safetensors::open_file(&dir.join(SINGLE))?
-        } else if dir.join(INDEX).exists() {
+        } else if is_there(&dir.join(INDEX)) {
             safetensors::open_sharded(&dir.join(INDEX))?
         } else {
             return Err(WeightsError::NotACheckpoint {
@@ -59,7 +60,7 @@ impl HfDir {
     /// the whole sharded checkpoint.
     pub fn open_beside(path: &Path) -> Result<Self, WeightsError> {
         let dir = path.parent().unwrap_or(Path::new(""));
-        if dir.join(INDEX).exists() && !dir.join(SINGLE).exists() {
+        if is_there(&dir.join(INDEX)) && !is_there(&dir.join(SINGLE)) {
             return Self::open(dir);
         }
         Self::with_tensors(dir, safetensors::open_file(path)?)
@@ -85,7 +86,7 @@ impl HfDir {
         Ok(HfDir {
             config,
             generation_config: read_json(&dir.join("generation_config.json"))?,
-            tokenizer_json: tokenizer_path.exists().then(|| map_file(&tokenizer_path)).transpose()?,
+            tokenizer_json: is_there(&tokenizer_path).then(|| map_file(&tokenizer_path)).transpose()?,
             tokenizer_config,
             chat_template,
             tensors,
@@ -144,15 +145,18 @@ fn read_text(path: &Path) -> Result<Option<String>, WeightsError> {
 fn read_small(path: &Path) -> Result<Option<Vec<u8>>, WeightsError> {
     let file = || path.display().to_string();
     let io = |source| WeightsError::Io { file: file(), source };
-    let found = match fs::metadata(path) {
-        Ok(facts) => facts.len(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io(e)),
-    };
+    if !is_there(path) {
+        return Ok(None);
+    }
+    let (opened, facts) = open_regular(path)?;
+    let mut bytes = Vec::new();
+    // The length may be a lie, as that of files under /proc.
+    opened.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    let found = facts.len().max(bytes.len() as u64);
     if found > MAX_JSON_BYTES {
         return Err(WeightsError::Limit { file: file(), what: "bytes".into(), found, limit: MAX_JSON_BYTES });
     }
-    fs::read(path).map(Some).map_err(io)
+    Ok(Some(bytes))
 }
 
 fn parse(file: &str, bytes: &[u8]) -> Result<Value, WeightsError> {

@@ -10,7 +10,8 @@ pub mod checkpoint;
 pub mod error;
 pub mod gguf;
 pub mod hf;
-#[allow(unsafe_code, reason = "mapping a file is unsafe; this module is the only place that does it")]
+pub mod imatrix;
+#[allow(unsafe_code, reason = "mapping a file and handling its signal are unsafe; nothing else here is")]
 mod mmap;
 pub mod safetensors;
 pub mod tensors;
@@ -22,5 +23,6 @@ pub use gguf::array::{Array, Strings, ValueType};
 pub use gguf::metadata::{Metadata, Value};
 pub use gguf::writer::{GgufData, GgufWriter};
 pub use hf::HfDir;
-pub use mmap::map_file;
+pub use imatrix::Importance;
+pub use mmap::{MappedFile, exit_on_lost_pages, map_file};
 pub use tensors::{StoredType, TensorInfo, Weights};

@@ -6,7 +6,9 @@
 //!
 //! Source: <https://github.com/huggingface/safetensors> (README, "Format").
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod shards;
+
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
 
@@ -14,14 +16,14 @@ use carat_tensor::{Bytes, DType};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::tensors::{Span, refuse_overlaps};
-use crate::{StoredType, TensorInfo, Weights, WeightsError, map_file};
+use crate::{MappedFile, StoredType, TensorInfo, Weights, WeightsError};
+
+pub use shards::{open_sharded, read_index};
 
 /// Longest JSON header, the reference implementation's limit.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Most dimensions of a tensor.
 pub const MAX_DIMS: usize = 8;
-/// Largest shard index.
-pub const MAX_INDEX_BYTES: u64 = 100_000_000;
 
 /// Element types of the format with whole bytes per value: name, bytes, what we make of it.
 const DTYPES: &[(&str, u64, StoredType)] = &[
@@ -195,73 +197,7 @@ fn refuse_holes(file: &str, spans: &[Span], data_len: u64) -> Result<(), Weights
 /// The tensors of the safetensors file at `path`.
 pub fn open_file(path: &Path) -> Result<Weights, WeightsError> {
     let file = path.display().to_string();
-    let tensors = read(&file, &map_file(path)?)?;
-    Weights::new(file, tensors)
-}
-
-/// The tensors of a sharded checkpoint, from its `model.safetensors.index.json`.
-///
-/// # Errors
-/// If a shard is missing or broken, a tensor isn't in the shard the index names, a shard holds a tensor the
-/// index doesn't name, or a shard's name leads out of the directory.
-pub fn open_sharded(index: &Path) -> Result<Weights, WeightsError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let file = index.display().to_string();
-    let bytes = map_file(index)?;
-    if bytes.len() as u64 > MAX_INDEX_BYTES {
-        return Err(WeightsError::Limit {
-            file,
-            what: "bytes of shard index".into(),
-            found: bytes.len() as u64,
-            limit: MAX_INDEX_BYTES,
-        });
-    }
-    let Index { weight_map } = serde_json::from_slice(&bytes).map_err(|e| WeightsError::Json {
-        file: file.clone(),
-        what: "the shard index",
-        reason: e.to_string(),
-    })?;
-    let dir = index.parent().unwrap_or(Path::new(""));
-    let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
-    let mut tensors = Vec::with_capacity(weight_map.len());
-    let mut missing = weight_map.clone();
-    for shard in shards {
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            return Err(WeightsError::Malformed {
-                file,
-                what: "weight_map".into(),
-                found: format!("file `{shard}`"),
-                expected: "a plain file name beside the index".into(),
-            });
-        }
-        let path = dir.join(shard);
-        let shard_file = path.display().to_string();
-        for tensor in read(&shard_file, &map_file(&path)?)? {
-            let named = weight_map.get(&tensor.name).map(String::as_str);
-            if named != Some(shard) {
-                return Err(WeightsError::BadTensor {
-                    file: shard_file,
-                    name: tensor.name,
-                    found: "the tensor in this shard".into(),
-                    expected: named.map_or("no such tensor: the index doesn't name it".into(), |other| {
-                        format!("it in `{other}`, which the index names")
-                    }),
-                });
-            }
-            missing.remove(&tensor.name);
-            tensors.push(tensor);
-        }
-    }
-    if let Some((name, shard)) = missing.into_iter().next() {
-        return Err(WeightsError::BadTensor {
-            file,
-            name,
-            found: format!("no such tensor in `{shard}`"),
-            expected: "it there, as the index says".into(),
-        });
-    }
-    Weights::new(dir.display().to_string(), tensors)
+    let mapped = MappedFile::open(path)?;
+    let tensors = read(&file, &mapped.bytes())?;
+    Ok(Weights::new(file, tensors)?.in_files(vec![mapped]))
 }

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use carat_tensor::{Bytes, DType, Tensor};
 
-use crate::WeightsError;
+use crate::{MappedFile, WeightsError};
 
 /// Element type as stored: one we compute with, or one known by name only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Weights {
     source: String,
     entries: Vec<(TensorInfo, AtomicBool)>,
     by_name: HashMap<String, usize>,
+    /// The files that hold the data.
+    files: Vec<Arc<MappedFile>>,
 }
 
 impl Weights {
@@ -72,7 +75,17 @@ impl Weights {
             };
         }
         let entries = tensors.into_iter().map(|t| (t, AtomicBool::new(false))).collect();
-        Ok(Weights { source, entries, by_name })
+        Ok(Weights { source, entries, by_name, files: Vec::new() })
+    }
+
+    /// The same tensors, whose data lies in `files`.
+    pub(crate) fn in_files(self, files: Vec<Arc<MappedFile>>) -> Self {
+        Weights { files, ..self }
+    }
+
+    /// The mapped files that hold the data; none for data in memory.
+    pub fn files(&self) -> &[Arc<MappedFile>] {
+        &self.files
     }
 
     /// The tensor `name`, now used.

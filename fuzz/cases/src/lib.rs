@@ -7,26 +7,36 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod hub;
 mod parser;
+mod quant;
 mod tokenizer;
 mod weights;
 
 pub use chat::{conversation, jinja};
+pub use hub::hub_listing;
 pub use parser::output_parser;
+pub use quant::{blocks, quantised_checkpoint};
 pub use tokenizer::{tokenizer_json, tokenizer_text};
-pub use weights::{config_json, gguf, safetensors};
+pub use weights::{config_json, gguf, gguf_split, imatrix, safetensors, safetensors_index};
 
 /// A parser's name, which is that of its corpus, and its laws.
 pub type Case = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const CASES: &[Case] = &[
+    ("blocks", blocks),
     ("config_json", config_json),
     ("conversation", conversation),
     ("gguf", gguf),
+    ("gguf_split", gguf_split),
+    ("hub_listing", hub_listing),
+    ("imatrix", imatrix),
     ("jinja", jinja),
     ("output_parser", output_parser),
+    ("quantised_checkpoint", quantised_checkpoint),
     ("safetensors", safetensors),
+    ("safetensors_index", safetensors_index),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_text", tokenizer_text),
 ];

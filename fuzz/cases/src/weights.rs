@@ -7,7 +7,7 @@ use carat_chat::tokenizer::{Tokenizer, VocabParts};
 use carat_model::load::FileBytes;
 use carat_model::{DecoderOptions, ModelConfig, memory_plan, plan};
 use carat_tensor::{Bytes, TokenId};
-use carat_weights::{Array, Checkpoint, GgufFile, StoredType, Value, Weights, WeightsError};
+use carat_weights::{Array, Checkpoint, GgufFile, Importance, StoredType, Value, Weights, WeightsError, gguf};
 
 use crate::tokenizer::encodes;
 
@@ -38,6 +38,39 @@ pub fn gguf(data: &[u8]) {
     if let Ok(config) = carat_model::load::config(&Checkpoint::Gguf(file)) {
         walk_config(&config);
     }
+}
+
+/// A GGUF checkpoint in parts, each from one `GGUF` to the next: the whole has the tensors of all.
+pub fn gguf_split(data: &[u8]) {
+    let starts: Vec<usize> = (0..data.len()).filter(|&at| data[at..].starts_with(b"GGUF")).collect();
+    let ends = starts.iter().skip(1).copied().chain([data.len()]);
+    let parts: Vec<Bytes> =
+        starts.iter().zip(ends).map(|(&start, end)| Bytes::from_vec(data[start..end].to_vec())).collect();
+    let Ok(whole) = gguf::split::from_bytes("input", &parts) else { return };
+    let alone = |part: &Bytes| GgufFile::from_bytes("input", part.clone()).expect("a part is a file").tensors.len();
+    assert_eq!(whole.tensors.len(), parts.iter().map(alone).sum::<usize>());
+    walk_tensors(&whole.tensors);
+}
+
+/// The index of a sharded checkpoint: every shard is a file beside it.
+pub fn safetensors_index(data: &[u8]) {
+    let Ok(index) = carat_weights::safetensors::read_index("input", data) else { return };
+    for shard in index.values() {
+        let below = std::path::Path::new("dir").join(shard);
+        assert_eq!(below.parent(), Some(std::path::Path::new("dir")), "`{shard}` leads out");
+    }
+}
+
+/// An importance matrix: weights are finite, none is negative, and they are no more than the file has room for.
+pub fn imatrix(data: &[u8]) {
+    let Ok(importance) = Importance::from_bytes("input", &Bytes::from_vec(data.to_vec())) else { return };
+    let mut values = 0;
+    for (name, weights) in importance.iter() {
+        assert!(weights.iter().all(|w| w.is_finite() && *w >= 0.0), "`{name}`: {weights:?}");
+        values += weights.len();
+        assert!(importance.of(name, weights.len(), 1).is_ok_and(|found| found == Some(weights)));
+    }
+    assert!(4 * values <= data.len(), "{values} values in {} bytes", data.len());
 }
 
 /// A `config.json`: a config that passes its check can be planned.

@@ -1,4 +1,4 @@
-//! Conversations that tell the official templates apart from all others.
+//! Conversations that tell the official templates, and that of Gemma 3, apart from all others.
 //!
 //! Together they reach every rule: each kind of message, schema and value, thoughts kept and dropped, every way a
 //! prompt can end. A template that prints all of them as ours does may be taken for the official one.
@@ -20,6 +20,26 @@ pub(super) fn conversations() -> Vec<Conversation> {
         }
     }
     out
+}
+
+/// The probes for a format of plain turns: some ask for more, two have speakers that don't take turns.
+pub(super) fn of_turns() -> Vec<Conversation> {
+    let user = json!({"role": "user", "content": " Hello. "});
+    let answer = json!({"role": "assistant", "content": "\n It <is>. "});
+    let system = json!({"role": "system", "content": " Be terse. "});
+    let in_parts = json!({"role": "system", "content": [{"type": "text", "text": " a "}]});
+    let media = json!({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": " What? "},
+        {"type": "text", "text": "Say "}]});
+    let cases = [
+        json!({"messages": [user]}),
+        json!({"messages": [system, user, answer, media, answer], "add_generation_prompt": false}),
+        json!({"messages": [in_parts, media, answer, user]}),
+        json!({"messages": [system, user], "tools": tools()}),
+        json!({"messages": [user, answer, user], "enable_thinking": true}),
+        json!({"messages": [user, user]}),
+        json!({"messages": [answer]}),
+    ];
+    cases.iter().map(|case| Conversation::from_openai(case).expect("the probes are conversations")).collect()
 }
 
 fn cases() -> Vec<Value> {

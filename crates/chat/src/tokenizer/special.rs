@@ -2,7 +2,7 @@
 //!
 //! Gemma 4 names them by a rule: `<|x>` opens, `<x|>` closes, `<|x|>` stands alone. Some files call a few of
 //! them "user defined" so that other programs print them; to text they are all the same, a single id that
-//! nothing a user writes may become.
+//! nothing a user writes may become. Gemma 3's have no such rule and are listed.
 
 use std::collections::HashMap;
 
@@ -24,9 +24,9 @@ pub struct SpecialIds {
     pub unk: Option<TokenId>,
     /// `<mask>`.
     pub mask: Option<TokenId>,
-    /// `<|turn>`.
+    /// `<|turn>`; in Gemma 3 `<start_of_turn>`.
     pub turn_open: Option<TokenId>,
-    /// `<turn|>`, which also ends an answer.
+    /// `<turn|>`, which also ends an answer; in Gemma 3 `<end_of_turn>`.
     pub turn_close: Option<TokenId>,
     /// `<|channel>`.
     pub channel_open: Option<TokenId>,
@@ -73,8 +73,8 @@ impl SpecialIds {
             pad: id("<pad>"),
             unk: id("<unk>"),
             mask: id("<mask>"),
-            turn_open: id("<|turn>"),
-            turn_close: id("<turn|>"),
+            turn_open: id("<|turn>").or(id("<start_of_turn>")),
+            turn_close: id("<turn|>").or(id("<end_of_turn>")),
             channel_open: id("<|channel>"),
             channel_close: id("<channel|>"),
             tool_open: id("<|tool>"),
@@ -96,12 +96,16 @@ impl SpecialIds {
     }
 }
 
-/// Whether a piece is written as Gemma 4 writes its markers.
+/// Markers of Gemma 3, which files call control tokens or user-defined ones.
+const OLDER_MARKERS: [&str; 4] = ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"];
+
+/// Whether a piece is written as Gemma 4 writes its markers, or is one of Gemma 3's.
 pub(super) fn is_marker(piece: &str) -> bool {
-    piece.len() > 3
+    let by_rule = piece.len() > 3
         && piece.starts_with('<')
         && piece.ends_with('>')
-        && (piece.starts_with("<|") || piece.ends_with("|>"))
+        && (piece.starts_with("<|") || piece.ends_with("|>"));
+    by_rule || OLDER_MARKERS.contains(&piece)
 }
 
 /// Finds a set of texts: leftmost, and of those that start there the longest.

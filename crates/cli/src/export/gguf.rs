@@ -1,11 +1,12 @@
 //! The head of a GGUF file: the metadata llama.cpp's converter writes for this family, and the tensor table.
 //!
-//! Sources: llama.cpp `conversion/gemma.py` (`Gemma4Model`), `conversion/base.py`, gguf-py `metadata.py`.
+//! Sources: llama.cpp `conversion/gemma.py` (`Gemma4Model`, `Gemma3Model`), `conversion/base.py`, gguf-py `metadata.py`.
 
 use std::path::Path;
 
+use anyhow::bail;
 use carat_model::ModelConfig;
-use carat_model::config::LayerType;
+use carat_model::config::{Family, LayerType};
 use carat_model::load::{ModelTensor, ROPE_DIVISORS_NAME};
 use carat_tensor::DType;
 use carat_weights::{Checkpoint, GgufWriter, HfDir, Metadata, Value, ValueType};
@@ -21,7 +22,7 @@ const QUANTIZATION_VERSION: u32 = 2;
 pub struct Head {
     /// Metadata and tensors.
     pub writer: GgufWriter,
-    /// The divisors of the full layers' RoPE frequencies, the first tensor of the file.
+    /// The divisors of the full layers' RoPE frequencies, the first tensor of the file; none in Gemma 3.
     pub divisors: Vec<f32>,
     /// Whether there is a vocabulary.
     pub has_vocabulary: bool,
@@ -30,7 +31,7 @@ pub struct Head {
 /// Puts the head together: `tensors` are stored in `types`, and `file_type` says which type most of them have.
 ///
 /// # Errors
-/// If the checkpoint's tokenizer can't be written.
+/// If the checkpoint's tokenizer can't be written, or GGUF has no way to say a setting.
 pub fn head(
     checkpoint: &Checkpoint,
     path: &Path,
@@ -46,13 +47,22 @@ pub fn head(
         }
         Checkpoint::HfDir(dir) => {
             general(&mut writer, dir, path, config);
+            if config.attention_scale != config.attention_scale_in_gguf() {
+                bail!(
+                    "scores are scaled by {}; a GGUF file of this shape means {}",
+                    config.attention_scale,
+                    config.attention_scale_in_gguf()
+                );
+            }
             hyperparameters(&mut writer, config);
             writer.u32("general.file_type", file_type).u32("general.quantization_version", QUANTIZATION_VERSION);
             tokenizer::write_gguf(&mut writer, dir)?
         }
     };
     let divisors = divisors(config);
-    writer.tensor(ROPE_DIVISORS_NAME, DType::F32, &[divisors.len()]);
+    if !divisors.is_empty() {
+        writer.tensor(ROPE_DIVISORS_NAME, DType::F32, &[divisors.len()]);
+    }
     for (tensor, dtype) in tensors.iter().zip(types) {
         writer.tensor(&tensor.gguf, *dtype, &tensor.shape);
     }
@@ -72,7 +82,7 @@ fn copy(writer: &mut GgufWriter, metadata: &Metadata, file_type: u32) {
 
 /// What the model is, apart from its numbers.
 fn general(writer: &mut GgufWriter, dir: &HfDir, path: &Path, config: &ModelConfig) {
-    writer.str("general.architecture", "gemma4").str("general.type", "model");
+    writer.str("general.architecture", config.family.architecture()).str("general.type", "model");
     let generation = |key: &str| dir.generation_config.as_ref().and_then(|g| g.get(key));
     if let Some(k) = generation("top_k").and_then(serde_json::Value::as_i64) {
         writer.value("general.sampling.top_k", &Value::Int(ValueType::I32, k.into()));
@@ -97,7 +107,7 @@ fn general(writer: &mut GgufWriter, dir: &HfDir, path: &Path, config: &ModelConf
 
 /// The numbers: one where all layers have the same, one for each where they differ.
 fn hyperparameters(writer: &mut GgufWriter, config: &ModelConfig) {
-    let key = |name: &str| format!("gemma4.{name}");
+    let key = |name: &str| format!("{}.{name}", config.family.architecture());
     let count = |w: &mut GgufWriter, name: &str, n: usize| _ = w.u32(&key(name), n as u32);
     let each = |w: &mut GgufWriter, name: &str, values: Vec<usize>| {
         if values.iter().all(|v| *v == values[0]) {
@@ -124,17 +134,29 @@ fn hyperparameters(writer: &mut GgufWriter, config: &ModelConfig) {
         count(writer, "expert_used_count", experts.top_k);
         count(writer, "expert_feed_forward_length", experts.width);
     }
-    for (end, dim) in [("", full), ("_swa", sliding)] {
+    let ends: &[_] = match config.family {
+        Family::Gemma3 => &[("", full)],
+        Family::Gemma4 => &[("", full), ("_swa", sliding)],
+    };
+    for (end, dim) in ends {
         for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
-            count(writer, &format!("{name}{end}"), dim);
+            count(writer, &format!("{name}{end}"), *dim);
         }
     }
     if let Some(softcap) = config.softcap {
         writer.f32(&key("final_logit_softcapping"), softcap);
     }
     count(writer, "attention.sliding_window", config.window);
-    count(writer, "attention.shared_kv_layers", config.n_shared_layers);
-    count(writer, "embedding_length_per_layer_input", config.per_layer.map_or(0, |p| p.width));
+    match config.family {
+        Family::Gemma3 if config.rope_full.factor != 1.0 => {
+            writer.str(&key("rope.scaling.type"), "linear").f32(&key("rope.scaling.factor"), config.rope_full.factor);
+        }
+        Family::Gemma3 => {}
+        Family::Gemma4 => {
+            count(writer, "attention.shared_kv_layers", config.n_shared_layers);
+            count(writer, "embedding_length_per_layer_input", config.per_layer.map_or(0, |p| p.width));
+        }
+    }
     let sliding: Vec<bool> = config.layers.iter().map(|l| l.layer_type == LayerType::Sliding).collect();
     writer.bools(&key("attention.sliding_window_pattern"), &sliding);
 }
@@ -144,6 +166,9 @@ fn divisors(config: &ModelConfig) -> Vec<f32> {
     let rope = &config.rope_full;
     if !rope.divisors.is_empty() {
         return rope.divisors.clone();
+    }
+    if config.family == Family::Gemma3 {
+        return Vec::new();
     }
     let full = config.layers.iter().find(|l| l.layer_type == LayerType::Full);
     let pairs = full.map_or(0, |l| l.head_dim / 2);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use carat_model::ModelConfig;
-use carat_model::config::{LayerType, RopeConfig};
+use carat_model::config::{Family, LayerType, RopeConfig};
 use carat_tensor::quant::decode_row;
 use carat_tensor::{DType, Tensor};
 use carat_weights::{Checkpoint, GgufFile, HfDir};
@@ -101,6 +101,9 @@ fn generation_config(file: &GgufFile) -> anyhow::Result<Value> {
 
 /// `config.json` in the published spelling.
 fn config_json(config: &ModelConfig) -> anyhow::Result<Value> {
+    if config.family != Family::Gemma4 {
+        bail!("directories are written for Gemma 4 only, and this is {}", config.family.architecture());
+    }
     let of = |layer_type| config.layers.iter().find(|l| l.layer_type == layer_type).unwrap_or(&config.layers[0]);
     let (sliding, full) = (of(LayerType::Sliding), of(LayerType::Full));
     let width = config.layers[0].ffn_width;

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{load, store, sum};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -12,9 +12,14 @@ pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mu
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let v: [__m256; 4] = std::array::from_fn(|i| load(&x[8 * i..]));
-        let max =
-            v.iter().fold(_mm256_setzero_ps(), |max, &v| _mm256_max_ps(max, _mm256_andnot_ps(_mm256_set1_ps(-0.0), v)));
-        let max = lanes(max).into_iter().fold(0.0, f32::max);
+        // As integers, in which order NaN comes last: the maximum of floats may drop it.
+        let magnitude = |v| _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0), v));
+        let max = v.iter().fold(_mm256_setzero_si256(), |max, &v| _mm256_max_epi32(max, magnitude(v)));
+        let max = f32::from_bits(ints(max).into_iter().fold(0, i32::max).cast_unsigned());
+        if !max.is_finite() {
+            no_numbers(q, low.next(), d, sum);
+            continue;
+        }
         let inverse = _mm256_set1_ps(if max < TINY { 0.0 } else { steps / max });
         *d = if max < TINY { 0.0 } else { max / steps };
         let values: [__m256i; 4] = std::array::from_fn(|i| _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)));

@@ -1,6 +1,6 @@
 //! Products of quantised rows with one activation row: 256 weights per round, 64 per step, two rows side by side.
 //!
-//! A step is: load and spread 64 weights, `vpdpbusd` (and a second one for the lower bits), convert, one fused
+//! A step is: load and spread 64 weights, `vpdpbusd` (and one for each plane of lower bits), convert, one fused
 //! multiply-add with the groups' scales in their lanes. Scales are read and multiplied with the activations' once per
 //! round; the offset that makes weights unsigned, and minima, take one fused multiply-add per round.
 //!
@@ -28,21 +28,59 @@ const AHEAD_L2: usize = 8 << 10;
 /// See [`crate::scalar::matvec`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
-    if x.is_fine() { by_type::<true>(dtype, rows, x, out) } else { by_type::<false>(dtype, rows, x, out) }
+    if !has_kernel(dtype, x) {
+        scalar::matvec(dtype, rows, x, out);
+    } else if x.is_fine() {
+        by_type::<2>(dtype, rows, Planes::new(x, x), out);
+    } else {
+        by_type::<1>(dtype, rows, Planes::new(x, x), out);
+    }
+}
+
+/// See [`crate::scalar::matvec_finest`].
+///
+/// The three dots of a lane are one integer: four times a weight of at most 255 times a value below 2²¹ stay below 2³¹.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn matvec_finest(dtype: DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
+    if has_kernel(dtype, x) {
+        by_type::<3>(dtype, rows, Planes::new(x, rest), out);
+    } else {
+        scalar::matvec_finest(dtype, rows, x, rest, out);
+    }
+}
+
+fn has_kernel(dtype: DType, x: IntRows<'_>) -> bool {
+    x.cols >= ROUND && matches!(dtype, DType::Q4_0 | DType::Q8_0 | DType::Q4K | DType::Q5K | DType::Q6K)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_type<const FINE: bool>(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
-    if x.cols < ROUND {
-        return scalar::matvec(dtype, rows, x, out);
-    }
+fn by_type<const PLANES: usize>(dtype: DType, rows: &[u8], x: Planes<'_>, out: &mut [f32]) {
     match dtype {
-        DType::Q4_0 => q4_0::<FINE>(rows, x, out),
-        DType::Q8_0 => q8_0::<FINE>(rows, x, out),
-        DType::Q4K => q4_q5_k::<FINE, false>(rows, x, out),
-        DType::Q5K => q4_q5_k::<FINE, true>(rows, x, out),
-        DType::Q6K => q6_k::<FINE>(rows, x, out),
-        _ => scalar::matvec(dtype, rows, x, out),
+        DType::Q4_0 => q4_0::<PLANES>(rows, x, out),
+        DType::Q8_0 => q8_0::<PLANES>(rows, x, out),
+        DType::Q4K => q4_q5_k::<PLANES, false>(rows, x, out),
+        DType::Q5K => q4_q5_k::<PLANES, true>(rows, x, out),
+        _ => q6_k::<PLANES>(rows, x, out),
+    }
+}
+
+/// A row in one, two or three planes of bytes.
+#[derive(Clone, Copy)]
+struct Planes<'a> {
+    cols: usize,
+    bytes: [&'a [i8]; 3],
+    /// The last plane's scales.
+    d: &'a [f32],
+    /// `d · Σ v` of the first two planes, and of the third.
+    dsum16: [&'a [f32]; 2],
+    dsum32: [&'a [f32]; 2],
+}
+
+impl<'a> Planes<'a> {
+    /// Of a row and its rest; of a row without one, the row again, whose third plane nobody reads.
+    fn new(x: IntRows<'a>, rest: IntRows<'a>) -> Self {
+        let dsum16 = [x.dsum16, rest.dsum16];
+        Planes { cols: x.cols, bytes: [x.q, x.low, rest.q], d: rest.d, dsum16, dsum32: [x.dsum32, rest.dsum32] }
     }
 }
 
@@ -63,20 +101,20 @@ struct Layout {
 /// scales, or minima), `weights(block, step)` 64 unsigned weights.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn all_rows<const FINE: bool>(
+fn all_rows<const PLANES: usize>(
     layout: Layout,
     rows: &[u8],
-    x: IntRows<'_>,
+    x: Planes<'_>,
     out: &mut [f32],
     scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
     weights: impl Fn(&[u8], usize) -> __m512i + Copy,
 ) {
     let row_bytes = x.cols * layout.bytes / ROUND;
-    let rest = Rest::new(x);
+    let rest = Rest::new::<PLANES>(x);
     for line in rows[..rows.len().min(AHEAD_L1)].chunks(64) {
         _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
     }
-    let pair = |first: usize| sums::<FINE, ROWS>(layout, &rows[first * row_bytes..], x, &rest, scales, weights);
+    let pair = |first: usize| sums::<PLANES, ROWS>(layout, &rows[first * row_bytes..], x, &rest, scales, weights);
     let (fours, last) = out.as_chunks_mut::<4>();
     for (i, out) in fours.iter_mut().enumerate() {
         let ([a, b], [c, d]) = (pair(4 * i), pair(4 * i + 2));
@@ -86,7 +124,7 @@ fn all_rows<const FINE: bool>(
     let done = 4 * fours.len();
     for (i, out) in last.iter_mut().enumerate() {
         let rows = &rows[(done + i) * row_bytes..];
-        *out = _mm512_reduce_add_ps(sums::<FINE, 1>(layout, rows, x, &rest, scales, weights)[0]);
+        *out = _mm512_reduce_add_ps(sums::<PLANES, 1>(layout, rows, x, &rest, scales, weights)[0]);
     }
 }
 
@@ -98,30 +136,32 @@ struct Rest {
 }
 
 impl Rest {
-    fn new(x: IntRows<'_>) -> Self {
+    fn new<const PLANES: usize>(x: Planes<'_>) -> Self {
         let (blocks, left) = (x.cols / 32, x.cols % ROUND / 32);
-        let last = |values: &[f32]| std::array::from_fn(|i| if i + left < 8 { 0.0 } else { values[blocks - 8 + i] });
-        Rest { d: last(x.d), dsum: last(x.dsum32) }
+        let last = |values: &[f32], i: usize| if i + left < 8 { 0.0 } else { values[blocks - 8 + i] };
+        let more = |i: usize| if PLANES > 2 { last(x.dsum32[1], i) } else { 0.0 };
+        let d = std::array::from_fn(|i| last(x.d, i));
+        Rest { d, dsum: std::array::from_fn(|i| last(x.dsum32[0], i) + more(i)) }
     }
 }
 
 /// The first `R` rows' products, over lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn sums<const FINE: bool, const R: usize>(
+fn sums<const PLANES: usize, const R: usize>(
     layout: Layout,
     rows: &[u8],
-    x: IntRows<'_>,
+    x: Planes<'_>,
     rest: &Rest,
     scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
     weights: impl Fn(&[u8], usize) -> __m512i + Copy,
 ) -> [__m512; R] {
     let row_bytes = x.cols * layout.bytes / ROUND;
-    assert!(rows.len() >= R * row_bytes && x.q.len() == x.cols && (!FINE || x.low.len() == x.cols));
+    assert!(rows.len() >= R * row_bytes && x.bytes[..PLANES].iter().all(|plane| plane.len() == x.cols));
     let narrow = R * row_bytes <= AHEAD_L1;
     let ahead = rows.as_ptr().wrapping_add(if narrow { AHEAD_L1 } else { AHEAD_L2.max(R * row_bytes) });
     let end = rows.as_ptr_range().end.cast();
-    let mut sums = Sums::<FINE, R> { layout, acc: [_mm512_setzero_ps(); R], lower: [_mm512_setzero_ps(); R] };
+    let mut sums = Sums::<PLANES, R> { layout, acc: [_mm512_setzero_ps(); R], lower: [_mm512_setzero_ps(); R] };
     let whole = x.cols / ROUND;
     for c in 0..x.cols.div_ceil(ROUND) {
         for line in 0..(R * layout.bytes).div_ceil(64) {
@@ -133,7 +173,7 @@ fn sums<const FINE: bool, const R: usize>(
             if narrow { _mm_prefetch::<_MM_HINT_T0>(at) } else { _mm_prefetch::<_MM_HINT_T1>(at) }
         }
         let (at, block, of_x) = if c < whole {
-            (c * ROUND, c * layout.bytes, scale_lanes(layout, x, c))
+            (c * ROUND, c * layout.bytes, scale_lanes::<PLANES>(layout, x, c))
         } else {
             (x.cols - ROUND, row_bytes - layout.bytes, (eight(&rest.d), eight(&rest.dsum)))
         };
@@ -154,23 +194,26 @@ fn eight(values: &[f32]) -> __m512 {
 /// Of round `c` the activations' scale of each group, and `d · Σ v`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn scale_lanes(layout: Layout, x: IntRows<'_>, c: usize) -> (__m512, __m512) {
+fn scale_lanes<const PLANES: usize>(layout: Layout, x: Planes<'_>, c: usize) -> (__m512, __m512) {
     let d = eight(&x.d[8 * c..8 * c + 8]);
     if layout.group == 32 {
-        return (d, eight(&x.dsum32[8 * c..8 * c + 8]));
+        let sums = |plane: usize| eight(&x.dsum32[plane][8 * c..8 * c + 8]);
+        return (d, if PLANES > 2 { _mm512_add_ps(sums(0), sums(1)) } else { sums(0) });
     }
     let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-    (_mm512_permutexvar_ps(twice, d), super::load(&x.dsum16[16 * c..16 * c + 16]))
+    let sums = |plane: usize| super::load(&x.dsum16[plane][16 * c..16 * c + 16]);
+    let dsum = if PLANES > 2 { _mm512_add_ps(sums(0), sums(1)) } else { sums(0) };
+    (_mm512_permutexvar_ps(twice, d), dsum)
 }
 
 /// Sums of `R` rows in the making.
-struct Sums<const FINE: bool, const R: usize> {
+struct Sums<const PLANES: usize, const R: usize> {
     layout: Layout,
     acc: [__m512; R],
     lower: [__m512; R],
 }
 
-impl<const FINE: bool, const R: usize> Sums<FINE, R> {
+impl<const PLANES: usize, const R: usize> Sums<PLANES, R> {
     /// Adds the products of 256 weights of each row, `stride` bytes apart, with the activations from `at` on.
     #[allow(clippy::too_many_arguments, reason = "two operands, where each begins, and how to read one")]
     #[inline]
@@ -179,7 +222,7 @@ impl<const FINE: bool, const R: usize> Sums<FINE, R> {
         &mut self,
         rows: &[u8],
         stride: usize,
-        x: IntRows<'_>,
+        x: Planes<'_>,
         at: usize,
         (d, dsum): (__m512, __m512),
         scales: impl Fn(&[u8]) -> (__m512, __m512) + Copy,
@@ -191,16 +234,20 @@ impl<const FINE: bool, const R: usize> Sums<FINE, R> {
             group_scales[r] = _mm512_mul_ps(scale, d);
             self.lower[r] = _mm512_fmadd_ps(lower, dsum, self.lower[r]);
         }
-        let q = &x.q[at..at + ROUND];
-        let low = if FINE { &x.low[at..at + ROUND] } else { q };
+        let q = &x.bytes[0][at..at + ROUND];
+        let low = if PLANES > 1 { &x.bytes[1][at..at + ROUND] } else { q };
+        let lowest = if PLANES > 2 { &x.bytes[2][at..at + ROUND] } else { q };
         for step in 0..4 {
-            let (q, low) = (bytes(&q[64 * step..]), bytes(&low[64 * step..]));
+            let (q, low, lowest) = (bytes(&q[64 * step..]), bytes(&low[64 * step..]), bytes(&lowest[64 * step..]));
             let lanes = group_lanes(self.layout.group, step as i32);
             for r in 0..R {
                 let w = weights(&rows[r * stride..r * stride + self.layout.bytes], step);
                 let mut dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w, q);
-                if FINE {
+                if PLANES > 1 {
                     dot = _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(dot), w, low);
+                }
+                if PLANES > 2 {
+                    dot = _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(dot), w, lowest);
                 }
                 let scale = _mm512_permutexvar_ps(lanes, group_scales[r]);
                 self.acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, self.acc[r]);
@@ -272,7 +319,7 @@ const HIGH_NIBBLES: i64 = LOW_NIBBLES << 4;
 
 /// Eight blocks of 18 bytes: scale, 16 bytes of nibbles. High nibbles stay in place: 16 times the weight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn q4_0<const PLANES: usize>(rows: &[u8], x: Planes<'_>, out: &mut [f32]) {
     const BYTES: usize = 8 * 18;
     let layout = Layout { bytes: BYTES, group: 32, offset: 8.0, share: nibble_shares(0xf0f0) };
     // Of two blocks bytes 2..18 twice, then 20..36 twice.
@@ -299,7 +346,7 @@ fn q4_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         LOW_NIBBLES,
     );
     let scale_words = _mm512_zextsi128_si512(_mm_set_epi16(63, 54, 45, 36, 27, 18, 9, 0));
-    all_rows::<FINE>(
+    all_rows::<PLANES>(
         layout,
         rows,
         x,
@@ -318,14 +365,14 @@ fn q4_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
 
 /// Eight blocks of 34 bytes: scale, 32 signed bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q8_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn q8_0<const PLANES: usize>(rows: &[u8], x: Planes<'_>, out: &mut [f32]) {
     const BYTES: usize = 8 * 34;
     let layout = Layout { bytes: BYTES, group: 32, offset: 128.0, share: _mm512_set1_ps(1.0) };
     let sign = _mm512_set1_epi8(-128);
     // Words 17 · i of the block, two in each of four loads.
     let first = _mm512_zextsi128_si512(_mm_set_epi16(0, 0, 0, 0, 51, 34, 17, 0));
     let second = _mm512_zextsi128_si512(_mm_set_epi16(0, 0, 0, 0, 55, 38, 21, 4));
-    all_rows::<FINE>(
+    all_rows::<PLANES>(
         layout,
         rows,
         x,
@@ -347,14 +394,14 @@ fn q8_0<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
 /// 256 weights in 8 sub-blocks with 6-bit scales and minima; `FIVE` adds fifth bits at byte 16. High nibbles of Q4_K stay
 /// in place: 16 times the weight.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_q5_k<const FINE: bool, const FIVE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn q4_q5_k<const PLANES: usize, const FIVE: bool>(rows: &[u8], x: Planes<'_>, out: &mut [f32]) {
     let (bytes, nibbles_at) = if FIVE { (176, 48) } else { (144, 16) };
     let share = if FIVE { _mm512_set1_ps(1.0) } else { nibble_shares(0xff00) };
     let layout = Layout { bytes, group: 32, offset: 0.0, share };
     let (low, high) = (_mm256_set1_epi64x(LOW_NIBBLES), _mm256_set1_epi64x(HIGH_NIBBLES));
     let in_place = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
     let (shift, low) = (_mm512_set_epi64(4, 4, 4, 4, 0, 0, 0, 0), _mm512_set1_epi64(LOW_NIBBLES));
-    all_rows::<FINE>(
+    all_rows::<PLANES>(
         layout,
         rows,
         x,
@@ -388,12 +435,12 @@ fn q4_q5_k<const FINE: bool, const FIVE: bool>(rows: &[u8], x: IntRows<'_>, out:
 
 /// 256 weights in 16 sub-blocks with 8-bit scales: nibbles at byte 0, two high bits each at 128, scales at 192.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q6_k<const FINE: bool>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn q6_k<const PLANES: usize>(rows: &[u8], x: Planes<'_>, out: &mut [f32]) {
     let layout = Layout { bytes: 210, group: 16, offset: 32.0, share: _mm512_set1_ps(1.0) };
     let (low, two) = (_mm512_set1_epi64(LOW_NIBBLES), _mm512_set1_epi8(0x30));
     let left = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
     let right = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
-    all_rows::<FINE>(
+    all_rows::<PLANES>(
         layout,
         rows,
         x,

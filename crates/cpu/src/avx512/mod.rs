@@ -14,7 +14,7 @@ mod wise;
 
 pub use gemm::{gemm, gemm_f32};
 pub use limit::{SUMS, dot_rounds, read_all};
-pub use matvec::matvec;
+pub use matvec::{matvec, matvec_finest};
 pub use pack::pack;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use wise::{exp_sum, gelu_mul, quantise, softcap};

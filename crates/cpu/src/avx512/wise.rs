@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{load, load_some, mask, store_some};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -16,7 +16,14 @@ pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mu
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let (a, b) = (load(x), load(&x[16..]));
-        let max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+        // As integers, in which order NaN comes last: the maximum of floats may drop it.
+        let magnitude = |v| _mm512_castps_si512(_mm512_abs_ps(v));
+        let max = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitude(a), magnitude(b)));
+        let max = f32::from_bits(max.cast_unsigned());
+        if !max.is_finite() {
+            no_numbers(q, low.next(), d, sum);
+            continue;
+        }
         let inverse = _mm512_set1_ps(if max < TINY { 0.0 } else { steps / max });
         *d = if max < TINY { 0.0 } else { max / steps };
         let values = [a, b].map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));

@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 
 use super::{load, store};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY};
+use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
 
 /// See [`crate::scalar::quantise`].
 pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
@@ -17,6 +17,11 @@ pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mu
         unsafe {
             let v: [float32x4_t; 8] = std::array::from_fn(|i| load(&x[4 * i..]));
             let max = vmaxvq_f32(v.iter().fold(vdupq_n_f32(0.0), |max, &v| vmaxq_f32(max, vabsq_f32(v))));
+            // The maximum of NaN and a number is NaN here.
+            if !max.is_finite() {
+                no_numbers(q, low.next(), d, sum);
+                continue;
+            }
             let inverse = if max < TINY { 0.0 } else { steps / max };
             *d = if max < TINY { 0.0 } else { max / steps };
             let values = v.map(|v| vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));

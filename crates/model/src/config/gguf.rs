@@ -1,15 +1,18 @@
 //! GGUF metadata: the same settings under llama.cpp's keys, scalars or one value per layer.
 //!
-//! Three settings have no key and follow from the tensors; [`FromTensors`] carries them. Sources: llama.cpp
-//! `conversion/gemma.py`, `src/models/gemma4.cpp`.
+//! Three settings have no key and follow from the tensors; [`FromTensors`] carries them. Others follow from the
+//! architecture. Sources: llama.cpp `conversion/gemma.py`, `src/models/gemma4.cpp`, `src/models/gemma3.cpp`.
 
 use carat_tensor::TokenId;
 use carat_weights::{Metadata, Value};
 
-use super::{ExpertsConfig, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong};
+use super::hf::FULL_EVERY;
+use super::{
+    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong,
+};
 use crate::ModelError;
 
-const ARCHITECTURE: &str = "gemma4";
+const FAMILIES: [Family; 2] = [Family::Gemma4, Family::Gemma3];
 /// Names of the tokens that stand for soft tokens.
 const PLACEHOLDERS: [&[u8]; 3] = [b"<|image|>", b"<|audio|>", b"<|video|>"];
 
@@ -33,22 +36,25 @@ impl ModelConfig {
     /// Names the key, what was found and what was expected.
     pub fn from_gguf(metadata: &Metadata, tensors: &FromTensors) -> Result<Self, ModelError> {
         let found = metadata.str("general.architecture")?;
-        if found != ARCHITECTURE {
-            return Err(wrong("general.architecture", found, ARCHITECTURE));
-        }
-        let m = Keys { metadata };
-        let rope_full = match &tensors.rope_divisors {
-            Some(divisors) => {
-                RopeConfig { divisors: divisors.clone(), ..RopeConfig::new(m.f32("rope.freq_base", 1e6)?) }
-            }
-            None => RopeConfig { rotated: 0.25, ..RopeConfig::new(m.f32("rope.freq_base", 1e6)?) },
+        let Some(family) = FAMILIES.into_iter().find(|f| f.architecture() == found) else {
+            return Err(wrong("general.architecture", found, FAMILIES.map(Family::architecture).join(" or ")));
         };
+        let m = Keys { metadata, family };
         let layers = layers(&m)?;
         let width = m.usize_or("embedding_length_per_layer_input", 0)?;
         let pad = metadata.opt_u32("tokenizer.ggml.padding_token_id")?.unwrap_or(0);
-        let config = ModelConfig {
-            d_model: m.usize("embedding_length")?,
-            n_heads: heads(&m, layers.len())?,
+        let (d_model, n_heads) = (m.usize("embedding_length")?, heads(&m, layers.len())?);
+        let older = family == Family::Gemma3;
+        let mut config = ModelConfig {
+            family,
+            // Norm weights are stored as they are multiplied with.
+            norm_offset: 0.0,
+            attention_scale: 1.0,
+            normed_values: !older,
+            layer_scales: !older,
+            rope_full: rope_full(&m, tensors)?,
+            d_model,
+            n_heads,
             vocab_size: tensors.vocab_size,
             max_context: m.usize_or("context_length", 131_072)?,
             window: m.usize("attention.sliding_window")?,
@@ -59,14 +65,14 @@ impl ModelConfig {
             layers,
             full_value_is_key: tensors.full_value_is_key,
             rope_sliding: RopeConfig::new(m.f32("rope.freq_base_swa", 1e4)?),
-            rope_full,
             per_layer: (width > 0).then_some(PerLayerConfig { width, vocab_size: tensors.vocab_size }),
             tied_head: !tensors.own_head,
             // No key says so: llama.cpp tells the sizes apart by their per-layer embeddings.
-            bidirectional_vision: width == 0,
+            bidirectional_vision: width == 0 && !older,
             placeholders: placeholders(metadata)?,
             pad: TokenId(pad),
         };
+        config.attention_scale = config.attention_scale_in_gguf();
         config.check()?;
         Ok(config)
     }
@@ -75,11 +81,12 @@ impl ModelConfig {
 /// Reads keys below the architecture's prefix.
 struct Keys<'a> {
     metadata: &'a Metadata,
+    family: Family,
 }
 
 impl Keys<'_> {
     fn key(&self, name: &str) -> String {
-        format!("{ARCHITECTURE}.{name}")
+        format!("{}.{name}", self.family.architecture())
     }
 
     fn usize(&self, name: &str) -> Result<usize, ModelError> {
@@ -105,6 +112,23 @@ impl Keys<'_> {
     }
 }
 
+/// RoPE of the full layers: a quarter of the pairs turns in Gemma 4, all in Gemma 3, whose larger sizes stretch it.
+fn rope_full(m: &Keys<'_>, tensors: &FromTensors) -> Result<RopeConfig, ModelError> {
+    let all = RopeConfig::new(m.f32("rope.freq_base", 1e6)?);
+    match (&tensors.rope_divisors, m.family) {
+        (Some(divisors), _) => Ok(RopeConfig { divisors: divisors.clone(), ..all }),
+        (None, Family::Gemma4) => Ok(RopeConfig { rotated: 0.25, ..all }),
+        (None, Family::Gemma3) => {
+            let key = "rope.scaling.type";
+            match m.metadata.opt_str(&m.key(key))? {
+                None | Some("none") => Ok(all),
+                Some("linear") => Ok(RopeConfig { factor: m.f32("rope.scaling.factor", 1.0)?, ..all }),
+                Some(other) => Err(wrong(&m.key(key), other, "none or linear")),
+            }
+        }
+    }
+}
+
 fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
     let n = m.usize("block_count")?;
     if !(1..=MAX_LAYERS).contains(&n) {
@@ -114,7 +138,8 @@ fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
     let n_kv_heads = m.each("attention.head_count_kv", n)?;
     let widths = m.each("feed_forward_length", n)?;
     let full = head_dim(m, "attention.key_length", "attention.value_length")?;
-    let swa = head_dim(m, "attention.key_length_swa", "attention.value_length_swa")?;
+    let own = m.family == Family::Gemma4 || m.metadata.contains(&m.key("attention.key_length_swa"));
+    let swa = if own { head_dim(m, "attention.key_length_swa", "attention.value_length_swa")? } else { full };
     let layer = |i: usize| LayerConfig {
         layer_type: if sliding[i] { LayerType::Sliding } else { LayerType::Full },
         head_dim: if sliding[i] { swa } else { full },
@@ -128,6 +153,7 @@ fn layers(m: &Keys<'_>) -> Result<Vec<LayerConfig>, ModelError> {
 fn sliding(m: &Keys<'_>, n: usize) -> Result<Vec<bool>, ModelError> {
     let key = m.key("attention.sliding_window_pattern");
     let pattern: Vec<bool> = match m.metadata.get(&key) {
+        None if m.family == Family::Gemma3 => (1..=n).map(|i| !i.is_multiple_of(FULL_EVERY)).collect(),
         Some(Value::Int(..)) => {
             let period = m.metadata.u32(&key)? as usize;
             if period == 0 {

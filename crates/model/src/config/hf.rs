@@ -2,19 +2,29 @@
 //!
 //! Published files spell the full layers' heads as `global_head_dim` and `num_global_key_value_heads`; transformers
 //! 5.23 writes `per_layer_config`, a map from layer to overrides. Both are read. What a file leaves out has the
-//! default of transformers `configuration_gemma4.Gemma4TextConfig`; sizes have none here.
+//! default of transformers `configuration_gemma4.Gemma4TextConfig`; sizes have none here. Gemma 3 has a file of its own,
+//! [`super::gemma3`].
 
 use carat_tensor::TokenId;
 use serde_json::Value;
 
 use super::json::Reader;
-use super::{ExpertsConfig, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong};
+use super::{
+    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, gemma3, wrong,
+};
 use crate::ModelError;
 
 /// Model types of the whole, of the text part alone.
-const MODEL_TYPES: [&str; 4] = ["gemma4", "gemma4_unified", "gemma4_text", "gemma4_unified_text"];
+const MODEL_TYPES: [(&str, Family); 6] = [
+    ("gemma4", Family::Gemma4),
+    ("gemma4_unified", Family::Gemma4),
+    ("gemma4_text", Family::Gemma4),
+    ("gemma4_unified_text", Family::Gemma4),
+    ("gemma3", Family::Gemma3),
+    ("gemma3_text", Family::Gemma3),
+];
 /// Every so many layers one is full, where no list says.
-const FULL_EVERY: usize = 6;
+pub(super) const FULL_EVERY: usize = 6;
 
 impl ModelConfig {
     /// Reads a parsed `config.json`.
@@ -26,39 +36,52 @@ impl ModelConfig {
         let text = outer.object("text_config")?;
         let has_text = text.is_some();
         let text = text.unwrap_or(Reader::new(json, "")?);
-        check_kind(&outer)?;
-        check_kind(&text)?;
-
-        let layers = layers(&text)?;
-        let config = ModelConfig {
-            d_model: text.usize("hidden_size")?,
-            n_heads: text.usize("num_attention_heads")?,
-            vocab_size: text.opt_usize("vocab_size")?.unwrap_or(262_144),
-            max_context: text.opt_usize("max_position_embeddings")?.unwrap_or(131_072),
-            window: text.opt_usize("sliding_window")?.unwrap_or(512),
-            norm_eps: text.opt_f32("rms_norm_eps")?.unwrap_or(1e-6),
-            softcap: text.opt_f32("final_logit_softcapping")?,
-            n_shared_layers: text.opt_usize("num_kv_shared_layers")?.unwrap_or(0).min(layers.len()),
-            layers,
-            full_value_is_key: text.bool("attention_k_eq_v")?,
-            rope_sliding: rope(&text, LayerType::Sliding)?,
-            rope_full: rope(&text, LayerType::Full)?,
-            per_layer: per_layer(&text)?,
-            experts: experts(&text)?,
-            tied_head: tied_head(&outer)?.or(tied_head(&text)?).unwrap_or(true),
-            bidirectional_vision: bidirectional_vision(&text)?,
-            placeholders: if has_text { placeholders(&outer)? } else { Vec::new() },
-            pad: token(&text, "pad_token_id")?.unwrap_or(TokenId(0)),
+        let families = [check_kind(&outer)?, check_kind(&text)?];
+        let config = match families.into_iter().flatten().last() {
+            Some(Family::Gemma3) => gemma3::from_json(&outer, &text)?,
+            _ => gemma4(&outer, &text, has_text)?,
         };
         config.check()?;
         Ok(config)
     }
 }
 
-/// Refuses other models and settings that no published member of the family has.
-fn check_kind(r: &Reader<'_>) -> Result<(), ModelError> {
-    if r.opt_str("model_type")?.is_some_and(|found| !MODEL_TYPES.contains(&found)) {
-        return Err(r.wrong("model_type", &format!("one of {}", MODEL_TYPES.join(", "))));
+fn gemma4(outer: &Reader<'_>, text: &Reader<'_>, has_text: bool) -> Result<ModelConfig, ModelError> {
+    let layers = layers(text)?;
+    Ok(ModelConfig {
+        family: Family::Gemma4,
+        norm_offset: 0.0,
+        attention_scale: 1.0,
+        normed_values: true,
+        layer_scales: true,
+        d_model: text.usize("hidden_size")?,
+        n_heads: text.usize("num_attention_heads")?,
+        vocab_size: text.opt_usize("vocab_size")?.unwrap_or(262_144),
+        max_context: text.opt_usize("max_position_embeddings")?.unwrap_or(131_072),
+        window: text.opt_usize("sliding_window")?.unwrap_or(512),
+        norm_eps: text.opt_f32("rms_norm_eps")?.unwrap_or(1e-6),
+        softcap: text.opt_f32("final_logit_softcapping")?,
+        n_shared_layers: text.opt_usize("num_kv_shared_layers")?.unwrap_or(0).min(layers.len()),
+        layers,
+        full_value_is_key: text.bool("attention_k_eq_v")?,
+        rope_sliding: rope(text, LayerType::Sliding)?,
+        rope_full: rope(text, LayerType::Full)?,
+        per_layer: per_layer(text)?,
+        experts: experts(text)?,
+        tied_head: tied_head(outer)?.or(tied_head(text)?).unwrap_or(true),
+        bidirectional_vision: bidirectional_vision(text)?,
+        placeholders: if has_text { placeholders(outer)? } else { Vec::new() },
+        pad: token(text, "pad_token_id")?.unwrap_or(TokenId(0)),
+    })
+}
+
+/// Whose files, if they say so. Refuses other models and settings that no published member of the family has.
+fn check_kind(r: &Reader<'_>) -> Result<Option<Family>, ModelError> {
+    let find = |found| MODEL_TYPES.iter().find(|(name, _)| *name == found).map(|(_, family)| *family);
+    let found = r.opt_str("model_type")?;
+    let family = found.and_then(find);
+    if found.is_some() && family.is_none() {
+        return Err(r.wrong("model_type", &format!("one of {}", MODEL_TYPES.map(|(name, _)| name).join(", "))));
     }
     if r.opt_str("hidden_activation")?.is_some_and(|found| found != "gelu_pytorch_tanh") {
         return Err(r.wrong("hidden_activation", "gelu_pytorch_tanh"));
@@ -66,16 +89,23 @@ fn check_kind(r: &Reader<'_>) -> Result<(), ModelError> {
     if r.bool("attention_bias")? {
         return Err(r.wrong("attention_bias", "false"));
     }
-    Ok(())
+    Ok(family)
+}
+
+/// How many layers.
+pub(super) fn layer_count(text: &Reader<'_>) -> Result<usize, ModelError> {
+    let n = text.usize("num_hidden_layers")?;
+    if (1..=MAX_LAYERS).contains(&n) {
+        Ok(n)
+    } else {
+        Err(text.wrong("num_hidden_layers", &format!("1 to {MAX_LAYERS}")))
+    }
 }
 
 /// Types, heads and widths of the layers.
 fn layers(text: &Reader<'_>) -> Result<Vec<LayerConfig>, ModelError> {
-    let n = text.usize("num_hidden_layers")?;
-    if !(1..=MAX_LAYERS).contains(&n) {
-        return Err(text.wrong("num_hidden_layers", &format!("1 to {MAX_LAYERS}")));
-    }
-    let types = layer_types(text, n)?;
+    let n = layer_count(text)?;
+    let types = layer_types_ending_full(text, n)?;
     let head_dim = text.opt_usize("head_dim")?.unwrap_or(256);
     let n_kv_heads = text.usize("num_key_value_heads")?;
     let width = text.usize("intermediate_size")?;
@@ -93,19 +123,20 @@ fn layers(text: &Reader<'_>) -> Result<Vec<LayerConfig>, ModelError> {
     Ok(layers)
 }
 
-fn layer_types(text: &Reader<'_>, n: usize) -> Result<Vec<LayerType>, ModelError> {
-    let mut types = match text.get("layer_types") {
-        None => {
-            let of = |i: usize| if i.is_multiple_of(FULL_EVERY) { LayerType::Full } else { LayerType::Sliding };
-            (1..=n).map(of).collect::<Vec<_>>()
-        }
-        Some(list) => {
-            let expected = format!("a list of {n} of sliding_attention and full_attention");
-            let of = |v: &Value| [LayerType::Sliding, LayerType::Full].into_iter().find(|t| v == t.name());
-            let types: Option<Vec<_>> = list.as_array().and_then(|list| list.iter().map(of).collect());
-            types.filter(|t| t.len() == n).ok_or_else(|| text.wrong("layer_types", &expected))?
-        }
+/// The list of types, or every `period`th layer full.
+pub(super) fn layer_types(text: &Reader<'_>, n: usize, period: usize) -> Result<Vec<LayerType>, ModelError> {
+    let Some(list) = text.get("layer_types") else {
+        let of = |i: usize| if i.is_multiple_of(period) { LayerType::Full } else { LayerType::Sliding };
+        return Ok((1..=n).map(of).collect());
     };
+    let expected = format!("a list of {n} of sliding_attention and full_attention");
+    let of = |v: &Value| [LayerType::Sliding, LayerType::Full].into_iter().find(|t| v == t.name());
+    let types: Option<Vec<_>> = list.as_array().and_then(|list| list.iter().map(of).collect());
+    types.filter(|t| t.len() == n).ok_or_else(|| text.wrong("layer_types", &expected))
+}
+
+fn layer_types_ending_full(text: &Reader<'_>, n: usize) -> Result<Vec<LayerType>, ModelError> {
+    let mut types = layer_types(text, n, FULL_EVERY)?;
     // The reference forces the last layer to be full, whatever the list says.
     if let Some(last) = types.last_mut() {
         *last = LayerType::Full;
@@ -197,7 +228,7 @@ fn experts(text: &Reader<'_>) -> Result<Option<ExpertsConfig>, ModelError> {
     }))
 }
 
-fn tied_head(r: &Reader<'_>) -> Result<Option<bool>, ModelError> {
+pub(super) fn tied_head(r: &Reader<'_>) -> Result<Option<bool>, ModelError> {
     let key = "tie_word_embeddings";
     if r.contains(key) { r.bool(key).map(Some) } else { Ok(None) }
 }
@@ -210,7 +241,7 @@ fn bidirectional_vision(text: &Reader<'_>) -> Result<bool, ModelError> {
     }
 }
 
-fn token(r: &Reader<'_>, key: &str) -> Result<Option<TokenId>, ModelError> {
+pub(super) fn token(r: &Reader<'_>, key: &str) -> Result<Option<TokenId>, ModelError> {
     let Some(id) = r.opt_usize(key)? else { return Ok(None) };
     let id = u32::try_from(id).map_err(|_| wrong(&r.name(key), id, "a token id"))?;
     Ok(Some(TokenId(id)))

@@ -2,13 +2,14 @@
 //!
 //! The list follows from the config alone: whatever way the file holds them, experts come in one tensor and
 //! projections apart. What is read is as the file has it: the same type, still mapped where nothing is rearranged.
+//! Only the norms' weights are always those that are multiplied with.
 
-use carat_tensor::Tensor;
+use carat_tensor::{Bytes, DType, Tensor};
 use carat_weights::Checkpoint;
 
 use super::experts::{self, Sizes};
 use super::names::*;
-use super::source::{PREFIXES, Source};
+use super::source::{PREFIXES, Source, values};
 use super::{IgnoredTensor, LoadReport, config};
 use crate::plan::{FfnPlan, KvSource, LayerPlan, ValueSource, plan};
 use crate::{ModelConfig, ModelError};
@@ -99,7 +100,19 @@ impl<'a> ModelTensors<'a> {
         if tensor.role == Role::Head {
             return self.source.take_named(self.source.find(&HEADS).unwrap_or(HEADS[0]), shape);
         }
-        self.source.take(*name, *layer, shape)
+        let tensor = self.source.take(*name, *layer, shape)?;
+        if self.config.norm_offset != 0.0 && tensor.name.ends_with(NORM_END) {
+            return self.with_offset(tensor);
+        }
+        Ok(tensor)
+    }
+
+    /// A norm's weight, which the file stores less the offset.
+    fn with_offset(&self, mut tensor: Tensor) -> Result<Tensor, ModelError> {
+        let sums = values(&tensor)?.into_iter().map(|w| w + self.config.norm_offset);
+        tensor.data = Bytes::from_vec(sums.flat_map(f32::to_le_bytes).collect());
+        tensor.dtype = DType::F32;
+        Ok(tensor)
     }
 
     /// What the file holds beside them, once all have been read.
@@ -200,7 +213,9 @@ fn list(config: &ModelConfig, plan: &[LayerPlan]) -> Vec<ModelTensor> {
             list.add(at, INPUT_PROJECTION, Role::Matrix, &[d, p.width]);
             list.add(at, INPUT_NORM, Role::Vector, &[d]);
         }
-        list.add(at, SCALE, Role::Vector, &[1]);
+        if plan.scaled {
+            list.add(at, SCALE, Role::Vector, &[1]);
+        }
     }
     list.0
 }

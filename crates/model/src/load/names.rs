@@ -55,6 +55,8 @@ pub(super) const POST_DENSE_NORM: Name = name("post_feedforward_layernorm_1.weig
 pub(super) const POST_EXPERTS_NORM: Name = name("post_feedforward_layernorm_2.weight", "post_ffw_norm_2.weight");
 
 // ---- with their full names
+/// How the names of all norms' weights end.
+pub(super) const NORM_END: &str = "norm.weight";
 pub(super) const HEADS: [&str; 4] =
     ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "output.weight"];
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";

@@ -202,13 +202,18 @@ pub(super) fn other_part(name: &str) -> Option<&'static str> {
     OTHER_PARTS.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| *reason)
 }
 
-/// A parameter's values in f32.
+/// A parameter's values in f32, all of them finite.
 pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
     let words = || tensor.data.as_chunks::<2>().0.iter();
-    match tensor.dtype {
-        DType::F32 => Ok(tensor.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        DType::F16 => Ok(words().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect()),
-        DType::BF16 => Ok(words().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect()),
-        found => Err(ModelError::ParameterType { name: tensor.name.clone(), found }),
+    let name = || tensor.name.clone();
+    let values: Vec<f32> = match tensor.dtype {
+        DType::F32 => tensor.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        DType::F16 => words().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+        DType::BF16 => words().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+        found => return Err(ModelError::ParameterType { name: name(), found }),
+    };
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(ModelError::NotFinite { name: name(), index, found: values[index] }),
+        None => Ok(values),
     }
 }

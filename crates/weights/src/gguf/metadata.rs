@@ -145,6 +145,11 @@ impl Metadata {
         self.optional(key, "a u32", as_u32)
     }
 
+    /// The integer at `key`, of any stored width, if it is there.
+    pub fn opt_i64(&self, key: &str) -> Result<Option<i64>, WeightsError> {
+        self.optional(key, "an integer", |v| if let Value::Int(_, i) = v { i64::try_from(*i).ok() } else { None })
+    }
+
     /// The float at `key`.
     pub fn f32(&self, key: &str) -> Result<f32, WeightsError> {
         self.required(key, "an f32", self.opt_f32(key)?)

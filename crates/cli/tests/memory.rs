@@ -1,0 +1,185 @@
+//! The memory plan is true: what a process takes when it runs a model is what was announced, within 5 %.
+//!
+//! A plan counts a full context, and pages of a cache are taken when they are first written. So the measured prompt is
+//! longer than a window and a chunk, which fills the rings of sliding layers, and of the caches of full layers the
+//! expected share is what the tokens fill.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod program;
+mod synthetic;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use carat_runtime::loading;
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
+use carat_tensor::DType;
+use carat_tensor::backend::{KvSpec, KvType};
+use program::{Scratch, carat};
+use serde_json::{Value, json};
+
+const THREADS: usize = 2;
+/// Pages of the program's own file that are resident, unoptimised as tests are built: 5 to 7 MiB. No part of the plan.
+const CODE_BYTES: usize = 6 << 20;
+/// How far a measured size may be from the planned one.
+const TOLERANCE: f64 = 0.05;
+
+/// What a process has resident, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resident {
+    anonymous: usize,
+    file: usize,
+    peak: usize,
+}
+
+impl Resident {
+    /// Of a process that lives; a finished one has no such lines.
+    fn of(pid: u32) -> Option<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib << 10)
+        };
+        Some(Resident { anonymous: field("RssAnon:")?, file: field("RssFile:")?, peak: field("VmHWM:")? })
+    }
+}
+
+/// Answers a prompt of `words` words and returns the most that was resident, and the tokens in the cache.
+fn measure(model: &Path, ctx: usize, kv: &str, words: usize) -> (Resident, usize) {
+    let (ctx, threads) = (ctx.to_string(), THREADS.to_string());
+    let mut child = carat(&["run", model.to_str().unwrap(), "--json", "--max-tokens", "24", "--seed", "7"])
+        .args(["--ctx", &ctx, "--kv", kv, "--threads", &threads, "--temperature", "1"])
+        // Large blocks come from the system: of those from the heap, pages nobody has written may be resident.
+        .env("MALLOC_MMAP_THRESHOLD_", "131072")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(prompt(words).as_bytes()).unwrap();
+    let (mut most, mut tokens) = (Resident::default(), 0);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let Some(now) = Resident::of(child.id()) else { continue };
+        if event["event"] == "prompt" {
+            tokens = event["total"].as_u64().unwrap() as usize;
+        }
+        most.anonymous = most.anonymous.max(now.anonymous);
+        most.file = most.file.max(now.file);
+        most.peak = most.peak.max(now.peak);
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (most, tokens)
+}
+
+/// Words of one token each, and of many kinds: so that all experts are chosen.
+fn prompt(words: usize) -> String {
+    let letters = ('a'..='z').chain('A'..='Z');
+    letters.cycle().take(words).flat_map(|letter| [letter, ' ']).collect()
+}
+
+/// The plan's parts as they are after `tokens` tokens.
+struct Expected {
+    anonymous: usize,
+    weights: usize,
+    /// Pages of the per-layer table that may be resident too: the system maps the neighbours of a page that is read.
+    table: usize,
+}
+
+fn expected(model: &Path, ctx: usize, kv: KvType, tokens: usize) -> Expected {
+    let mut options = LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() };
+    options.device.threads = Some(THREADS);
+    let files = ModelFiles::open(&ModelSource::Path(model.into())).unwrap();
+    let plan = loading::plan(&files, &options).unwrap();
+    let filled = |spec: &KvSpec| spec.bytes() / spec.capacity * tokens.min(spec.capacity);
+    let cache: usize = plan.kv.iter().map(|layer| filled(&layer.spec)).sum();
+    Expected {
+        anonymous: plan.taken() - plan.kv_bytes() + cache,
+        weights: plan.file.weights,
+        table: plan.file.per_layer_table,
+    }
+}
+
+/// `found` is at most 5 % above or below the range.
+#[track_caller]
+fn assert_near(what: &str, found: usize, expected: std::ops::RangeInclusive<usize>) {
+    let (low, high) = (*expected.start() as f64 * (1.0 - TOLERANCE), *expected.end() as f64 * (1.0 + TOLERANCE));
+    println!("{what}: {found} of {expected:?}, {:+.1} %", 100.0 * (found as f64 / *expected.end() as f64 - 1.0));
+    assert!((low..=high).contains(&(found as f64)), "{what}: {found} bytes, planned {expected:?}");
+}
+
+/// Runs `model` and holds what it took to the plan.
+fn check(model: &Path, ctx: usize, kv: (&str, KvType), words: usize) {
+    let what = |part: &str| format!("{}, {ctx} tokens in {}, {part}", model.file_name().unwrap().display(), kv.0);
+    let (most, tokens) = measure(model, ctx, kv.0, words);
+    assert!(tokens > words && tokens < ctx, "{tokens} tokens");
+    let plan = expected(model, ctx, kv.1, tokens);
+    assert_near(&what("allocated"), most.anonymous, plan.anonymous..=plan.anonymous);
+    let file = plan.weights + CODE_BYTES;
+    assert_near(&what("files"), most.file, file..=file + plan.table);
+    // Nothing that is given back on the way takes more.
+    let all = plan.anonymous + file;
+    assert_near(&what("peak"), most.peak, all..=all + plan.table);
+}
+
+const F16: (&str, KvType) = ("f16", KvType::F16);
+const Q8_0: (&str, KvType) = ("q8_0", KvType::Q8_0);
+
+/// A model of `n` layers, every third of them full, in a file of its own.
+fn model(name: &str, dtype: DType, n: usize, more: &[(&'static str, Value)]) -> Scratch {
+    let mut changes = vec![
+        ("num_hidden_layers", json!(n)),
+        ("layer_types", synthetic::layer_types(n)),
+        ("max_position_embeddings", json!(131_072)),
+    ];
+    changes.extend_from_slice(more);
+    let file = Scratch::new(&format!("{name}.gguf"));
+    synthetic::write_gguf(&file.0, synthetic::config(&changes), dtype);
+    file
+}
+
+/// As E2B is: per-layer inputs, and layers that read the keys and values of others.
+#[test]
+fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
+    let shape = [
+        ("hidden_size", json!(768)),
+        ("intermediate_size", json!(3072)),
+        ("head_dim", json!(128)),
+        ("num_attention_heads", json!(8)),
+        ("num_kv_shared_layers", json!(9)),
+        ("hidden_size_per_layer_input", json!(256)),
+        ("per_layer_config", json!({"full_attention": {"head_dim": 256}})),
+        ("use_double_wide_mlp", json!(false)),
+    ];
+    let file = model("per-layer", DType::Q8_0, 15, &shape);
+    for (ctx, kv) in [(2048, F16), (16_384, Q8_0), (65_536, F16)] {
+        check(&file.0, ctx, kv, 700);
+    }
+}
+
+/// As 26B-A4B is: experts, and full layers whose values are their keys.
+#[test]
+fn the_plan_of_a_model_with_experts_is_true() {
+    let shape = [
+        ("hidden_size", json!(768)),
+        ("intermediate_size", json!(1024)),
+        ("head_dim", json!(128)),
+        ("num_attention_heads", json!(8)),
+        ("num_key_value_heads", json!(2)),
+        ("num_kv_shared_layers", json!(0)),
+        ("hidden_size_per_layer_input", json!(0)),
+        ("per_layer_config", json!({"full_attention": {"head_dim": 256, "num_key_value_heads": 1}})),
+        ("attention_k_eq_v", json!(true)),
+        ("enable_moe_block", json!(true)),
+        // Few, so that all are chosen in the last layer too, which only rows with logits pass.
+        ("num_experts", json!(8)),
+        ("top_k_experts", json!(4)),
+        ("moe_intermediate_size", json!(1536)),
+    ];
+    let file = model("experts", DType::Q4_0, 6, &shape);
+    // The last context is full.
+    for (ctx, kv, words) in [(16_384, F16, 700), (65_536, Q8_0, 700), (1024, F16, 840)] {
+        check(&file.0, ctx, kv, words);
+    }
+}
