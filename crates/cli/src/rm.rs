@@ -10,7 +10,7 @@ use crate::{ask, output};
 /// Remove models from this machine
 ///
 /// The names are those of `carat list` and the short names of `carat pull`. Without a quantisation, everything of the
-/// repository goes. Bytes that another file still refers to stay.
+/// repository goes, and the drafter that came along with it. Bytes that another file still refers to stay.
 #[derive(clap::Args)]
 pub struct Args {
     /// What to remove
@@ -30,7 +30,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let cache = Cache::new(Settings::from_env()?.cache);
     // All are looked up before any goes: a wrong name removes nothing.
-    let removals = names.iter().map(|name| installed::removal(&cache, name)).collect::<Result<Vec<_>, _>>()?;
+    let mut removals = names.iter().map(|name| installed::removal(&cache, name)).collect::<Result<Vec<_>, _>>()?;
+    for i in 0..removals.len() {
+        let drafter = installed::drafter_of(&cache, &removals[i])?;
+        removals.extend(drafter.filter(|drafter| removals.iter().all(|removal| removal.name != drafter.name)));
+    }
     let mut out = output::stdout();
     for removal in removals {
         let size = output::bytes(removal.bytes);

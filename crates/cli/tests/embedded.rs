@@ -155,12 +155,15 @@ fn reports_are_json_where_asked_for() {
     assert_eq!(bench["results"][0]["tests"].as_array().unwrap().len(), 4);
     let file = Scratch::new("text.txt");
     std::fs::write(&file.0, "The cat sat. The dog ran. ".repeat(20)).unwrap();
-    let report = |stride: &str| -> Value {
-        serde_json::from_slice(&done(
-            carat(&["perplexity", file.arg(), "--ctx", "64", "--stride", stride, "--json"]).output().unwrap(),
-        ))
-        .unwrap()
+    let report = |option: &str, value: &str| -> Value {
+        let args = ["perplexity", file.arg(), "--ctx", "64", option, value, "--json"];
+        serde_json::from_slice(&done(carat(&args).output().unwrap())).unwrap()
     };
-    assert!(report("16")["perplexity"].as_f64().unwrap() > 1.0);
-    assert_eq!(report("16")["tokens"], report("63")["tokens"]);
+    let close = report("--stride", "16");
+    assert!(close["perplexity"].as_f64().unwrap() > 1.0);
+    assert_eq!(close["tokens"], report("--stride", "63")["tokens"]);
+    let apart = report("--windows", "apart");
+    assert!(apart["perplexity"].as_f64().unwrap() > 1.0);
+    let whole = (close["tokens"].as_u64().unwrap() + 1) / 64;
+    assert_eq!(apart["tokens"].as_u64().unwrap(), whole * 31, "what 32 or more tokens of a window come before");
 }

@@ -142,6 +142,27 @@ fn a_converted_file_is_what_llama_cpps_converter_writes() {
     assert_eq!(tensors, expected);
 }
 
+/// Gemma 3's directories store norms less one and its GGUF files don't; none has divisors of RoPE's frequencies.
+#[test]
+fn a_converted_gemma_3_is_the_reference_packages_file() {
+    let dir = Dir::new("gemma3");
+    let (ours, theirs) = (dir.path("g3.gguf"), repository("fixtures/g3/bf16.gguf"));
+    runs(&["convert", &repository("fixtures/g3"), &ours]);
+    let tensors = |path: &str| -> BTreeMap<_, _> {
+        let all = gguf(path).tensors;
+        all.iter().map(|t| (t.name.clone(), (t.dtype.to_string(), t.shape.clone(), t.data.to_vec()))).collect()
+    };
+    assert!(tensors(&ours) == tensors(&theirs), "{:?} {:?}", tensors(&ours).keys(), tensors(&theirs).keys());
+    let config = |path: &str| carat_model::load::config(&carat_weights::open(Path::new(path)).unwrap()).unwrap();
+    assert_eq!(config(&ours), config(&theirs));
+
+    let small = dir.path("q8_0.gguf");
+    runs(&["quantize", &theirs, &small, "--type", "q8_0"]);
+    assert!(tensors(&small).keys().eq(tensors(&theirs).keys()));
+    assert_eq!(config(&small), config(&theirs));
+    fails(&["convert", &theirs, &dir.path("back")], 1, &["Gemma 4 only", "gemma3"]);
+}
+
 /// To GGUF and back nothing is lost: not a weight, a setting, a token.
 #[test]
 fn there_and_back_is_the_same_model() {

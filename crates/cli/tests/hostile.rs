@@ -153,6 +153,31 @@ fn a_device_or_a_pipe_is_no_model() {
     refused(&["inspect", link.arg()], &[link.arg(), "neither a file nor a directory"]);
 }
 
+/// In every matrix, plain or in blocks: rounding to integers and softmax make numbers of what is none.
+#[test]
+fn a_matrix_that_is_broken_anywhere_is_noticed() {
+    let of_layer = |name: &str| format!("model.language_model.layers.0.{name}.weight");
+    for name in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"] {
+        let model = nano(name, |dir| overwrite(dir, &of_layer(name), NAN, 1));
+        refused(&["run", model.arg()], &["the model computed values that are not finite"]);
+    }
+    let sound = Scratch::new("sound-blocks.gguf");
+    let nano = format!("{REPOSITORY}/nano/checkpoint");
+    done(carat(&["quantize", &nano, sound.arg(), "--type", "q8_0"]).output().unwrap());
+    let bytes = fs::read(&sound.0).unwrap();
+    let file = carat_weights::GgufFile::open(&sound.0).unwrap();
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "inp_gate"] {
+        let tensor = file.tensors.get(&format!("blk.0.{name}.weight")).unwrap();
+        assert_eq!(tensor.dtype.to_string(), "Q8_0", "{name}");
+        let at = bytes.windows(64).position(|w| w == &tensor.data[..64]).unwrap();
+        let broken = Scratch::new(&format!("broken-{name}.gguf"));
+        // The first block's scale is NaN.
+        fs::write(&broken.0, [&bytes[..at], &0x7e00_u16.to_le_bytes(), &bytes[at + 2..]].concat()).unwrap();
+        refused(&["run", broken.arg(), "Hi"], &["the model computed values that are not finite"]);
+        refused(&["inspect", broken.arg(), "--check"], &[&tensor.name, "(value 0: NaN)", broken.arg()]);
+    }
+}
+
 /// The file is cut between the announcement of its memory and the first answer, while its weights are read.
 #[cfg(target_os = "linux")]
 #[test]

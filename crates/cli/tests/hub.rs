@@ -230,6 +230,23 @@ fn models_are_listed_and_removed() {
 }
 
 #[test]
+fn a_drafter_goes_with_the_last_model_that_has_use_for_it() {
+    let place = Place::new("drafter");
+    let (model, files) = ("google/gemma-4-E2B-it-qat-q4_0-unquantized", "google/gemma-4-E2B-it-qat-q4_0-gguf");
+    let drafter = format!("{model}-assistant");
+    for repo in [model, &drafter] {
+        place.server.add(repo, "config.json", "{}").add(repo, "model.safetensors", noise(2000));
+    }
+    place.server.add(files, "gemma-4-E2B-it-Q4_0.gguf", noise(2000));
+    place.done(&["pull", model]);
+    place.done(&["pull", files]);
+    assert!(!place.done(&["rm", "-y", files]).contains("assistant"));
+    assert!(place.repo(&drafter).exists());
+    assert!(place.done(&["rm", "-y", model]).contains(&format!("removed {drafter} (")));
+    assert!(!place.repo(&drafter).exists() && !place.repo(model).exists());
+}
+
+#[test]
 fn what_cannot_be_pulled_says_why() {
     let place = Place::new("why");
     place

@@ -36,6 +36,8 @@ fn a_wrong_command_line_is_2() {
     check(&["tokenize", "--raw", "--special"], 2, "--special");
     check(&["render"], 2, "<FILE>");
     check(&["bench", "-r", "0"], 2, "at least 1");
+    check(&["perplexity", "text.txt", "--windows", "none"], 2, "sliding, apart");
+    check(&["perplexity", "Cargo.toml", "--windows", "apart", "--stride", "9"], 2, "--stride is for sliding windows");
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn run(
     for start in keys.clone().step_by(BLOCK) {
         let block = start..(start + BLOCK).min(keys.end);
         let b = block.len();
-        kv.read(k, head, block.clone(), &mut s.keys, &mut s.values);
+        kv.read(k, head, block.clone(), keys.end, &mut s.keys, &mut s.values);
         let scores = &mut s.scores[..rows * b];
         (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
         for (row, scores) in scores.chunks_exact_mut(b).enumerate() {

@@ -104,6 +104,8 @@ pub struct Kernels {
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
+    /// Asks for bytes that will be read some microseconds later; for CPUs that don't fetch ahead by themselves.
+    pub prefetch: fn(&[u8]),
     /// Reads everything once: the loop behind the bandwidth limit.
     pub read_all: fn(x: &[u64]) -> u64,
     /// So many rounds of the best integer dot on registers, and the 8-bit operations of one.
@@ -126,6 +128,7 @@ static SCALAR: Kernels = Kernels {
     gelu_mul: scalar::gelu_mul,
     softcap: scalar::softcap,
     sum_squares: scalar::sum_squares,
+    prefetch: |_| (),
     read_all: scalar::read_all,
     dot_rounds: (scalar::dot_rounds, 2 * 32),
 };
@@ -172,6 +175,8 @@ static AVX2: Kernels = {
         softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
         // SAFETY: as above.
         sum_squares: |x| unsafe { avx2::sum_squares(x) },
+        // SAFETY: as above.
+        prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         read_all: scalar::read_all,
         dot_rounds: (scalar::dot_rounds, 2 * 32),
     }
@@ -211,6 +216,8 @@ static AVX512: Kernels = {
         softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
         // SAFETY: as above.
         sum_squares: |x| unsafe { avx512::sum_squares(x) },
+        // SAFETY: as above.
+        prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         // SAFETY: as above.
         read_all: |x| unsafe { avx512::read_all(x) },
         // SAFETY: as above.

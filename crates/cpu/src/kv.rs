@@ -70,10 +70,23 @@ impl Kv {
         }
     }
 
-    /// Decodes the keys and values of some positions of a head: `[positions, head_dim]` each.
-    pub fn read(&self, k: &Kernels, head: usize, positions: Range<usize>, keys: &mut [f32], values: &mut [f32]) {
-        let d = self.spec.head_dim;
+    /// Decodes the keys and values of some positions of a head: `[positions, head_dim]` each. On the way asks for as
+    /// many of those that follow, up to position `end`.
+    pub fn read(
+        &self,
+        k: &Kernels,
+        head: usize,
+        positions: Range<usize>,
+        end: usize,
+        keys: &mut [f32],
+        values: &mut [f32],
+    ) {
+        let (d, n) = (self.spec.head_dim, positions.len());
         for (i, p) in positions.enumerate() {
+            if p + n < end {
+                (k.prefetch)(&self.keys[self.at(self.key_dim, head, p + n)]);
+                (k.prefetch)(&self.values[self.at(d, head, p + n)]);
+            }
             let (key, value) = (&mut keys[i * d..(i + 1) * d], &mut values[i * d..(i + 1) * d]);
             let stored = &self.keys[self.at(self.key_dim, head, p)];
             self.decode(k, &self.values[self.at(d, head, p)], value);

@@ -29,6 +29,8 @@ mod scalar;
 mod topology;
 mod unpack;
 mod workspace;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use backend::{Buffer, CpuBackend, CpuError, CpuOptions, Precision, Vector};
 pub use kernels::{Isa, available};

@@ -105,6 +105,18 @@ pub fn removal(cache: &Cache, name: &ModelName) -> Result<Removal, Error> {
     Ok(Removal { name: name.clone(), bytes, repo, what })
 }
 
+/// The drafter that came along with what goes and that no other model here has use for.
+pub fn drafter_of(cache: &Cache, removal: &Removal) -> Result<Option<Removal>, Error> {
+    let gone = &removal.name.repo;
+    let Some(drafter) = gone.drafter().filter(|_| matches!(removal.what, What::Repository)) else { return Ok(None) };
+    let repos = cache.repos()?;
+    let needed = repos.iter().any(|repo| repo != gone && repo.drafter().as_ref() == Some(&drafter));
+    if needed || !repos.contains(&drafter) {
+        return Ok(None);
+    }
+    self::removal(cache, &ModelName { repo: drafter, quant: None }).map(Some)
+}
+
 impl Removal {
     /// Does it, unless somebody is pulling into the same repository.
     pub fn apply(&self) -> Result<(), Error> {

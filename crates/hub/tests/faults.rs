@@ -86,9 +86,11 @@ fn status(status: u16) -> Fault {
 #[test]
 fn broken_connections_are_taken_up_where_they_broke() {
     let server = survives(BYTES, 3, Fault::Drop(1000));
-    // What had arrived was not asked for again: each of three breaks costs one request more, for 1000 bytes less.
+    // What had arrived was not asked for again: each of three breaks costs one request more, for 1000 bytes less than the
+    // one that broke, and which range is hit by how many of them is up to the threads.
     assert_eq!(server.requests(BYTES).len(), 11 + 3);
-    assert_eq!(server.asked("model.safetensors"), SIZE + 3 * (RANGE - 1000));
+    let asked = server.asked("model.safetensors") - SIZE;
+    assert!((3 * RANGE - 6000..=3 * RANGE - 3000).contains(&asked), "{asked} bytes were asked for again");
     survives(SMALL, 2, Fault::Drop(1));
     survives(LISTING, 2, Fault::Drop(5));
     survives(HEAD, 1, Fault::Status(502, vec![]));

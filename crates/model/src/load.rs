@@ -56,7 +56,7 @@ pub struct FileBytes {
     /// Other parts of the checkpoint.
     pub ignored: usize,
     /// Of weights that lie in the file in a way kernels can't use and are copied when the model is loaded: bytes of
-    /// the copies, which are not counted elsewhere.
+    /// the copies. What they are copied from is read once and not counted: file pages that the system may drop.
     pub rearranged: usize,
     /// Whether weights are stored in blocks, or rearranged to such.
     pub quantised: bool,

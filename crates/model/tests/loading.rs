@@ -129,6 +129,39 @@ fn a_norm_in_blocks_is_refused() {
 }
 
 #[test]
+fn a_parameter_that_is_no_number_is_named() {
+    for (bits, says) in [(0x7fc0_u16, "value 3 is NaN"), (0xff80, "value 3 is -inf")] {
+        let change = |parts: &mut Parts| {
+            let scale = parts.tensor("layers.2.post_feedforward_layernorm.weight");
+            let mut data = scale.data.to_vec();
+            data[6..8].copy_from_slice(&bits.to_le_bytes());
+            scale.data = Bytes::from_vec(data);
+        };
+        refuses(change, &["layers.2.post_feedforward_layernorm.weight", says, "finite"]);
+    }
+}
+
+/// What is computed from the first broken weight on says so, whatever the rows that are asked for.
+#[test]
+fn a_matrix_that_holds_no_numbers_gives_no_logits() {
+    let mut parts = Parts::of(&named("e2b"));
+    let matrix = parts.tensor("layers.0.self_attn.v_proj.weight");
+    let mut data = matrix.data.to_vec();
+    data[..2].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    matrix.data = Bytes::from_vec(data);
+    let (mut decoder, _) = parts.load().unwrap();
+    let tokens: Vec<_> = (100..120).map(TokenId).collect();
+    for (logits, position) in [(LogitRows::Last, 19), (LogitRows::All, 0)] {
+        decoder.reset();
+        let error = decoder.forward(Step { tokens: &tokens, logits }).unwrap_err().to_string();
+        assert!(error.contains(&format!("(token {position} of the context, NaN)")), "{error}");
+        assert!(error.contains("carat inspect MODEL --check"), "{error}");
+    }
+    decoder.reset();
+    assert!(decoder.forward(Step { tokens: &tokens, logits: LogitRows::None }).is_ok(), "nothing is read");
+}
+
+#[test]
 fn encoders_are_ignored_by_name() {
     let names = [
         "model.vision_tower.patch_embedder.input_proj.weight",

@@ -26,7 +26,7 @@ pub enum Error {
         /// The model.
         model: String,
         /// What is wrong.
-        reason: ModelError,
+        reason: Box<ModelError>,
     },
     /// The vocabulary.
     #[error("{model}: {reason}")]
@@ -123,7 +123,7 @@ impl Error {
         match error {
             ModelError::Weights(error) => Error::Weights(error),
             other @ (ModelError::Backend(_) | ModelError::Option { .. }) => Error::Model(other),
-            reason => Error::Files { model: model.to_string(), reason },
+            other => Error::Files { model: model.to_string(), reason: Box::new(other) },
         }
     }
 }

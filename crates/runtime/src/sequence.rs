@@ -130,6 +130,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_drawn_from_what_is_no_number() {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = sequence(2, None).draw(&[1.0, broken, broken, 0.0]).unwrap_err();
+            assert_eq!(error.to_string().split(" are not").next(), Some("2 of 4 logits"));
+            assert!(error.to_string().contains(&format!("(token 1: {broken})")), "{error}");
+        }
+        assert_eq!(sequence(2, None).draw(&[1.0, 2.0, -3e38, 0.0]).unwrap().token, TokenId(1));
+    }
+
+    #[test]
     fn length_and_loops_end_it_too() {
         let mut s = sequence(1_000, Some(LoopGuard::default()));
         let end = (0..).find_map(|_| s.accept(TokenId(1), b"a"));

@@ -77,10 +77,13 @@ fn split() -> Sound {
     Sound { files, opened: "m-00001-of-00002.gguf" }
 }
 
-/// Every place of a checkpoint: the sound whole and the file in it.
-fn places() -> Vec<(fn() -> Sound, &'static str)> {
+/// The place of a file: the sound whole, and the file in it.
+type Place = (fn() -> Sound, &'static str);
+
+/// Every place of a checkpoint.
+fn places() -> Vec<Place> {
     let wholes: [fn() -> Sound; 4] = [single, with_jinja, sharded, split];
-    let mut places: Vec<(fn() -> Sound, &'static str)> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
     for whole in wholes {
         for (file, _) in whole().files {
             if !places.iter().any(|(_, known)| *known == file) {
@@ -160,7 +163,7 @@ fn a_file_without_permission_is_refused_to_those_it_is_refused_to() {
     for (whole, file) in places() {
         let dir = dir(&format!("mode-{file}"));
         let opened = write(&whole(), &dir);
-        fs::set_permissions(dir.join(file), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.join(file), fs::Permissions::from_mode(0o000)).unwrap();
         // Root may read it all the same.
         if fs::File::open(dir.join(file)).is_err() {
             let error = open(&opened).map(drop).unwrap_err().to_string();
@@ -183,19 +186,19 @@ fn links_to_blobs_are_followed() {
 }
 
 /// JSON files of a checkpoint that are parsed when it is opened.
-const JSON: [(&str, fn() -> Sound); 5] = [
-    ("config.json", single),
-    ("generation_config.json", single),
-    ("tokenizer_config.json", single),
-    ("chat_template.json", single),
-    ("model.safetensors.index.json", sharded),
+const JSON: [Place; 5] = [
+    (single, "config.json"),
+    (single, "generation_config.json"),
+    (single, "tokenizer_config.json"),
+    (single, "chat_template.json"),
+    (sharded, "model.safetensors.index.json"),
 ];
 
 #[test]
 fn json_that_is_cut_nested_without_end_or_of_another_kind_is_refused() {
     let nested = [b"[".repeat(1 << 20), b"{\"a\":".repeat(1 << 20)];
     let broken: [&[u8]; 8] = [b"", b"{", b"{\"a\"", b"{\"a\":1e", b"[]", b"\"\xff\"", b"{\"a\":\"\xff\"}", b"{} {}"];
-    for (file, whole) in JSON {
+    for (whole, file) in JSON {
         let dir = dir(&format!("json-{file}"));
         let opened = write(&whole(), &dir);
         for content in broken.into_iter().chain(nested.iter().map(Vec::as_slice)) {

@@ -1,8 +1,9 @@
 //! The chat format of Gemma 3: turns of users and the model, nothing else.
 //!
-//! Source: the `chat_template` of the `google/gemma-3-*-it` models, whose quirks are kept: a system message becomes the
-//! beginning of the first turn, untrimmed, and of one in parts only the first is read. The format has no thoughts and no
-//! tools; a conversation that asks for them is refused, where the official template leaves them out without a word.
+//! Source: the `chat_template` of the `google/gemma-3-*-it` models, whose quirks are kept: a system message becomes
+//! the beginning of the first turn, untrimmed, and of one in parts only the first is read. The format has no thoughts
+//! and no tools; a conversation that asks for them is refused, where the official template leaves them out without a
+//! word.
 
 use super::{Prompt, TemplateError};
 use crate::message::{Content, Conversation, Message, Part, Role};

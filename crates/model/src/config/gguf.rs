@@ -63,7 +63,7 @@ impl ModelConfig {
             n_shared_layers: m.usize_or("attention.shared_kv_layers", 0)?.min(layers.len()),
             experts: experts(&m, layers.len())?,
             layers,
-            full_value_is_key: tensors.full_value_is_key,
+            full_value_is_key: tensors.full_value_is_key && !older,
             rope_sliding: RopeConfig::new(m.f32("rope.freq_base_swa", 1e4)?),
             per_layer: (width > 0).then_some(PerLayerConfig { width, vocab_size: tensors.vocab_size }),
             tied_head: !tensors.own_head,

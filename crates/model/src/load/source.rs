@@ -6,7 +6,7 @@
 use carat_tensor::{DType, Tensor};
 use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights};
 
-use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, Name};
+use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, FINAL_NORM, Name};
 use super::quantization::Quantization;
 use super::scaled::Scaled;
 use super::{IgnoredTensor, LoadReport, nvfp4, scaled};
@@ -61,9 +61,10 @@ impl<'a> Source<'a> {
         let (spelling, quantization) = match checkpoint {
             Checkpoint::Gguf(_) => (Spelling::Gguf, Quantization::default()),
             Checkpoint::HfDir(dir) => {
-                let has = |prefix: &&str| holds(tensors, &format!("{prefix}{}", EMBEDDING.hf));
-                // Where none is found the published one is named in the error.
-                let prefix = PREFIXES.into_iter().find(has).unwrap_or(PREFIXES[0]);
+                let has = |prefix: &str, name: Name| holds(tensors, &format!("{prefix}{}", name.hf));
+                let found = |name: Name| PREFIXES.into_iter().find(|prefix| has(prefix, name));
+                // One may be missing. Where both are, the published prefix is named in the error.
+                let prefix = found(EMBEDDING).or_else(|| found(FINAL_NORM)).unwrap_or(PREFIXES[0]);
                 (Spelling::HuggingFace { prefix }, Quantization::read(&dir.config)?)
             }
         };
