@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "hub", imports: &[], tests: &[] },
     Layer {
         name: "cli",
-        imports: &["tensor", "weights", "cpu", "chat", "model", "runtime", "hub"],
+        imports: &["tensor", "weights", "cpu", "chat", "media", "model", "runtime", "hub"],
         tests: &["conformance"],
     },
     Layer { name: "conformance", imports: &["tensor"], tests: &[] },
