@@ -9,6 +9,7 @@ mod ask;
 mod bench;
 mod convert;
 mod doctor;
+mod encode;
 mod export;
 mod inspect;
 mod interrupt;
@@ -47,6 +48,7 @@ enum Command {
     Tokenize(tokenize::Args),
     Render(render::Args),
     Logits(logits::Args),
+    Encode(encode::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Encode(args) => encode::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),

@@ -93,6 +93,11 @@ impl Approx {
         self.map(|x, e| (definitions::softcap(x, cap), e + FUNCTION * cap.min(x.abs()) + FLOOR))
     }
 
+    /// `clamp` to `[low, high]`: brings values closer to each other, never apart.
+    pub fn clamp(&self, [low, high]: [f64; 2]) -> Approx {
+        self.map(|x, e| (x.max(low).min(high), e))
+    }
+
     /// Times a constant.
     pub fn scale(&self, factor: f64) -> Approx {
         self.map(|x, e| (x * factor, (e + U * x.abs()) * factor.abs() + FLOOR))
@@ -198,20 +203,25 @@ fn sum(a: &[f64], b: &[f64], f: impl Fn(f64) -> f64) -> f64 {
     lanes.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(&a, b)| f(a) * b).sum::<f64>()
 }
 
-/// `rope(rms(x))`: each output is the sum of two products with a table of f32.
-pub fn rms_rope(x: &[f64], weight: Option<&[f64]>, eps: f64, rope: Option<(&[f64], &[f64])>) -> Approx {
+/// `rope(rms(x))`, every part of the head by its own table: each output is the sum of two products with a table of f32.
+pub fn rms_rope(x: &[f64], weight: Option<&[f64]>, eps: f64, rope: Option<&[[Vec<f64>; 2]]>) -> Approx {
     let normed = definitions::rms(x, weight, eps);
     let relative = gamma(x.len()) + 12.0 * U;
-    let Some((cos, sin)) = rope else { return Approx::relative(normed, relative) };
-    let half = x.len() / 2;
-    let exact = definitions::rope(&normed, cos, sin);
-    let limit: Vec<f64> = (0..x.len())
-        .map(|i| {
-            let (here, there) = (normed[i].abs(), normed[(i + half) % x.len()].abs());
-            relative * (here * cos[i % half].abs() + there * sin[i % half].abs()) + FLOOR
-        })
-        .collect();
-    Approx { exact, typical: limit.clone(), limit }
+    let Some(tables) = rope else { return Approx::relative(normed, relative) };
+    let part = x.len() / tables.len();
+    let mut all = Approx::default();
+    for (normed, [cos, sin]) in normed.chunks_exact(part).zip(tables) {
+        let half = part / 2;
+        let exact = definitions::rope(normed, cos, sin);
+        let limit: Vec<f64> = (0..part)
+            .map(|i| {
+                let (here, there) = (normed[i].abs(), normed[(i + half) % part].abs());
+                relative * (here * cos[i % half].abs() + there * sin[i % half].abs()) + FLOOR
+            })
+            .collect();
+        all.append(Approx { exact, typical: limit.clone(), limit });
+    }
+    all
 }
 
 /// How a cache rounds what it stores: what each value's error is proportional to.

@@ -2,6 +2,7 @@
 //! it was, and comparison of rows.
 
 pub mod attention;
+pub mod encoders;
 pub mod experts;
 pub mod products;
 pub mod rows;

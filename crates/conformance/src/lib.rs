@@ -33,7 +33,14 @@ pub enum Exactness {
 /// expected and bound.
 pub fn check_backend<B: Backend>(make: &mut dyn FnMut() -> B, exactness: Exactness) -> Summary {
     let mut report = Report::new(format!("{} ({exactness:?})", make().name()));
-    for check in [checks::rows::check, checks::products::check, checks::attention::check, checks::experts::check] {
+    let checks = [
+        checks::rows::check,
+        checks::products::check,
+        checks::attention::check,
+        checks::experts::check,
+        checks::encoders::check,
+    ];
+    for check in checks {
         let mut backend = make();
         if let Exactness::Fast(rounding) = exactness {
             backend.set_rounding(rounding);

@@ -1,4 +1,5 @@
-//! Attention over a cache: blocks of keys decoded once for all query rows that share them, softmax online.
+//! Attention over a cache, or over rows that see each other: blocks of keys decoded once for all query rows that share
+//! them, softmax online.
 //!
 //! A task takes one KV head, a block of queries (each with all its query heads) and, when there are too few of those
 //! for the threads, a part of the keys; parts are merged at the end. Keys outside every query's window are never
@@ -40,10 +41,57 @@ pub fn scratch_bytes(head_dim: usize) -> usize {
     4 * (2 * ROWS * head_dim + 2 * BLOCK * head_dim + ROWS * BLOCK + 2 * ROWS)
 }
 
+/// Where keys and values are.
+pub trait Stored: Sync {
+    /// Decodes the keys and values of some positions of a head, `[positions, head_dim]` each. `end` is where those that
+    /// will be asked for end.
+    fn read(&self, k: &Kernels, head: usize, positions: Range<usize>, end: usize, out: (&mut [f32], &mut [f32]));
+}
+
+impl Stored for Kv {
+    fn read(&self, k: &Kernels, head: usize, positions: Range<usize>, end: usize, out: (&mut [f32], &mut [f32])) {
+        Kv::read(self, k, head, positions, end, out.0, out.1);
+    }
+}
+
+/// Keys and values of rows that see each other, `[n, n_heads, d]`.
+pub struct Rows<'a> {
+    /// Keys.
+    pub k: &'a [f32],
+    /// Values.
+    pub v: &'a [f32],
+    /// Heads of both, and of the queries.
+    pub n_heads: usize,
+    /// Values per head.
+    pub d: usize,
+}
+
+impl Stored for Rows<'_> {
+    fn read(&self, _: &Kernels, head: usize, positions: Range<usize>, _: usize, out: (&mut [f32], &mut [f32])) {
+        let (keys, values) = out;
+        let to = keys.chunks_exact_mut(self.d).zip(values.chunks_exact_mut(self.d));
+        for (i, (key, value)) in positions.zip(to) {
+            let at = (i * self.n_heads + head) * self.d;
+            key.copy_from_slice(&self.k[at..at + self.d]);
+            value.copy_from_slice(&self.v[at..at + self.d]);
+        }
+    }
+}
+
+/// Which keys a query sees.
+#[derive(Clone, Copy)]
+enum Sight {
+    /// Those up to its own, within the window.
+    Causal,
+    /// All.
+    All,
+}
+
 /// How an attention is cut.
 #[derive(Clone, Copy)]
 struct Plan {
     shape: Attention,
+    sight: Sight,
     d: usize,
     n_kv_heads: usize,
     /// Query heads per KV head.
@@ -55,12 +103,11 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(shape: Attention, kv: &Kv, threads: usize) -> Self {
-        let (d, n_kv_heads) = (kv.spec().head_dim, kv.spec().n_kv_heads);
+    fn new(shape: Attention, sight: Sight, (n_kv_heads, d): (usize, usize), threads: usize) -> Self {
         let group = shape.n_heads / n_kv_heads;
         let queries = (ROWS / group).clamp(1, shape.n.max(1));
         let units = n_kv_heads * shape.n.div_ceil(queries);
-        let mut plan = Plan { shape, d, n_kv_heads, group, queries, parts: 1 };
+        let mut plan = Plan { shape, sight, d, n_kv_heads, group, queries, parts: 1 };
         if units < 2 * threads {
             let keys = plan.keys(0..shape.n).len();
             plan.parts = (2 * threads).div_ceil(units).min(keys / MIN_PART).max(1);
@@ -70,6 +117,9 @@ impl Plan {
 
     /// Positions that some of the queries see.
     fn keys(&self, queries: Range<usize>) -> Range<usize> {
+        if let Sight::All = self.sight {
+            return 0..self.shape.n;
+        }
         let lowest = self.shape.window.map_or(0, |w| (self.shape.first + queries.start + 1).saturating_sub(w));
         lowest..self.shape.first + queries.end
     }
@@ -91,17 +141,46 @@ pub fn attention(
     kv: &Kv,
     shape: Attention,
 ) {
-    let plan = Plan::new(shape, kv, pool.threads());
-    let (d, group, width) = (plan.d, plan.group, shape.n_heads * plan.d);
-    let visible = plan.keys(0..shape.n);
     let spec = kv.spec();
+    let plan = Plan::new(shape, Sight::Causal, (spec.n_kv_heads, spec.head_dim), pool.threads());
+    let visible = plan.keys(0..shape.n);
     assert!(visible.len() <= spec.capacity, "positions {visible:?} are not all in a cache of {}", spec.capacity);
+    attend(k, pool, scratch, partial, (out, q), kv, &plan);
+}
+
+/// As [`attention`] where every row sees all of them.
+pub fn attend_all(
+    k: &'static Kernels,
+    pool: &mut Pool,
+    scratch: &[std::sync::Mutex<Scratch>],
+    partial: &mut Vec<f32>,
+    io: (&mut [f32], &[f32]),
+    rows: &Rows<'_>,
+    n: usize,
+) {
+    let shape = Attention { n, first: 0, n_heads: rows.n_heads, window: None };
+    let plan = Plan::new(shape, Sight::All, (rows.n_heads, rows.d), pool.threads());
+    attend(k, pool, scratch, partial, io, rows, &plan);
+}
+
+/// Attends as planned.
+fn attend(
+    k: &'static Kernels,
+    pool: &mut Pool,
+    scratch: &[std::sync::Mutex<Scratch>],
+    partial: &mut Vec<f32>,
+    (out, q): (&mut [f32], &[f32]),
+    kv: &impl Stored,
+    plan: &Plan,
+) {
+    let shape = plan.shape;
+    let (d, group, width) = (plan.d, plan.group, shape.n_heads * plan.d);
     if plan.parts == 1 {
         let output = Output::new(out, shape.n, width, plan.queries, group * d);
         pool.tiles(&mut [output], |worker, _, mut tile| {
             let mut scratch = lock(&scratch[worker]);
             let (queries, head) = (tile.rows.clone(), tile.cols.start / (group * d));
-            run(k, &plan, &mut scratch, q, kv, head, queries.clone(), plan.keys(queries.clone()));
+            run(k, plan, &mut scratch, q, kv, head, queries.clone(), plan.keys(queries.clone()));
             for (row, i) in queries.enumerate() {
                 let from = &scratch.out[row * group * d..(row + 1) * group * d];
                 let sums = &scratch.sum[row * group..(row + 1) * group];
@@ -125,7 +204,7 @@ pub fn attention(
             (index % plan.parts, index / plan.parts % plan.n_kv_heads, index / plan.parts / plan.n_kv_heads);
         let queries = block * plan.queries..((block + 1) * plan.queries).min(shape.n);
         let keys = plan.part(plan.keys(queries.clone()), part);
-        run(k, &plan, &mut scratch, q, kv, head, queries.clone(), keys);
+        run(k, plan, &mut scratch, q, kv, head, queries.clone(), keys);
         let used = queries.len() * group;
         let record = tile.row(index);
         record[..used * d].copy_from_slice(&scratch.out[..used * d]);
@@ -167,7 +246,7 @@ fn run(
     plan: &Plan,
     s: &mut Scratch,
     q: &[f32],
-    kv: &Kv,
+    kv: &impl Stored,
     head: usize,
     queries: Range<usize>,
     keys: Range<usize>,
@@ -191,7 +270,7 @@ fn run(
     for start in keys.clone().step_by(BLOCK) {
         let block = start..(start + BLOCK).min(keys.end);
         let b = block.len();
-        kv.read(k, head, block.clone(), keys.end, &mut s.keys, &mut s.values);
+        kv.read(k, head, block.clone(), keys.end, (&mut s.keys, &mut s.values));
         let scores = &mut s.scores[..rows * b];
         (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
         for (row, scores) in scores.chunks_exact_mut(b).enumerate() {

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Experts, KvForm, KvSpec, Norm, Projection, Rounding, Router, Work,
+    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, Norm, Pooling, Projection, Rope, Rounding, Router,
+    Work,
 };
 use carat_tensor::{Tensor, TokenId};
 
@@ -179,6 +180,13 @@ impl CpuBackend {
                 f(i, tile.row(i));
             }
         });
+    }
+
+    /// Calls `f(first, values)` for pieces of `out` that make up the whole.
+    fn for_parts(&mut self, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+        let len = out.len();
+        let share = if len < SMALL { len } else { len.div_ceil(4 * self.pool.threads()) };
+        self.pool.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols.start, tile.row(0)));
     }
 }
 
@@ -385,16 +393,16 @@ impl Backend for CpuBackend {
         x: &mut Buffer,
         weight: Option<&Vector>,
         eps: f32,
-        rope: Option<&Buffer>,
+        rope: Option<Rope<'_, Buffer>>,
         n_heads: usize,
         head_dim: usize,
         n: usize,
     ) {
         let k = self.kernels;
         self.for_rows(&mut x.0, n, n_heads * head_dim, |i, row| {
-            let table = rope.map(|table| &table.0[i * head_dim..(i + 1) * head_dim]);
+            let rope = rope.map(|rope| (&rope.table.0[i * head_dim..(i + 1) * head_dim], rope.parts));
             for head in row.chunks_exact_mut(head_dim) {
-                rows::norm_head(k, head, weight.map(|w| &*w.0), eps, table);
+                rows::norm_head(k, head, weight.map(|w| &*w.0), eps, rope);
             }
         });
     }
@@ -444,6 +452,56 @@ impl Backend for CpuBackend {
         self.acts.load(k, &mut self.pool, &x.0, experts.gate.matrix.cols, n, Some((&norm.weight.0, norm.eps)));
         let io = (&mut out.0[..], &self.acts);
         self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
+    }
+
+    fn clipped_project(&mut self, projection: Projection<'_, Matrix, Buffer>, x: &Buffer, clip: Clip, n: usize) {
+        let m = projection.matrix;
+        self.acts.load(self.kernels, &mut self.pool, &x.0, m.cols, n, None);
+        rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
+        if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
+            self.acts.quantise(self.kernels, rounding);
+        }
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, task_rows(m, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(&mut projection.out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
+        });
+    }
+
+    fn gate(&mut self, gate: &mut Buffer, up: &Buffer, len: usize) {
+        let k = self.kernels;
+        self.for_parts(&mut gate.0[..len], |at, gate| (k.gelu_mul)(gate, &up.0[at..at + gate.len()]));
+    }
+
+    fn add(&mut self, x: &mut Buffer, y: &Buffer, len: usize) {
+        self.for_parts(&mut x.0[..len], |at, x| x.iter_mut().zip(&y.0[at..]).for_each(|(x, y)| *x += y));
+    }
+
+    fn attend_all(
+        &mut self,
+        out: &mut Buffer,
+        q: &Buffer,
+        k: &Buffer,
+        v: &Buffer,
+        n_heads: usize,
+        head_dim: usize,
+        n: usize,
+    ) {
+        let rows = attention::Rows { k: &k.0, v: &v.0, n_heads, d: head_dim };
+        let (scratch, partial) = (&self.attention, &mut self.partial);
+        attention::attend_all(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), &rows, n);
+    }
+
+    fn pool(&mut self, out: &mut Buffer, x: &Buffer, pooling: Pooling<'_, Vector>) {
+        let Pooling { rows, per, d, factor, standard } = pooling;
+        self.for_rows(&mut out.0, rows.len() / per, d, |i, out| {
+            rows::sum_rows(out, &x.0, &rows[i * per..(i + 1) * per], factor);
+            if let Some((bias, scale)) = standard {
+                for ((out, &bias), &scale) in out.iter_mut().zip(&bias.0).zip(&scale.0) {
+                    *out = (*out - bias) * scale;
+                }
+            }
+        });
     }
 
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {

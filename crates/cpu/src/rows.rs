@@ -24,21 +24,39 @@ pub fn rms_scale(k: &Kernels, x: &[f32], eps: f32) -> f32 {
     ((k.sum_squares)(x) / x.len() as f32 + eps).sqrt().recip()
 }
 
-/// Norms one head in place and turns it: `x · cos + rotate_half(x) · sin`. `table` holds `d/2` cosines, then as many
-/// sines.
-pub fn norm_head(k: &Kernels, x: &mut [f32], weight: Option<&[f32]>, eps: f32, table: Option<&[f32]>) {
+/// Norms one head in place and turns its parts: `x · cos + rotate_half(x) · sin`. `rope` is a table and the number of parts;
+/// the table holds the cosines of a part, half as many as it has dimensions, then as many sines.
+pub fn norm_head(k: &Kernels, x: &mut [f32], weight: Option<&[f32]>, eps: f32, rope: Option<(&[f32], usize)>) {
     let scale = rms_scale(k, x, eps);
     match weight {
         Some(weight) => x.iter_mut().zip(weight).for_each(|(x, &w)| *x = *x * scale * w),
         None => x.iter_mut().for_each(|x| *x *= scale),
     }
-    if let Some(table) = table {
-        let half = x.len() / 2;
-        let (cos, sin) = table.split_at(half);
-        let (a, b) = x.split_at_mut(half);
+    let Some((table, parts)) = rope else { return };
+    let part = x.len() / parts;
+    for (x, table) in x.chunks_exact_mut(part).zip(table.chunks_exact(part)) {
+        let (cos, sin) = table.split_at(part / 2);
+        let (a, b) = x.split_at_mut(part / 2);
         for (((a, b), &c), &s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
             (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
         }
+    }
+}
+
+/// `out = factor · Σ rows of x`, `d` values each.
+pub fn sum_rows(out: &mut [f32], x: &[f32], rows: &[usize], factor: f32) {
+    let d = out.len();
+    out.fill(0.0);
+    for &row in rows {
+        out.iter_mut().zip(&x[row * d..(row + 1) * d]).for_each(|(out, x)| *out += x);
+    }
+    out.iter_mut().for_each(|out| *out *= factor);
+}
+
+/// `x = min(max(x, low), high)`.
+pub fn clamp(x: &mut [f32], [low, high]: [f32; 2]) {
+    if low > f32::NEG_INFINITY || high < f32::INFINITY {
+        x.iter_mut().for_each(|x| *x = x.max(low).min(high));
     }
 }
 

@@ -11,8 +11,10 @@ mod gemma3;
 mod gguf;
 mod hf;
 mod json;
+mod vision;
 
 pub use gguf::FromTensors;
+pub use vision::{PATCH_SIDE, PATCH_VALUES, PATCHES_PER_TOKEN, POOL_SIDE, VisionConfig};
 
 use carat_tensor::TokenId;
 

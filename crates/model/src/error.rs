@@ -87,6 +87,34 @@ pub enum ModelError {
         /// The first of them.
         names: String,
     },
+    /// The model can't see or hear.
+    #[error("the model has no {part} encoder: {found}; expected {expected}")]
+    NoEncoder {
+        /// `picture`.
+        part: &'static str,
+        /// What there is.
+        found: String,
+        /// Where an encoder would be.
+        expected: &'static str,
+    },
+    /// Bounds of a product that no number is between.
+    #[error("tensor `{name}` is {found}; expected a number {expected}")]
+    Bound {
+        /// Name in the file.
+        name: String,
+        /// The value.
+        found: f32,
+        /// What would be right.
+        expected: String,
+    },
+    /// Patches that are no picture's.
+    #[error("a picture has {found}; expected {expected}")]
+    Patches {
+        /// What was given.
+        found: String,
+        /// What the encoder takes.
+        expected: String,
+    },
     /// A cache type that needs whole blocks of 32 values.
     #[error("a {dtype} cache needs head sizes in multiples of 32; layer {layer} has {head_dim}")]
     KvBlocks {

@@ -9,7 +9,7 @@
 //! the last two and the norm of values, `modeling_gemma3.Gemma3DecoderLayer`.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{Attention, Norm, Projection, Rounding};
+use carat_tensor::backend::{Attention, Norm, Projection, Rope, Rounding};
 
 use crate::moe::Moe;
 use crate::plan::{KvSource, LayerPlan, Span, ValueSource};
@@ -216,9 +216,10 @@ impl<B: Backend> Mlp<B> {
 }
 
 /// The table of the layer's type.
-fn rope<'a, B: Backend>(plan: &LayerPlan, rows: &'a Stream<B>) -> &'a B::Buffer {
-    match plan.span {
+fn rope<'a, B: Backend>(plan: &LayerPlan, rows: &'a Stream<B>) -> Rope<'a, B::Buffer> {
+    let table = match plan.span {
         Span::Sliding { .. } => &rows.rope_sliding,
         Span::Full => &rows.rope_full,
-    }
+    };
+    Rope { table, parts: 1 }
 }

@@ -1,7 +1,7 @@
 //! The Gemma 4 model, once: configuration, layer plan, loading, the transformer block, KV cache, memory plan.
 //!
 //! [`config`] reads what a checkpoint says, [`plan`] resolves every difference between layers, [`load`] finds
-//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]. Sizes are data: nothing after the plan
+//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`vision`] makes soft tokens of pictures. Sizes are data: nothing after the plan
 //! knows which member of the family it runs. No backend, no text, no sampling here.
 #![forbid(unsafe_code)]
 
@@ -15,10 +15,12 @@ pub mod memory;
 mod moe;
 pub mod plan;
 mod scratch;
+pub mod vision;
 
-pub use config::ModelConfig;
+pub use config::{ModelConfig, VisionConfig};
 pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
 pub use error::ModelError;
 pub use load::LoadReport;
 pub use memory::{MemoryPlan, memory_plan};
 pub use plan::{LayerId, LayerPlan};
+pub use vision::{VisionTap, VisionTower};

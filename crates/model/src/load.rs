@@ -12,6 +12,7 @@ mod nvfp4;
 mod quantization;
 mod scaled;
 mod source;
+pub(crate) mod tower;
 
 use carat_tensor::backend::{KvForm, KvSpec};
 use carat_tensor::{Backend, Tensor};

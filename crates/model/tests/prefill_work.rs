@@ -8,7 +8,8 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Experts, KvSpec, KvType, Norm, Projection, Rounding, Router, Stack, Work,
+    Attention, BackendError, Clip, Experts, KvSpec, KvType, Norm, Pooling, Projection, Rope, Rounding, Router, Stack,
+    Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -57,7 +58,7 @@ impl Backend for Counter {
     fn gated_input(&mut self, _: &mut (), m: &(usize, usize), _: &(), _: &(), _: usize, _: usize, n: usize) { self.count(m, n); }
     fn add_rms_norm(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: f32, _: usize) {}
     fn sum_rms_norms(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: &(), _: Norm<'_, ()>, _: usize) {}
-    fn norm_heads(&mut self, _: &mut (), _: Option<&()>, _: f32, _: Option<&()>, _: usize, _: usize, _: usize) {}
+    fn norm_heads(&mut self, _: &mut (), _: Option<&()>, _: f32, _: Option<Rope<'_, ()>>, _: usize, _: usize, _: usize) {}
     fn kv_write(&mut self, _: &mut (), _: &(), _: &(), _: usize, _: usize) {}
     fn attention(&mut self, _: &mut (), _: &(), _: &(), _: Attention) {}
     fn route(&mut self, _: &mut (), _: &(), router: Router<'_, (usize, usize), ()>, n: usize) { self.count(router.proj, n); }
@@ -65,6 +66,11 @@ impl Backend for Counter {
         let one = |s: &Stack<'_, (usize, usize)>| (s.rows, s.matrix.1);
         [&e.gate, &e.up, &e.down].iter().for_each(|s| self.count(&one(s), n));
     }
+    fn clipped_project(&mut self, p: Projection<'_, (usize, usize), ()>, _: &(), _: Clip, n: usize) { self.count(p.matrix, n); }
+    fn gate(&mut self, _: &mut (), _: &(), _: usize) {}
+    fn add(&mut self, _: &mut (), _: &(), _: usize) {}
+    fn attend_all(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: usize, _: usize, _: usize) {}
+    fn pool(&mut self, _: &mut (), _: &(), _: Pooling<'_, ()>) {}
     fn logits(&mut self, _: &mut (), matrix: &(usize, usize), _: &(), _: Norm<'_, ()>, _: Option<f32>, n: usize) { self.count(matrix, n); }
 }
 

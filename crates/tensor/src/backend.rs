@@ -74,6 +74,51 @@ pub struct Projection<'a, M, B> {
     pub out: &'a mut B,
 }
 
+/// Bounds of a product's input and output, lower and upper.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    /// Of every input value.
+    pub input: [f32; 2],
+    /// Of every output value.
+    pub output: [f32; 2],
+}
+
+impl Clip {
+    /// None.
+    pub const NONE: Clip =
+        Clip { input: [f32::NEG_INFINITY, f32::INFINITY], output: [f32::NEG_INFINITY, f32::INFINITY] };
+}
+
+/// How heads are turned.
+pub struct Rope<'a, B> {
+    /// `[n, parts, 2, head_dim / (2 · parts)]`: of every row and part the cosines, then the sines. For one part this is
+    /// what [`Backend::rope_table`] makes.
+    pub table: &'a B,
+    /// Equal parts of a head that turn by themselves: as many as positions have coordinates.
+    pub parts: usize,
+}
+
+impl<B> Clone for Rope<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B> Copy for Rope<'_, B> {}
+
+/// Which rows a [`Backend::pool`] adds up, and what it does with the sums.
+pub struct Pooling<'a, V> {
+    /// `[n, per]` rows of the input.
+    pub rows: &'a [usize],
+    /// Rows of one sum.
+    pub per: usize,
+    /// Width of a row.
+    pub d: usize,
+    /// Multiplies the sums.
+    pub factor: f32,
+    /// `[d]` each: what is then subtracted, and what the difference is multiplied with.
+    pub standard: Option<(&'a V, &'a V)>,
+}
+
 /// How keys and values lie in a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvForm {
@@ -329,15 +374,15 @@ pub trait Backend {
         norm_b: Norm<'_, Self::Vector>,
         n: usize,
     );
-    /// Per head of `[n, n_heads, head_dim]`, in place: `rope(rms(x, weight))`. `rope` is a table of
-    /// [`Backend::rope_table`] with `head_dim/2` frequencies; element `i` pairs with `i + head_dim/2`
-    /// (`x·cos + rotate_half(x)·sin`). Without weight or rope that step is left out (values: `rms0` alone).
+    /// Per head of `[n, n_heads, head_dim]`, in place: `rope(rms(x, weight))`. In a part of `m` dimensions, the whole
+    /// head where there is one part, element `i` pairs with `i + m/2` (`x·cos + rotate_half(x)·sin`). Without weight or
+    /// rope that step is left out (values: `rms0` alone).
     fn norm_heads(
         &mut self,
         x: &mut Self::Buffer,
         weight: Option<&Self::Vector>,
         eps: f32,
-        rope: Option<&Self::Buffer>,
+        rope: Option<Rope<'_, Self::Buffer>>,
         n_heads: usize,
         head_dim: usize,
         n: usize,
@@ -369,6 +414,35 @@ pub trait Backend {
         routes: &Self::Routes,
         n: usize,
     );
+
+    // ---- encoders
+
+    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)`, `clamp(v, [a, b]) = min(max(v, a), b)`: `[n, rows]`.
+    fn clipped_project(
+        &mut self,
+        projection: Projection<'_, Self::Matrix, Self::Buffer>,
+        x: &Self::Buffer,
+        clip: Clip,
+        n: usize,
+    );
+    /// `gate = gelu_tanh(gate) ⊙ up` for `len` values.
+    fn gate(&mut self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
+    /// `x += y` for `len` values.
+    fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer, len: usize);
+    /// `out[i, h] = softmax(q[i, h] · K_h) · V_h` over the keys and values of all `n` rows, before and after `i`; scale 1,
+    /// softmax in f32. All are `[n, n_heads, head_dim]`.
+    fn attend_all(
+        &mut self,
+        out: &mut Self::Buffer,
+        q: &Self::Buffer,
+        k: &Self::Buffer,
+        v: &Self::Buffer,
+        n_heads: usize,
+        head_dim: usize,
+        n: usize,
+    );
+    /// `out[i] = (factor · Σ_j x[rows[i, j]] − a) ⊙ b`, `(a, b)` the `standard`; without one the product alone.
+    fn pool(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, pooling: Pooling<'_, Self::Vector>);
 
     // ---- rows out
 

@@ -22,14 +22,14 @@ const LAYERS: &[Layer] = &[
     Layer { name: "media", imports: &["tensor"], tests: &[] },
     // Its tests read a vocabulary from a GGUF file.
     Layer { name: "chat", imports: &["tensor"], tests: &["weights"] },
-    // Generic over the backend; its tests need one.
-    Layer { name: "model", imports: &["tensor", "weights"], tests: &["cpu", "conformance"] },
+    // Generic over the backend; its tests need one, and pictures.
+    Layer { name: "model", imports: &["tensor", "weights"], tests: &["cpu", "media", "conformance"] },
     Layer { name: "runtime", imports: &["tensor", "weights", "cpu", "chat", "model"], tests: &["conformance"] },
     // Speaks HTTP and knows files only; the library stays without a network.
     Layer { name: "hub", imports: &[], tests: &[] },
     Layer {
         name: "cli",
-        imports: &["tensor", "weights", "cpu", "chat", "model", "runtime", "hub"],
+        imports: &["tensor", "weights", "cpu", "chat", "media", "model", "runtime", "hub"],
         tests: &["conformance"],
     },
     Layer { name: "conformance", imports: &["tensor"], tests: &[] },

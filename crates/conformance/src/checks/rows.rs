@@ -1,6 +1,6 @@
 //! Operations on rows without a large matrix: memory, norms, RoPE, embeddings.
 
-use carat_tensor::backend::Norm;
+use carat_tensor::backend::{Norm, Rope};
 use carat_tensor::{Backend, TokenId};
 
 use super::{EPS, Harness, SENTINEL, stack};
@@ -25,7 +25,10 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
                 combine_per_layer(h, &mut rng, fill, n, groups, d);
             }
             for (n_heads, head_dim) in [(1, 16), (2, 32), (3, 64), (8, 256), (4, 512)] {
-                norm_heads(h, &mut rng, fill, n, n_heads, head_dim);
+                norm_heads(h, &mut rng, fill, n, (n_heads, head_dim), 1);
+            }
+            for (n_heads, head_dim) in [(1, 4), (2, 12), (3, 64), (16, 72)] {
+                norm_heads(h, &mut rng, fill, n, (n_heads, head_dim), 2);
             }
         }
     }
@@ -117,33 +120,35 @@ fn norm_heads<B: Backend>(
     rng: &mut Rng,
     fill: Fill,
     n: usize,
-    n_heads: usize,
-    head_dim: usize,
+    (n_heads, head_dim): (usize, usize),
+    parts: usize,
 ) {
-    let half = head_dim / 2;
+    let half = head_dim / parts / 2;
     let x = fill.rows(rng, n * n_heads, head_dim);
     let weight = rng.normal(head_dim, 1.0);
     let norm = h.vector(&weight);
     // Angles of any size; the last frequencies do not turn, as in full layers.
-    let angles: Vec<f64> = rng.normal(n * half, 3.0);
+    let angles: Vec<f64> = rng.normal(n * parts * half, 3.0);
     let turn = |i: usize, f: fn(f64) -> f64| {
         let row = &angles[i * half..(i + 1) * half];
-        row.iter().enumerate().map(|(j, &a)| f64::from(f(if j < half * 3 / 4 { a } else { 0.0 }) as f32)).collect()
+        let still = |j| parts == 1 && j >= half * 3 / 4;
+        row.iter().enumerate().map(|(j, &a)| f64::from(f(if still(j) { 0.0 } else { a }) as f32)).collect()
     };
-    let table: Vec<[Vec<f64>; 2]> = (0..n).map(|i| [turn(i, f64::cos), turn(i, f64::sin)]).collect();
+    let table: Vec<[Vec<f64>; 2]> = (0..n * parts).map(|i| [turn(i, f64::cos), turn(i, f64::sin)]).collect();
     let flat: Vec<f64> = table.iter().flatten().flatten().copied().collect();
-    let rope = h.buffer(&flat);
+    let buffer = h.buffer(&flat);
     for (with_weight, with_rope) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (weighs, turns) = (with_weight, with_rope);
         h.report.begin(
             "norm_heads",
-            format!("n={n} heads={n_heads} head_dim={head_dim} weight={with_weight} rope={with_rope} {fill:?}"),
+            format!("n={n} heads={n_heads} head_dim={head_dim} parts={parts} weight={weighs} rope={turns} {fill:?}"),
         );
         let mut out = h.buffer(&x);
-        let (norm, rope) = (with_weight.then_some(&norm), with_rope.then_some(&rope));
-        h.backend.norm_heads(&mut out, norm, EPS, rope, n_heads, head_dim, n);
+        let rope = with_rope.then_some(Rope { table: &buffer, parts });
+        h.backend.norm_heads(&mut out, with_weight.then_some(&norm), EPS, rope, n_heads, head_dim, n);
         let rows = x.chunks_exact(head_dim).enumerate().map(|(row, x)| {
-            let [cos, sin] = &table[row / n_heads];
-            let rope = with_rope.then_some((cos.as_slice(), sin.as_slice()));
+            let i = row / n_heads;
+            let rope = with_rope.then_some(&table[i * parts..(i + 1) * parts]);
             bounds::rms_rope(x, with_weight.then_some(weight.as_slice()), f64::from(EPS), rope)
         });
         h.compare(&out, &stack(rows));

@@ -1,4 +1,4 @@
-//! The names of every tensor of the text model: the only place where they are spelt.
+//! The names of every tensor of the text model and the picture encoder: the only place where they are spelt.
 //!
 //! Sources: transformers `modeling_gemma4`; llama.cpp `src/llama-arch.cpp`, `src/models/gemma4.cpp`.
 
@@ -60,3 +60,27 @@ pub(super) const NORM_END: &str = "norm.weight";
 pub(super) const HEADS: [&str; 4] =
     ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "output.weight"];
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
+// ---- of the picture encoder
+/// What precedes its names in Hugging Face files, the published one first.
+pub(super) const TOWER_PREFIXES: [&str; 2] = ["model.", ""];
+/// The parts of a checkpoint that are the picture encoder's.
+pub(super) const TOWER_PARTS: [&str; 2] = ["vision_tower.", "embed_vision."];
+/// `{}` is the layer's number.
+pub(super) const TOWER_LAYER: &str = "vision_tower.encoder.layers.{}.";
+pub(super) const PATCH_PROJECTION: &str = "vision_tower.patch_embedder.input_proj.weight";
+pub(super) const PATCH_POSITIONS: &str = "vision_tower.patch_embedder.position_embedding_table";
+pub(super) const STANDARD_BIAS: &str = "vision_tower.std_bias";
+pub(super) const STANDARD_SCALE: &str = "vision_tower.std_scale";
+pub(super) const SOFT_TOKENS: &str = "embed_vision.embedding_projection.weight";
+/// Of a layer, where matrices and their bounds have names below these; norms are named as the text model's.
+pub(super) const TOWER_Q: &str = "self_attn.q_proj";
+pub(super) const TOWER_K: &str = "self_attn.k_proj";
+pub(super) const TOWER_V: &str = "self_attn.v_proj";
+pub(super) const TOWER_O: &str = "self_attn.o_proj";
+pub(super) const TOWER_GATE: &str = "mlp.gate_proj";
+pub(super) const TOWER_UP: &str = "mlp.up_proj";
+pub(super) const TOWER_DOWN: &str = "mlp.down_proj";
+pub(super) const TOWER_MATRIX: &str = ".linear.weight";
+/// Bounds of the input, lower and upper, then of the output.
+pub(super) const TOWER_BOUNDS: [&str; 4] = [".input_min", ".input_max", ".output_min", ".output_max"];

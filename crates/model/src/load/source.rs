@@ -167,14 +167,34 @@ impl<'a> Source<'a> {
                 None => unknown.push(name),
             }
         }
-        if unknown.is_empty() {
-            return Ok(LoadReport { ignored: self.ignored });
-        }
-        let count = unknown.len();
-        unknown.truncate(NAMES_SHOWN);
-        let more = if count > NAMES_SHOWN { ", …" } else { "" };
-        Err(ModelError::UnknownTensors { count, names: unknown.join(", ") + more })
+        refuse(unknown)?;
+        Ok(LoadReport { ignored: self.ignored })
     }
+
+    /// Refuses tensors of these parts of the checkpoint that nobody has taken or ignored.
+    pub fn finish_parts(&self, prefix: &str, parts: &[&str]) -> Result<(), ModelError> {
+        let of_parts = |name: &String| {
+            let name = name.strip_prefix(prefix);
+            name.is_some_and(|name| parts.iter().any(|part| name.starts_with(part)) && !is_activation_scale(name))
+        };
+        refuse(self.tensors.unused().into_iter().filter(of_parts).collect())
+    }
+
+    /// A tensor by its name in the file, if the file has it.
+    pub fn take_optional(&self, name: &str) -> Result<Option<Tensor>, ModelError> {
+        Ok(self.tensors.take_optional(name)?)
+    }
+}
+
+/// An error if there are unknown names.
+fn refuse(mut unknown: Vec<String>) -> Result<(), ModelError> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let count = unknown.len();
+    unknown.truncate(NAMES_SHOWN);
+    let more = if count > NAMES_SHOWN { ", …" } else { "" };
+    Err(ModelError::UnknownTensors { count, names: unknown.join(", ") + more })
 }
 
 /// Whether the file has the tensor, plain or packed.
@@ -205,16 +225,20 @@ pub(super) fn other_part(name: &str) -> Option<&'static str> {
 
 /// A parameter's values in f32, all of them finite.
 pub(super) fn values(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
+    let values = numbers(tensor)?;
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(ModelError::NotFinite { name: tensor.name.clone(), index, found: values[index] }),
+        None => Ok(values),
+    }
+}
+
+/// A parameter's values in f32.
+pub(super) fn numbers(tensor: &Tensor) -> Result<Vec<f32>, ModelError> {
     let words = || tensor.data.as_chunks::<2>().0.iter();
-    let name = || tensor.name.clone();
-    let values: Vec<f32> = match tensor.dtype {
+    Ok(match tensor.dtype {
         DType::F32 => tensor.data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         DType::F16 => words().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
         DType::BF16 => words().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-        found => return Err(ModelError::ParameterType { name: name(), found }),
-    };
-    match values.iter().position(|v| !v.is_finite()) {
-        Some(index) => Err(ModelError::NotFinite { name: name(), index, found: values[index] }),
-        None => Ok(values),
-    }
+        found => return Err(ModelError::ParameterType { name: tensor.name.clone(), found }),
+    })
 }

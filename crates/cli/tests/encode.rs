@@ -1,0 +1,115 @@
+//! `carat encode` against what the reference computed (`fixtures/make_towers.py`), and what it refuses.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod program;
+
+use std::path::Path;
+
+use carat_tensor::Bytes;
+use carat_weights::{Weights, map_file, safetensors};
+use program::{Scratch, carat, done};
+
+const TOWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vision/clipped");
+
+fn tensors(path: &Path) -> Weights {
+    let bytes = map_file(path).unwrap();
+    Weights::new("file".into(), safetensors::read("file", &bytes).unwrap()).unwrap()
+}
+
+fn floats(bytes: &Bytes) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// The drawing of `pattern` in `fixtures/media/make_pictures.py` as a BMP file: from the bottom up, blue first.
+fn bmp(width: usize, height: usize) -> Vec<u8> {
+    let pixel = |x: usize, y: usize, c: usize| match ((x >> 3) + (y >> 3)) % 3 {
+        0 => {
+            let mixed = (x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791);
+            ((mixed as u64).wrapping_mul(2_654_435_761) as u32 >> 24) as u8
+        }
+        1 => ((x * 7 + y * 13 + c * 85) % 256) as u8,
+        _ => ((x + y + c) % 2 * 255) as u8,
+    };
+    let row_bytes = (width * 3).next_multiple_of(4);
+    let mut file = b"BM".to_vec();
+    for word in [54 + row_bytes * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
+        file.extend((word as u32).to_le_bytes());
+    }
+    for y in (0..height).rev() {
+        let row = (0..width).flat_map(|x| (0..3).rev().map(move |c| pixel(x, y, c)));
+        file.extend(row.chain(std::iter::repeat_n(0, row_bytes - width * 3)));
+    }
+    file
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let distance: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    let error = (distance / expected.iter().map(|b| square(*b)).sum::<f64>()).sqrt();
+    assert!(error < 1e-4, "{what} is off by {error:e}");
+}
+
+#[test]
+fn a_picture_s_soft_tokens_are_the_reference_s() {
+    let (image, out) = (Scratch::new("encode.bmp"), Scratch::new("encode.safetensors"));
+    std::fs::write(&image.0, bmp(500, 200)).unwrap();
+    let expected = tensors(&Path::new(TOWER).join("expected.safetensors"));
+    // 100,000 pixels: the smallest number of tokens shows them all.
+    for tokens in ["70", "auto"] {
+        let args = ["encode", TOWER, "--image", image.arg(), "--out", out.arg(), "--image-tokens", tokens];
+        assert!(done(carat(&args).output().unwrap()).is_empty());
+        let found = tensors(&out.0);
+        let names: Vec<&str> = found.names().collect();
+        let stages = ["hidden.0", "hidden.1", "hidden.2", "hidden.3"];
+        assert_eq!(names, [&["pixel_values", "positions"][..], &stages, &["soft_tokens"]].concat());
+        assert_eq!(found.get("pixel_values").unwrap().shape, [585, 768]);
+        let positions = found.get("positions").unwrap().data.as_chunks::<8>().0.iter();
+        let positions: Vec<u8> = positions.map(|b| i64::from_le_bytes(*b) as u8).collect();
+        assert_eq!(positions, expected.get("0.positions").unwrap().data[..]);
+        let rows = expected.get("0.rows").unwrap().data.as_chunks::<4>().0.iter();
+        let rows: Vec<usize> = rows.map(|b| u32::from_le_bytes(*b) as usize).collect();
+        for stage in stages {
+            let all = floats(&found.get(stage).unwrap().data);
+            let recorded: Vec<f32> = rows.iter().flat_map(|r| all[r * 16..(r + 1) * 16].to_vec()).collect();
+            assert_close(&recorded, &floats(&expected.get(&format!("0.{stage}")).unwrap().data), stage);
+        }
+        let soft = found.get("soft_tokens").unwrap();
+        assert_eq!(soft.shape, [65, 20]);
+        let last = floats(&expected.get("0.soft_tokens").unwrap().data);
+        let soft = floats(&soft.data);
+        assert_close(&soft[soft.len() - last.len()..], &last, "soft_tokens");
+    }
+}
+
+/// The command fails with this code and says all of this.
+#[track_caller]
+fn refused(args: &[&str], code: i32, says: &[&str]) {
+    let output = carat(&[&["encode"], args].concat()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    for text in says {
+        assert!(stderr.contains(text), "`{text}` is not in: {stderr}");
+    }
+}
+
+#[test]
+fn what_fails_names_the_thing() {
+    let (image, out) = (Scratch::new("refused.bmp"), Scratch::new("refused.safetensors"));
+    std::fs::write(&image.0, bmp(500, 200)).unwrap();
+    let (image, to) = (image.arg(), ["--out", out.arg()]);
+    refused(&["--image", image, to[0], to[1]], 1, &["carat-nano (embedded)", "no picture encoder", "vision_config"]);
+    let gguf = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/g3/bf16.gguf");
+    refused(&[gguf, "--image", image, to[0], to[1]], 1, &["bf16.gguf", "no picture encoder", "GGUF"]);
+    refused(&[TOWER, "--image", "no/such.png", to[0], to[1]], 1, &["no/such.png", "No such file"]);
+    refused(&[TOWER, "--image", gguf, to[0], to[1]], 1, &["bf16.gguf", "not a picture", "JPEG"]);
+    refused(&[TOWER, "--image", image, "--out", "no/such/dir/file"], 1, &["no/such/dir/file"]);
+    assert!(!out.0.exists(), "nothing is written before there is something to write");
+    let tokens = |n| [TOWER, "--image", image, to[0], to[1], "--image-tokens", n];
+    refused(&tokens("256"), 2, &["256", "one of 70, 140, 280, 560, 1120"]);
+    refused(&tokens("many"), 2, &["70, 140, 280, 560, 1120 or auto"]);
+    // This tower knows 64 columns; the picture would have 78 with four times the tokens.
+    refused(&tokens("280"), 1, &["column 64", "0 to 63"]);
+    refused(&[TOWER, to[0], to[1]], 2, &["--image"]);
+}

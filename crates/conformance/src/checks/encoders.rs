@@ -1,0 +1,126 @@
+//! Operations of encoders: products between bounds, gates, sums of rows, attention of all rows to all.
+
+use carat_tensor::backend::{Clip, Pooling, Projection};
+use carat_tensor::{Backend, DType};
+
+use super::{Harness, stack};
+use crate::bounds::{self, Approx, Cached, Storage, U};
+use crate::cases::{self, Fill, Matrix, ROWS, Rng};
+
+pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
+    let mut rng = Rng::new(7);
+    // Widths of heads and feed-forwards that no vector length divides, and whole blocks.
+    for cols in [24, 72, 100, 256, 1152] {
+        for dtype in cases::dtypes_of(cols) {
+            for n in ROWS {
+                clipped_project(h, &mut rng, n, cols, dtype, 37);
+            }
+        }
+    }
+    for len in [1, 7, 32, 1000, 40_000] {
+        gate(h, &mut rng, len);
+        add(h, &mut rng, len);
+    }
+    for (n_heads, head_dim) in [(1, 8), (2, 12), (3, 64), (2, 72), (1, 128)] {
+        for n in [1, 2, 17, 33, 150] {
+            attend_all(h, &mut rng, (n_heads, head_dim), n, 2.0);
+        }
+        attend_all(h, &mut rng, (n_heads, head_dim), 40, 150.0);
+        attend_all(h, &mut rng, (n_heads, head_dim), 40, 0.0);
+    }
+    for (n, per, d) in [(1, 9, 24), (5, 9, 72), (70, 9, 1152), (3, 1, 7), (4, 4, 33)] {
+        pool(h, &mut rng, n, per, d);
+    }
+}
+
+fn clipped_project<B: Backend>(
+    h: &mut Harness<'_, B>,
+    rng: &mut Rng,
+    n: usize,
+    cols: usize,
+    dtype: DType,
+    rows: usize,
+) {
+    let matrix = Matrix::random(rng, dtype, rows, cols, (cols as f64).powf(-0.5));
+    let x = Fill::Normal.rows(rng, n, cols);
+    let (input, loaded) = (h.buffer(&x), h.matrix(&matrix));
+    let bounded = Clip { input: [-0.5, 1.25], output: [-0.75, 0.25] };
+    for clip in [Clip::NONE, bounded, Clip { output: Clip::NONE.output, ..bounded }] {
+        h.report.begin("clipped_project", format!("n={n} {} {clip:?}", matrix.tensor.name));
+        let mut out = h.output(n * rows);
+        h.backend.clipped_project(Projection { matrix: &loaded, out: &mut out }, &input, clip, n);
+        let inputs = h.inputs(dtype);
+        let expected = x.chunks_exact(cols).map(|x| {
+            let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
+            bounds::product(&matrix.weights, &x, inputs).clamp(clip.output.map(f64::from))
+        });
+        h.compare(&out, &stack(expected));
+    }
+}
+
+fn gate<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {
+    h.report.begin("gate", format!("len={len}"));
+    let (gate, up) = (rng.normal(len, 2.0), rng.normal(len, 1.0));
+    let (mut out, input) = (h.buffer(&gate), h.buffer(&up));
+    h.backend.gate(&mut out, &input, len);
+    h.compare(&out, &Approx::exact(gate).gelu().times(&Approx::exact(up)));
+}
+
+fn add<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {
+    h.report.begin("add", format!("len={len}"));
+    let (x, y) = (rng.normal(len, 2.0), rng.normal(len, 1.0));
+    let (mut out, input) = (h.buffer(&x), h.buffer(&y));
+    h.backend.add(&mut out, &input, len);
+    h.compare(&out, &Approx::exact(x).plus(&Approx::exact(y)));
+}
+
+fn attend_all<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, heads: (usize, usize), n: usize, spread: f64) {
+    let (n_heads, d) = heads;
+    h.report.begin("attend_all", format!("heads={n_heads} head_dim={d} n={n} spread={spread}"));
+    let width = n_heads * d;
+    let q = rng.normal(n * width, spread / (d as f64).sqrt());
+    let (k, v) = (rng.normal(n * width, 1.0), rng.normal(n * width, 1.0));
+    let (queries, keys, values) = (h.buffer(&q), h.buffer(&k), h.buffer(&v));
+    let mut out = h.output(n * width);
+    h.backend.attend_all(&mut out, &queries, &keys, &values, n_heads, d, n);
+    let of_head = |head: usize| -> Vec<Cached> {
+        let row = |all: &[f64], i: usize| all[i * width + head * d..i * width + (head + 1) * d].to_vec();
+        let exact = vec![0.0; d];
+        let of =
+            |i| Cached { key: row(&k, i), key_steps: exact.clone(), value: row(&v, i), value_steps: exact.clone() };
+        (0..n).map(of).collect()
+    };
+    let heads: Vec<Vec<Cached>> = (0..n_heads).map(of_head).collect();
+    let kept = Storage { always: 0.0, of_value: 0.0, of_largest: 0.0 };
+    let rows = q.chunks_exact(d).enumerate().map(|(i, query)| {
+        let seen: Vec<&Cached> = heads[i % n_heads].iter().collect();
+        bounds::attention(query, &seen, kept)
+    });
+    h.compare(&out, &stack(rows));
+}
+
+fn pool<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, n: usize, per: usize, d: usize) {
+    let x = rng.normal(n * per * d, 1.0);
+    // Every row once, the members of a sum far apart.
+    let rows: Vec<usize> = (0..n).flat_map(|i| (0..per).map(move |j| j * n + i)).collect();
+    let factor = (d as f32).sqrt() / per as f32;
+    let (bias, scale) = (rng.normal(d, 3.0), rng.normal(d, 1.0));
+    let (input, vectors) = (h.buffer(&x), (h.vector(&bias), h.vector(&scale)));
+    for standard in [None, Some((&vectors.0, &vectors.1))] {
+        h.report.begin("pool", format!("n={n} per={per} d={d} standard={}", standard.is_some()));
+        let mut out = h.output(n * d);
+        h.backend.pool(&mut out, &input, Pooling { rows: &rows, per, d, factor, standard });
+        let expected = rows.chunks_exact(per).map(|rows| {
+            let sum = |c: usize, f: fn(f64) -> f64| rows.iter().map(|r| f(x[r * d + c])).sum::<f64>();
+            let exact = (0..d).map(|c| sum(c, |v| v)).collect();
+            let limit: Vec<f64> = (0..d).map(|c| bounds::gamma(per) * sum(c, f64::abs)).collect();
+            let pooled = Approx { exact, typical: limit.clone(), limit }.scale(f64::from(factor));
+            if standard.is_none() {
+                return pooled;
+            }
+            let minus = Approx::exact(bias.iter().map(|b| -b).collect());
+            pooled.plus(&minus).times(&Approx::relative(scale.clone(), U))
+        });
+        h.compare(&out, &stack(expected));
+    }
+}
