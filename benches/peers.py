@@ -125,8 +125,10 @@ def main():
     for model in args.models:
         for threads in map(int, args.threads.split(",")):
             speeds, reports = rounds(program, model, args, threads, versions)
-            lines += table(model, threads, speeds, reports, args.peers)
-            kept = {name: {" ".join(map(str, key)): v for key, v in found.items()} for name, found in speeds.items()}
+            found = table(model, threads, speeds, reports, args.peers)
+            print("\n".join(found), file=sys.stderr)
+            lines += found
+            kept = {name: {" ".join(map(str, key)): v for key, v in of.items()} for name, of in speeds.items()}
             raw.append({"model": model.name, "threads": threads, "speeds": kept, "carat": reports})
     reports = [report for part in raw for report in part["carat"]]
     head = [
