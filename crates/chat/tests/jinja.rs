@@ -55,6 +55,14 @@ fn a_template_may_refuse_and_may_be_wrong() {
     assert!(rendered(&endless, conversation).unwrap_err().contains("fuel"));
 }
 
+/// A short template must not ask for more memory than there is.
+#[test]
+fn json_is_not_indented_without_bounds() {
+    let conversation = json!({"messages": []});
+    let error = rendered("{{ [[1]] | tojson(indent=249203000000000) }}", conversation).unwrap_err();
+    assert!(error.contains("tojson(indent=249203000000000): expected at most 16"), "{error}");
+}
+
 #[test]
 fn control_tokens_of_users_stay_text_in_any_template() {
     let tokenizer = Tokenizer::from_json(include_bytes!("data/tokenizer.json")).expect("the test vocabulary loads");

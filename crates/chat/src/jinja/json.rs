@@ -6,9 +6,16 @@ use serde_json::Value as Json;
 
 use crate::value::number;
 
+/// Largest indent, in spaces: of more, a short template could make a prompt that no memory holds.
+const MAX_INDENT: usize = 16;
+
 /// The filter: `value | tojson` or `value | tojson(indent=2)`.
 pub(super) fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
+    if let Some(indent) = indent.filter(|&indent| indent > MAX_INDENT) {
+        let detail = format!("tojson(indent={indent}): expected at most {MAX_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, detail));
+    }
     let json = serde_json::to_value(&value)
         .map_err(|e| Error::new(ErrorKind::BadSerialization, "cannot be written as JSON").with_source(e))?;
     let mut out = String::new();
