@@ -48,6 +48,7 @@ impl JinjaTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.set_formatter(format);
         environment.add_filter("tojson", json::tojson);
+        environment.add_filter("indent", json::indent);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", clock::strftime_now);
         environment.set_fuel(Some(FUEL));

@@ -57,10 +57,19 @@ fn a_template_may_refuse_and_may_be_wrong() {
 
 /// A short template must not ask for more memory than there is.
 #[test]
-fn json_is_not_indented_without_bounds() {
-    let conversation = json!({"messages": []});
-    let error = rendered("{{ [[1]] | tojson(indent=249203000000000) }}", conversation).unwrap_err();
-    assert!(error.contains("tojson(indent=249203000000000): expected at most 16"), "{error}");
+fn a_template_cannot_make_much_of_little() {
+    let huge = 249_203_000_000_000_u64;
+    for template in [
+        format!("{{{{ [[1]] | tojson(indent={huge}) }}}}"),
+        format!("{{{{ 'a\nb' | indent({huge}) }}}}"),
+        format!("{{{{ 'a\nb' | indent(width={huge}) }}}}"),
+        format!("{{{{ 'x' * {huge} }}}}"),
+        format!("{{{{ range({huge}) | list }}}}"),
+    ] {
+        let error = rendered(&template, json!({"messages": []})).unwrap_err();
+        assert!(error.contains("the chat template failed"), "{template}: {error}");
+    }
+    check("{{ 'a\nb' | indent(2) }}", "a\n  b");
 }
 
 #[test]

@@ -1,21 +1,37 @@
-//! `tojson` as Python's `json.dumps(ensure_ascii=False)` writes it, which is what templates are written for.
+//! `tojson` and `indent`, bounded; the first as Python's `json.dumps(ensure_ascii=False)` writes it, which is what templates are written for.
 
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, StringInput};
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use crate::value::number;
 
 /// Largest indent, in spaces: of more, a short template could make a prompt that no memory holds.
-const MAX_INDENT: usize = 16;
+const MAX_INDENT: usize = 64;
+
+fn check_indent(filter: &str, indent: Option<usize>) -> Result<(), Error> {
+    let Some(indent) = indent.filter(|&indent| indent > MAX_INDENT) else { return Ok(()) };
+    let detail = format!("{filter}({indent}): expected at most {MAX_INDENT}");
+    Err(Error::new(ErrorKind::InvalidOperation, detail))
+}
+
+/// The engine's own `text | indent(4)`, bounded.
+pub(super) fn indent(
+    text: StringInput<'_>,
+    width: Option<usize>,
+    first_line: Option<bool>,
+    blank_lines: Option<bool>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
+    let asked = if width.is_some() { width } else { kwargs.get("width")? };
+    check_indent("indent", asked)?;
+    minijinja::filters::indent(text, width, first_line, blank_lines, kwargs)
+}
 
 /// The filter: `value | tojson` or `value | tojson(indent=2)`.
 pub(super) fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
-    if let Some(indent) = indent.filter(|&indent| indent > MAX_INDENT) {
-        let detail = format!("tojson(indent={indent}): expected at most {MAX_INDENT}");
-        return Err(Error::new(ErrorKind::InvalidOperation, detail));
-    }
+    check_indent("tojson", indent)?;
     let json = serde_json::to_value(&value)
         .map_err(|e| Error::new(ErrorKind::BadSerialization, "cannot be written as JSON").with_source(e))?;
     let mut out = String::new();
