@@ -49,13 +49,17 @@ impl LoadOptions {
 
 /// What the model in `files` will take under `options`; nothing is taken yet.
 pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Error> {
+    plan_on(&device::open(options.device)?, files, options)
+}
+
+fn plan_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Error> {
     let config = files.config()?;
     let resolved = options.resolve(&config);
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
     let plan = memory_plan(&config, &resolved, file_bytes(files)?).map_err(|e| Error::of_files(files.source(), e))?;
-    Ok(plan.on(&device::open(options.device)?))
+    Ok(plan.on(device))
 }
 
 fn file_bytes(files: &ModelFiles) -> Result<FileBytes, Error> {
@@ -94,10 +98,12 @@ fn limits(allowed: Option<u64>, free: Option<u64>) -> Vec<MemoryLimit> {
 /// The longest context that the model in `files` can have under the other `options`, in the memory that is allowed
 /// and free; above 1024 tokens a multiple of that, as what is free changes. `None` if there is none.
 pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    let config = files.config()?;
-    let file = file_bytes(files)?;
-    let device = device::open(options.device)?;
-    Ok(longest_within(&config, file, options, &device, &limits(options.memory, host::available_memory())))
+    longest_on(&device::open(options.device)?, files, options)
+}
+
+fn longest_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
+    let (config, file) = (files.config()?, file_bytes(files)?);
+    Ok(longest_within(&config, file, options, device, &limits(options.memory, host::available_memory())))
 }
 
 fn longest_within(
@@ -139,15 +145,16 @@ pub fn load(
     options: &LoadOptions,
     announce: &mut dyn FnMut(&MemoryPlan),
 ) -> Result<(Decoder<Device>, LoadReport), Error> {
-    let plan = plan(files, options)?;
+    let device = device::open(options.device)?;
+    let plan = plan_on(&device, files, options)?;
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
         let (needed, table) = (limit.counted(&plan), plan.to_string());
-        return Err(Error::Memory { needed, limit, longest: longest_context(files, options)?, table });
+        return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, options)?, table });
     }
     announce(&plan);
     let resolved = options.resolve(&files.config()?);
-    let (device, source) = (device::open(options.device)?, files.source().clone());
+    let source = files.source().clone();
     Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))
 }
 

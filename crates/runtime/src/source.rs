@@ -75,7 +75,7 @@ impl ModelFiles {
                     dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
                 Tokenizer::from_json(json).map_err(wrong)
             }
-            Checkpoint::Gguf(file) => gguf_tokenizer(file)?.map_err(wrong),
+            Checkpoint::Gguf(file) => gguf_tokenizer(file, wrong),
         }
     }
 
@@ -116,7 +116,7 @@ impl ModelFiles {
     }
 }
 
-fn gguf_tokenizer(file: &GgufFile) -> Result<Result<Tokenizer, TokenizerError>, Error> {
+fn gguf_tokenizer(file: &GgufFile, wrong: impl Fn(TokenizerError) -> Error) -> Result<Tokenizer, Error> {
     let metadata = &file.metadata;
     let key = |name: &str| format!("tokenizer.ggml.{name}");
     let id = |name: &str| metadata.opt_u32(&key(name)).map(|id| id.map(TokenId));
@@ -135,7 +135,7 @@ fn gguf_tokenizer(file: &GgufFile) -> Result<Result<Tokenizer, TokenizerError>, 
             Some(scores) if merges.is_empty() => scores,
             _ => Vec::new(),
         };
-    Ok(Tokenizer::from_parts(VocabParts {
+    let parts = VocabParts {
         tokens: texts("tokens")?,
         token_types: &types,
         merges,
@@ -144,7 +144,8 @@ fn gguf_tokenizer(file: &GgufFile) -> Result<Result<Tokenizer, TokenizerError>, 
         eos: id("eos_token_id")?,
         unk: id("unknown_token_id")?,
         pad: id("padding_token_id")?,
-    }))
+    };
+    Tokenizer::from_parts(parts).map_err(wrong)
 }
 
 /// The files of the embedded model, made by the recipe in `nano/`.
