@@ -1,12 +1,16 @@
 //! `carat encode` against what the reference computed (`fixtures/make_towers.py`), and what it refuses.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+#[path = "../../media/tests/drawing/mod.rs"]
+mod drawing;
 mod program;
 
 use std::path::Path;
 
+use carat_media::picture::Picture;
 use carat_tensor::Bytes;
 use carat_weights::{Weights, map_file, safetensors};
+use drawing::pattern;
 use program::{Scratch, carat, done};
 
 const TOWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vision/clipped");
@@ -22,21 +26,14 @@ fn floats(bytes: &Bytes) -> Vec<f32> {
 
 /// The drawing of `pattern` in `fixtures/media/make_pictures.py` as a BMP file: from the bottom up, blue first.
 fn bmp(width: usize, height: usize) -> Vec<u8> {
-    let pixel = |x: usize, y: usize, c: usize| match ((x >> 3) + (y >> 3)) % 3 {
-        0 => {
-            let mixed = (x * 73_856_093) ^ (y * 19_349_663) ^ (c * 83_492_791);
-            ((mixed as u64).wrapping_mul(2_654_435_761) as u32 >> 24) as u8
-        }
-        1 => ((x * 7 + y * 13 + c * 85) % 256) as u8,
-        _ => ((x + y + c) % 2 * 255) as u8,
-    };
+    let Picture { rgb, .. } = pattern(width, height);
     let row_bytes = (width * 3).next_multiple_of(4);
     let mut file = b"BM".to_vec();
     for word in [54 + row_bytes * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
         file.extend((word as u32).to_le_bytes());
     }
     for y in (0..height).rev() {
-        let row = (0..width).flat_map(|x| (0..3).rev().map(move |c| pixel(x, y, c)));
+        let row = rgb[3 * width * y..][..3 * width].chunks_exact(3).flat_map(|pixel| pixel.iter().rev().copied());
         file.extend(row.chain(std::iter::repeat_n(0, row_bytes - width * 3)));
     }
     file
