@@ -143,17 +143,7 @@ static AVX2: Kernels = {
         quantise: |x, q, low, d, sum| unsafe { avx2::quantise(x, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
-        matvec_finest: |dtype, rows, x, rest, out| {
-            // SAFETY: as above.
-            scalar::in_two_parts(
-                |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
-                dtype,
-                rows,
-                x,
-                rest,
-                out,
-            );
-        },
+        matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
         pack: scalar::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
@@ -233,17 +223,7 @@ static NEON: Kernels = {
         quantise: neon::quantise,
         // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
-        matvec_finest: |dtype, rows, x, rest, out| {
-            // SAFETY: as above.
-            scalar::in_two_parts(
-                |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
-                dtype,
-                rows,
-                x,
-                rest,
-                out,
-            );
-        },
+        matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { neon::gemm(tile, x, out) },
         matvec_f32: neon::matvec_f32,

@@ -85,9 +85,9 @@ pub fn matvec_finest(dtype: DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_
     in_two_parts(matvec, dtype, rows, x, rest, out);
 }
 
-/// [`matvec_finest`] by a `matvec` of 15 bits and 8.
+/// [`matvec_finest`] by a [`matvec`] for each part.
 pub fn in_two_parts(
-    matvec: impl Fn(DType, &[u8], IntRows<'_>, &mut [f32]),
+    matvec: fn(DType, &[u8], IntRows<'_>, &mut [f32]),
     dtype: DType,
     rows: &[u8],
     x: IntRows<'_>,

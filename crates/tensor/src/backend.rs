@@ -41,7 +41,7 @@ pub enum BackendError {
 /// How finely a product with quantised weights may round its inputs, in blocks of 32 values with a common scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
-    /// To 22 bits: errors of a product stay near those of sums in f32, at twice the arithmetic of `Fine`. For what is
+    /// To 22 bits: errors of a product stay near those of sums in f32, with half as much arithmetic again. For what is
     /// chosen by, where an error of any size can make another choice.
     Finest,
     /// To 15 bits: errors of a product stay near 3e-5.

@@ -1,4 +1,5 @@
-//! `tojson` and `indent`, bounded; the first as Python's `json.dumps(ensure_ascii=False)` writes it, which is what templates are written for.
+//! `tojson` and `indent`, bounded; the first as Python's `json.dumps(ensure_ascii=False)` writes it, which is what
+//! templates are written for.
 
 use minijinja::value::{Kwargs, StringInput};
 use minijinja::{Error, ErrorKind, Value};
