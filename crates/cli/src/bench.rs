@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use carat_cpu::measure;
-use carat_model::{Decoder, LogitRows, Step};
+use carat_model::{Decoder, LogitRows, Piece, Step};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::rng::Rng;
 use carat_runtime::{ModelFiles, host, loading, work};
@@ -201,13 +201,13 @@ impl Bench<'_> {
     fn run(&mut self, test: Test, depth: usize) -> anyhow::Result<f64> {
         if self.decoder.position() < depth || !self.decoder.truncate(depth) {
             self.decoder.reset();
-            self.decoder.forward(Step { tokens: &self.tokens[..depth], logits: LogitRows::None })?;
+            self.decoder.forward(Step { pieces: &[Piece::Tokens(&self.tokens[..depth])], logits: LogitRows::None })?;
         }
         let tokens = &self.tokens[depth..depth + test.tokens()];
         let started = Instant::now();
         let per_step = if matches!(test, Test::Prompt(_)) { tokens.len() } else { 1 };
         for step in tokens.chunks(per_step) {
-            self.decoder.forward(Step { tokens: step, logits: LogitRows::Last })?;
+            self.decoder.forward(Step { pieces: &[Piece::Tokens(step)], logits: LogitRows::Last })?;
         }
         Ok(started.elapsed().as_secs_f64())
     }

@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use carat_model::{Decoder, LogitRows, Step, Tap};
+use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
 use carat_runtime::{check_finite, loading};
 use carat_tensor::TokenId;
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut hidden = args.hidden.then(|| Hidden { stages: vec![Vec::with_capacity(n * d_model); stages] });
     let mut next = TokenId(0);
     for chunk in tokens.chunks(decoder.options().chunk) {
-        let step = Step { tokens: chunk, logits: LogitRows::All };
+        let step = Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::All };
         let logits = match &mut hidden {
             Some(hidden) => decoder.forward_tapped(step, hidden)?,
             None => decoder.forward(step)?,
@@ -108,7 +108,7 @@ fn continue_greedily(decoder: &mut Decoder<Device>, mut next: TokenId, n: usize)
     while continued.len() < n {
         continued.push(next);
         if continued.len() < n {
-            let logits = decoder.forward(Step { tokens: &[next], logits: LogitRows::Last })?;
+            let logits = decoder.forward(Step { pieces: &[Piece::Tokens(&[next])], logits: LogitRows::Last })?;
             check_finite(logits)?;
             next = most_likely(logits);
         }

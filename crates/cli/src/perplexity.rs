@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use carat_model::{Decoder, LogitRows, Step};
+use carat_model::{Decoder, LogitRows, Piece, Step};
 use carat_runtime::device::Device;
 use carat_runtime::{check_finite, loading, log_sum_exp};
 use carat_tensor::TokenId;
@@ -171,10 +171,10 @@ fn window_nll(decoder: &mut Decoder<Device>, sequence: &[TokenId], skip: usize) 
     for (index, chunk) in inputs.chunks(chunk_len).enumerate() {
         let first = index * chunk_len;
         if first + chunk.len() <= skip {
-            decoder.forward(Step { tokens: chunk, logits: LogitRows::None })?;
+            decoder.forward(Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::None })?;
             continue;
         }
-        let logits = decoder.forward(Step { tokens: chunk, logits: LogitRows::All })?;
+        let logits = decoder.forward(Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::All })?;
         for (row, logits) in logits.chunks(vocab).enumerate().filter(|(row, _)| first + row >= skip) {
             check_finite(logits)?;
             let target = sequence[first + row + 1];

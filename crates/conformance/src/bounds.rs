@@ -154,6 +154,26 @@ pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Approx {
     Approx::relative(definitions::rms(x, weight, eps), gamma(x.len()) + 8.0 * U)
 }
 
+/// A norm about the mean. A deviation's error is that of the mean, `γ·mean|x|`, and of its own difference; the factor's
+/// relative error is half of the variance's: the sum's rounding, and the deviations' errors over their own size.
+pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Approx {
+    let n = x.len() as f64;
+    let (mean, size) = (x.iter().sum::<f64>() / n, x.iter().map(|v| v.abs()).sum::<f64>() / n);
+    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    let factor = (variance + eps).powf(-0.5);
+    let steps: Vec<f64> = x.iter().map(|v| gamma(x.len()) * size + 2.0 * U * (v.abs() + mean.abs())).collect();
+    let of_steps = (steps.iter().map(|s| s * s).sum::<f64>() / n).sqrt() * factor;
+    let relative = gamma(x.len()) + of_steps + 8.0 * U;
+    let exact = definitions::layer_norm(x, weight, bias, eps);
+    let limit: Vec<f64> = (0..x.len())
+        .map(|i| {
+            let scaled = factor * weight[i].abs();
+            scaled * (steps[i] + relative * (x[i] - mean).abs()) + U * exact[i].abs() + FLOOR
+        })
+        .collect();
+    Approx { exact, typical: limit.clone(), limit }
+}
+
 /// `matrix · x`: the sum's own rounding, new rounding of the inputs, and the errors they came with.
 pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     let n = matrix.cols;

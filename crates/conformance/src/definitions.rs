@@ -4,13 +4,21 @@
 //! shared with a backend. A matrix is `[rows, cols]` row-major. Speed does not matter here, being obviously
 //! right does.
 
-use std::ops::RangeInclusive;
+use std::ops::Range;
 
 /// `x · (mean(x²) + eps)^(-1/2) ⊙ weight`.
 pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Vec<f64> {
     let mean_square = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
     let factor = (mean_square + eps).powf(-0.5);
     x.iter().enumerate().map(|(i, v)| v * factor * weight.map_or(1.0, |w| w[i])).collect()
+}
+
+/// `(x − mean) · (variance + eps)^(-1/2) ⊙ weight + bias`.
+pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
+    let mean = x.iter().sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64;
+    let factor = (variance + eps).powf(-0.5);
+    x.iter().enumerate().map(|(i, v)| (v - mean) * factor * weight[i] + bias[i]).collect()
 }
 
 /// `matrix · x`.
@@ -54,12 +62,12 @@ pub fn rope(x: &[f64], cos: &[f64], sin: &[f64]) -> Vec<f64> {
     first.chain(second).collect()
 }
 
-/// Positions of keys that a query at `query` sees.
-pub fn visible(query: usize, window: Option<usize>) -> RangeInclusive<usize> {
-    match window {
-        Some(window) => (query + 1).saturating_sub(window)..=query,
-        None => 0..=query,
-    }
+/// Positions of keys up to `last` that a query at `query` sees: its own and earlier ones, of its block also later ones, and
+/// none before the window.
+pub fn visible(query: usize, last: usize, window: Option<usize>, blocks: &[Range<usize>]) -> Vec<usize> {
+    let of_one_block = |key: usize| blocks.iter().any(|block| block.contains(&query) && block.contains(&key));
+    let within = |key: usize| window.is_none_or(|window| key + window > query);
+    (0..=last).filter(|&key| within(key) && (key <= query || of_one_block(key))).collect()
 }
 
 /// The key that a cache of values and rotated dimensions stands for: dimensions turned by RoPE from the key,
@@ -124,9 +132,30 @@ mod tests {
 
     #[test]
     fn a_window_counts_the_query_itself() {
-        assert_eq!(visible(9, Some(4)), 6..=9);
-        assert_eq!(visible(2, Some(4)), 0..=2);
-        assert_eq!(visible(2, None), 0..=2);
+        assert_eq!(visible(9, 20, Some(4), &[]), [6, 7, 8, 9]);
+        assert_eq!(visible(2, 20, Some(4), &[]), [0, 1, 2]);
+        assert_eq!(visible(2, 20, None, &[]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_block_is_seen_whole_but_for_what_the_window_hides() {
+        assert_eq!(visible(4, 20, Some(2), &[1..3, 3..7]), [3, 4, 5, 6]);
+        assert_eq!(visible(6, 20, Some(2), &[1..3, 3..7]), [5, 6]);
+        assert_eq!(visible(2, 20, None, &[1..3, 3..7]), [0, 1, 2]);
+    }
+
+    /// Values of `torch.nn.functional.layer_norm`.
+    #[test]
+    fn layer_norms_are_about_the_mean() {
+        let found = layer_norm(&[1.0, 2.0, 6.0], &[1.0, 2.0, 0.5], &[0.0, 1.0, -1.0], 0.0);
+        check(
+            &found,
+            &[
+                -2.0 / 14f64.sqrt() * 3f64.sqrt(),
+                1.0 - 2.0 * 3f64.sqrt() / 14f64.sqrt(),
+                1.5 * 3f64.sqrt() / 14f64.sqrt() - 1.0,
+            ],
+        );
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Stored for Rows<'_> {
 /// Which keys a query sees.
 #[derive(Clone, Copy)]
 enum Sight {
-    /// Those up to its own, within the window.
+    /// Those up to its own or its block's end, within the window.
     Causal,
     /// All.
     All,
@@ -89,8 +89,8 @@ enum Sight {
 
 /// How an attention is cut.
 #[derive(Clone, Copy)]
-struct Plan {
-    shape: Attention,
+struct Plan<'a> {
+    shape: Attention<'a>,
     sight: Sight,
     d: usize,
     n_kv_heads: usize,
@@ -102,8 +102,8 @@ struct Plan {
     parts: usize,
 }
 
-impl Plan {
-    fn new(shape: Attention, sight: Sight, (n_kv_heads, d): (usize, usize), threads: usize) -> Self {
+impl<'a> Plan<'a> {
+    fn new(shape: Attention<'a>, sight: Sight, (n_kv_heads, d): (usize, usize), threads: usize) -> Self {
         let group = shape.n_heads / n_kv_heads;
         let queries = (ROWS / group).clamp(1, shape.n.max(1));
         let units = n_kv_heads * shape.n.div_ceil(queries);
@@ -120,8 +120,9 @@ impl Plan {
         if let Sight::All = self.sight {
             return 0..self.shape.n;
         }
-        let lowest = self.shape.window.map_or(0, |w| (self.shape.first + queries.start + 1).saturating_sub(w));
-        lowest..self.shape.first + queries.end
+        // Neither end of what a query sees lies before that of an earlier query.
+        let first = self.shape.first;
+        self.shape.visible(first + queries.start).start..self.shape.visible(first + queries.end - 1).end
     }
 
     /// Part `p` of those positions, in whole blocks.
@@ -139,7 +140,7 @@ pub fn attention(
     partial: &mut Vec<f32>,
     (out, q): (&mut [f32], &[f32]),
     kv: &Kv,
-    shape: Attention,
+    shape: Attention<'_>,
 ) {
     let spec = kv.spec();
     let plan = Plan::new(shape, Sight::Causal, (spec.n_kv_heads, spec.head_dim), pool.threads());
@@ -158,7 +159,7 @@ pub fn attend_all(
     rows: &Rows<'_>,
     n: usize,
 ) {
-    let shape = Attention { n, first: 0, n_heads: rows.n_heads, window: None };
+    let shape = Attention { n, first: 0, n_heads: rows.n_heads, window: None, blocks: &[] };
     let plan = Plan::new(shape, Sight::All, (rows.n_heads, rows.d), pool.threads());
     attend(k, pool, scratch, partial, io, rows, &plan);
 }
@@ -171,7 +172,7 @@ fn attend(
     partial: &mut Vec<f32>,
     (out, q): (&mut [f32], &[f32]),
     kv: &impl Stored,
-    plan: &Plan,
+    plan: &Plan<'_>,
 ) {
     let shape = plan.shape;
     let (d, group, width) = (plan.d, plan.group, shape.n_heads * plan.d);
@@ -243,7 +244,7 @@ fn lock(scratch: &std::sync::Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratc
 #[allow(clippy::too_many_arguments, reason = "one private call site's loop body")]
 fn run(
     k: &Kernels,
-    plan: &Plan,
+    plan: &Plan<'_>,
     s: &mut Scratch,
     q: &[f32],
     kv: &impl Stored,

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, Norm, Pooling, Projection, Rope, Rounding, Router,
-    Work,
+    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, LayerNorm, Norm, Pooling, Projection, Rope,
+    Rounding, Router, Work,
 };
 use carat_tensor::{Tensor, TokenId};
 
@@ -244,8 +244,8 @@ impl Backend for CpuBackend {
         Kv::new(spec).map_err(|bytes| self.out_of_memory("keys and values", bytes))
     }
 
-    fn upload(&mut self, out: &mut Buffer, values: &[f32]) {
-        out.0[..values.len()].copy_from_slice(values);
+    fn upload_at(&mut self, out: &mut Buffer, at: usize, values: &[f32]) {
+        out.0[at..at + values.len()].copy_from_slice(values);
     }
 
     fn download(&mut self, x: &Buffer, at: usize, out: &mut [f32]) {
@@ -417,7 +417,7 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn attention(&mut self, out: &mut Buffer, q: &Buffer, kv: &Kv, shape: Attention) {
+    fn attention(&mut self, out: &mut Buffer, q: &Buffer, kv: &Kv, shape: Attention<'_>) {
         let (scratch, partial) = (&self.attention, &mut self.partial);
         attention::attention(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), kv, shape);
     }
@@ -471,6 +471,13 @@ impl Backend for CpuBackend {
     fn gate(&mut self, gate: &mut Buffer, up: &Buffer, len: usize) {
         let k = self.kernels;
         self.for_parts(&mut gate.0[..len], |at, gate| (k.gelu_mul)(gate, &up.0[at..at + gate.len()]));
+    }
+
+    fn layer_norm(&mut self, out: &mut Buffer, x: &Buffer, norm: LayerNorm<'_, Vector>, n: usize) {
+        let d = norm.weight.0.len();
+        self.for_rows(&mut out.0, n, d, |i, out| {
+            rows::layer_norm(out, &x.0[i * d..(i + 1) * d], &norm.weight.0, &norm.bias.0, norm.eps);
+        });
     }
 
     fn add(&mut self, x: &mut Buffer, y: &Buffer, len: usize) {

@@ -19,6 +19,18 @@ pub fn rms_norm(k: &Kernels, out: &mut [f32], x: &[f32], weight: Option<&[f32]>,
     }
 }
 
+/// `out = (x − mean) · (variance + eps)^(-1/2) ⊙ weight + bias`, mean and variance in f64: rows of thousands of pixels are
+/// normed about a mean that is far from zero.
+pub fn layer_norm(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+    let scale = (variance + f64::from(eps)).sqrt().recip();
+    for (((out, &x), &w), &b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        *out = ((f64::from(x) - mean) * scale) as f32 * w + b;
+    }
+}
+
 /// `(mean(x²) + eps)^(-1/2)`.
 pub fn rms_scale(k: &Kernels, x: &[f32], eps: f32) -> f32 {
     ((k.sum_squares)(x) / x.len() as f32 + eps).sqrt().recip()

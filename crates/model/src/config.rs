@@ -11,14 +11,16 @@ mod gemma3;
 mod gguf;
 mod hf;
 mod json;
+mod unified;
 mod vision;
 
 pub use gguf::FromTensors;
+pub use unified::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig};
 pub use vision::{PATCH_SIDE, PATCH_VALUES, PATCHES_PER_TOKEN, POOL_SIDE, VisionConfig};
 
 use carat_tensor::TokenId;
 
-use crate::ModelError;
+use crate::{ModelError, SoftKind};
 
 /// Most layers accepted; a bound for allocations made from a file's word.
 pub const MAX_LAYERS: usize = 1024;
@@ -186,9 +188,36 @@ pub struct ModelConfig {
     /// Whether the tokens of one picture see each other on sliding layers.
     pub bidirectional_vision: bool,
     /// Ids that stand for soft tokens; their embedding rows are those of [`ModelConfig::pad`].
-    pub placeholders: Vec<TokenId>,
+    pub placeholders: Placeholders,
     /// The padding token.
     pub pad: TokenId,
+}
+
+/// Ids that stand for soft tokens, where the vocabulary has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placeholders {
+    /// Of pictures.
+    pub image: Option<TokenId>,
+    /// Of sounds.
+    pub audio: Option<TokenId>,
+    /// Of frames of videos.
+    pub video: Option<TokenId>,
+}
+
+impl Placeholders {
+    /// The id of a kind.
+    pub fn id(&self, kind: SoftKind) -> Option<TokenId> {
+        match kind {
+            SoftKind::Image => self.image,
+            SoftKind::Audio => self.audio,
+            SoftKind::Video => self.video,
+        }
+    }
+
+    /// What an id stands for, if it stands for soft tokens.
+    pub fn kind(&self, id: TokenId) -> Option<SoftKind> {
+        SoftKind::ALL.into_iter().find(|kind| self.id(*kind) == Some(id))
+    }
 }
 
 impl ModelConfig {
@@ -435,7 +464,11 @@ impl ModelConfig {
             experts: p.experts,
             tied_head: true,
             bidirectional_vision: p.large,
-            placeholders: vec![TokenId(258_880), TokenId(258_881), TokenId(258_884)],
+            placeholders: Placeholders {
+                image: Some(TokenId(258_880)),
+                audio: Some(TokenId(258_881)),
+                video: Some(TokenId(258_884)),
+            },
             pad: TokenId(0),
         })
     }

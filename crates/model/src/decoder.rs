@@ -1,6 +1,6 @@
 //! The forward pass of one sequence: embed → layers → norm → head.
 //!
-//! A step is cut into chunks. In each chunk only rows whose logits are wanted pass the layers that no later
+//! A step is cut into chunks, never within a picture whose tokens see each other. In each chunk only rows whose logits are wanted pass the layers that no later
 //! position reads: layers after the last one with keys and values of its own, and of that one all but the keys
 //! and values. In prefill that is one row of the last chunk.
 //!
@@ -17,6 +17,7 @@ use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
 use crate::config::LayerType;
+use crate::input::{self, Piece};
 use crate::kv::Cache;
 use crate::layer::Block;
 use crate::load::{self, ModelWeights};
@@ -35,13 +36,16 @@ pub struct DecoderOptions {
     pub ctx: usize,
     /// How the cache stores them.
     pub kv: KvType,
-    /// Most rows per pass.
+    /// Most rows per pass, but for blocks.
     pub chunk: usize,
+    /// The longest run of rows that see each other, which is never cut: the soft tokens of the largest picture. Matters to
+    /// models with [`ModelConfig::bidirectional_vision`] alone.
+    pub block: usize,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512 }
+        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, block: 0 }
     }
 }
 
@@ -54,7 +58,12 @@ impl DecoderOptions {
                 return Err(ModelError::Option { option, found, expected: format!("1 to {MOST}") });
             }
         }
-        Ok(DecoderOptions { chunk: self.chunk.min(self.ctx), ..self })
+        Ok(DecoderOptions { chunk: self.chunk.min(self.ctx), block: self.block.min(self.ctx), ..self })
+    }
+
+    /// Rows of the largest pass of a model.
+    pub(crate) fn pass(&self, config: &ModelConfig) -> usize {
+        if config.bidirectional_vision { self.chunk.max(self.block) } else { self.chunk }
     }
 }
 
@@ -69,11 +78,11 @@ pub enum LogitRows {
     All,
 }
 
-/// Tokens to append.
+/// What to append.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// At the next positions.
-    pub tokens: &'a [TokenId],
+    /// At the next positions, in order.
+    pub pieces: &'a [Piece<'a>],
     /// Rows wanted.
     pub logits: LogitRows,
 }
@@ -109,6 +118,8 @@ pub struct Decoder<B: Backend> {
     /// Ids of the chunk, placeholders replaced.
     ids: Vec<TokenId>,
     logits: Logits<B>,
+    /// Runs of a step's rows that see each other.
+    blocks: Vec<Range<usize>>,
     /// Rows for a [`Tap`].
     tapped: Vec<f32>,
     /// Rows that are looked at before their logits are made.
@@ -141,7 +152,8 @@ impl<B: Backend> Decoder<B> {
         let split = split.expect("ModelConfig::check leaves at least one layer with its own keys and values");
 
         let (weights, report) = load::load(&mut backend, checkpoint, &config, &plan, &specs, split)?;
-        let sizes = Sizes::new(&config, &plan, options.chunk);
+        let pass = options.pass(&config);
+        let sizes = Sizes::new(&config, &plan, pass);
         let inv_freq = [LayerType::Sliding, LayerType::Full].map(|layer_type| {
             let head_dim = config.layers.iter().find(|l| l.layer_type == layer_type).map_or(0, |l| l.head_dim);
             config.rope(layer_type).inv_freq(head_dim)
@@ -149,14 +161,15 @@ impl<B: Backend> Decoder<B> {
         let decoder = Decoder {
             cache: Cache::new(&mut backend, &plan, &specs)?,
             scratch: Scratch::new(&mut backend, &sizes)?,
-            rows: Stream::new(&mut backend, &sizes, options.chunk)?,
+            rows: Stream::new(&mut backend, &sizes, pass)?,
             tail: Stream::new(&mut backend, &sizes, 1)?,
             logits: Logits {
                 device: backend.buffer(config.vocab_size)?,
                 device_rows: 1,
                 host: vec![0.0; config.vocab_size],
             },
-            ids: Vec::with_capacity(options.chunk),
+            ids: Vec::with_capacity(pass),
+            blocks: Vec::new(),
             tapped: Vec::new(),
             checked: Vec::with_capacity(config.d_model),
             backend,
@@ -196,6 +209,25 @@ impl<B: Backend> Decoder<B> {
         &self.backend
     }
 
+    /// The hardware, for encoders to work on between steps.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
+    /// Where the passes of a step with these pieces end, counted from its first row.
+    pub fn pass_ends(&self, pieces: &[Piece<'_>]) -> Vec<usize> {
+        let (total, mut blocks) = (input::n_rows(pieces), Vec::new());
+        if self.config.bidirectional_vision {
+            input::blocks(pieces, &mut blocks);
+        }
+        let mut ends: Vec<usize> = Vec::new();
+        while ends.last().copied().unwrap_or(0) < total {
+            let start = ends.last().copied().unwrap_or(0);
+            ends.push(input::pass_end(start, total, self.options.chunk, &blocks));
+        }
+        ends
+    }
+
     /// Tokens in the cache.
     pub fn position(&self) -> usize {
         self.cache.len()
@@ -215,8 +247,8 @@ impl<B: Backend> Decoder<B> {
     /// Appends tokens; returns the logits of the wanted rows, `[rows, vocab]`, softcapped.
     ///
     /// # Errors
-    /// If the context overflows, an id isn't in the vocabulary, or all rows of more than a chunk are wanted; the cache
-    /// is then as before. If what was computed is not finite; then it holds the step's tokens.
+    /// If the context overflows, an id isn't in the vocabulary, soft tokens are of another width or more than a pass can
+    /// hold, or all rows of more than a pass are wanted; the cache is then as before. If what was computed is not finite; then it holds the step's tokens.
     pub fn forward(&mut self, step: Step<'_>) -> Result<&[f32], ModelError> {
         self.run(step, None)
     }
@@ -227,43 +259,65 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn run(&mut self, step: Step<'_>, mut tap: Option<&mut dyn Tap>) -> Result<&[f32], ModelError> {
-        let total = step.tokens.len();
-        self.check(step)?;
+        let total = input::n_rows(step.pieces);
+        self.blocks.clear();
+        if self.config.bidirectional_vision {
+            input::blocks(step.pieces, &mut self.blocks);
+        }
+        self.check(step, total)?;
         let wanted = match step.logits {
             LogitRows::None => 0,
             LogitRows::Last => 1,
             LogitRows::All => total,
         };
         self.reserve_logits(wanted)?;
-        let alone = if step.logits == LogitRows::Last && tap.is_none() && total > FINE_ROWS { 1 } else { 0 };
-        let (before, last) = step.tokens.split_at(total - alone);
+        let ends_in_block = self.blocks.last().is_some_and(|block| block.end == total);
+        let alone = step.logits == LogitRows::Last && tap.is_none() && total > FINE_ROWS && !ends_in_block;
+        // All rows are read together, which `check` found room for.
+        let chunk = if step.logits == LogitRows::All { total } else { self.options.chunk };
         let mut done = 0;
-        for chunk in before.chunks(self.options.chunk).chain(last.chunks(1)) {
-            done += chunk.len();
+        while done < total {
+            let before_last = if alone && done < total - 1 { total - 1 } else { total };
+            let pass = done..input::pass_end(done, before_last, chunk, &self.blocks);
+            let n = pass.len();
+            done = pass.end;
             let logit_rows = if done == total { wanted } else { 0 };
-            let keep = if tap.is_some() { chunk.len() } else { logit_rows };
-            let roundings = self.roundings(chunk.len(), keep);
+            let keep = if tap.is_some() { n } else { logit_rows };
+            let roundings = self.roundings(n, keep);
             self.backend.set_rounding(roundings[0]);
-            self.embed(chunk, keep);
+            self.embed(step.pieces, pass, keep);
             self.layers(keep, roundings, &mut tap);
-            self.cache.advance(chunk.len());
+            self.cache.advance(n);
             self.check_rows(keep, logit_rows)?;
             self.head(keep, logit_rows, &mut tap);
         }
         Ok(&self.logits.host[..wanted * self.config.vocab_size])
     }
 
-    fn check(&self, step: Step<'_>) -> Result<(), ModelError> {
-        let DecoderOptions { ctx, chunk, .. } = self.options;
-        let (tokens, position, vocab_size) = (step.tokens.len(), self.position(), self.config.vocab_size);
+    fn check(&self, step: Step<'_>, tokens: usize) -> Result<(), ModelError> {
+        let (ctx, pass) = (self.options.ctx, self.options.pass(&self.config));
+        let (position, vocab_size, d_model) = (self.position(), self.config.vocab_size, self.config.d_model);
         if tokens > ctx - position {
             return Err(ModelError::ContextFull { ctx, position, tokens });
         }
-        if let Some(&id) = step.tokens.iter().find(|id| id.index() >= vocab_size) {
-            return Err(ModelError::UnknownToken { id, vocab_size });
+        for piece in step.pieces {
+            match *piece {
+                Piece::Tokens(tokens) => {
+                    if let Some(&id) = tokens.iter().find(|id| id.index() >= vocab_size) {
+                        return Err(ModelError::UnknownToken { id, vocab_size });
+                    }
+                }
+                Piece::Soft { n, rows, .. } if rows.len() != n * d_model => {
+                    return Err(ModelError::SoftTokens { n, found: rows.len(), d_model });
+                }
+                Piece::Soft { .. } => {}
+            }
+        }
+        if let Some(block) = self.blocks.iter().find(|block| block.len() > pass) {
+            return Err(ModelError::LongBlock { found: block.len(), most: pass });
         }
         match step.logits {
-            LogitRows::All if tokens > chunk => Err(ModelError::TooManyRows { tokens, chunk }),
+            LogitRows::All if tokens > pass => Err(ModelError::TooManyRows { tokens, chunk: pass }),
             LogitRows::All | LogitRows::Last if tokens == 0 => Err(ModelError::EmptyStep),
             _ => Ok(()),
         }
@@ -282,17 +336,16 @@ impl<B: Backend> Decoder<B> {
         Ok(())
     }
 
-    /// Token rows, their positions and their layers' inputs; of the last `keep` rows for all layers.
-    fn embed(&mut self, tokens: &[TokenId], keep: usize) {
-        let (n, d) = (tokens.len(), self.config.d_model);
-        // A soft token's own row replaces the embedding; without one the reference reads the padding's.
-        let ModelConfig { placeholders, pad, .. } = &self.config;
-        self.ids.clear();
-        self.ids.extend(tokens.iter().map(|id| if placeholders.contains(id) { *pad } else { *id }));
-
-        let scale = sqrt_as_stored(d);
-        self.backend.gather(&mut self.rows.x, &self.weights.embedding, &self.ids, 0..d, scale);
+    /// The rows of a pass, their positions and their layers' inputs; of the last `keep` rows for all layers.
+    fn embed(&mut self, pieces: &[Piece<'_>], pass: Range<usize>, keep: usize) {
+        let (n, d) = (pass.len(), self.config.d_model);
+        self.embed_rows(pieces, pass.clone());
+        // Positions of the cache from rows of the step.
         let first = self.cache.len();
+        let within = self.blocks.iter().filter(|block| pass.start <= block.start && block.end <= pass.end);
+        let to_position = |row: usize| first + row - pass.start;
+        self.rows.blocks.clear();
+        self.rows.blocks.extend(within.map(|block| to_position(block.start)..to_position(block.end)));
         let (n_layers, split) = (self.plan.len(), self.split);
         place(&mut self.backend, &mut self.rows, &self.inv_freq, first, n);
         if keep == n {
@@ -304,6 +357,31 @@ impl<B: Backend> Decoder<B> {
             place(&mut self.backend, &mut self.tail, &self.inv_freq, first + n - keep, keep);
             self.backend.copy(&mut self.tail.x, &self.rows.x, (n - keep) * d, keep * d);
             self.layer_inputs(Part::Tail, n - keep..n, split..n_layers);
+        }
+    }
+
+    /// Embeddings of tokens, scaled; soft tokens as they are. For per-layer inputs a soft token counts as padding, and so
+    /// does a placeholder that has none (`Gemma4Model.forward`).
+    fn embed_rows(&mut self, pieces: &[Piece<'_>], pass: Range<usize>) {
+        let d = self.config.d_model;
+        let ModelConfig { placeholders, pad, .. } = &self.config;
+        self.ids.clear();
+        for piece in input::parts(pieces, pass.clone()) {
+            match piece {
+                Piece::Tokens(tokens) => {
+                    self.ids.extend(tokens.iter().map(|id| if placeholders.kind(*id).is_some() { *pad } else { *id }));
+                }
+                Piece::Soft { n, .. } => self.ids.extend(std::iter::repeat_n(*pad, n)),
+            }
+        }
+        let scale = sqrt_as_stored(d);
+        self.backend.gather(&mut self.rows.x, &self.weights.embedding, &self.ids, 0..d, scale);
+        let mut row = 0;
+        for piece in input::parts(pieces, pass) {
+            if let Piece::Soft { rows, .. } = piece {
+                self.backend.upload_at(&mut self.rows.x, row * d, rows);
+            }
+            row += piece.n_rows();
         }
     }
 

@@ -115,6 +115,14 @@ pub enum ModelError {
         /// What the encoder takes.
         expected: String,
     },
+    /// Samples that are no frames.
+    #[error("a sound has {found} samples; expected {expected}")]
+    Frames {
+        /// How many were given.
+        found: usize,
+        /// What the encoder takes.
+        expected: String,
+    },
     /// A cache type that needs whole blocks of 32 values.
     #[error("a {dtype} cache needs head sizes in multiples of 32; layer {layer} has {head_dim}")]
     KvBlocks {
@@ -160,6 +168,27 @@ pub enum ModelError {
         tokens: usize,
         /// The limit.
         chunk: usize,
+    },
+    /// Soft tokens of another width than the model's rows.
+    #[error("{n} soft tokens have {found} values; expected {d_model} for each, the width of the model")]
+    SoftTokens {
+        /// How many there are.
+        n: usize,
+        /// Values of all.
+        found: usize,
+        /// Width of a row.
+        d_model: usize,
+    },
+    /// A picture whose tokens see each other is longer than a pass.
+    #[error(
+        "{found} soft tokens in a row must be computed together, and there is room for {most}: load the model for larger \
+         pictures (--image-tokens), or put text between them"
+    )]
+    LongBlock {
+        /// Its tokens.
+        found: usize,
+        /// Rows of a pass.
+        most: usize,
     },
     /// Logits were asked for without a token.
     #[error("logits were asked for in a step without tokens")]

@@ -168,7 +168,10 @@ impl<B: Backend> Block<'_, B> {
             KvSource::Own => self.layer,
             KvSource::SharedWith(donor) => donor.0,
         };
-        let shape = Attention { n: rows.n, first: rows.first, n_heads, window: self.plan.span.window() };
+        let window = self.plan.span.window();
+        // Full layers are causal for pictures too (`create_masks_for_vision_model`).
+        let blocks = if window.is_some() { rows.blocks.as_slice() } else { &[] };
+        let shape = Attention { n: rows.n, first: rows.first, n_heads, window, blocks };
         self.backend.attention(attended, q, &self.caches[donor], shape);
         self.backend.project(&mut [Projection { matrix: &w.o, out: h }], attended, None, rows.n);
         let norm = Norm { weight: &w.post_attention_norm, eps: self.eps };

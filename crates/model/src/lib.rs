@@ -1,13 +1,16 @@
 //! The Gemma 4 model, once: configuration, layer plan, loading, the transformer block, KV cache, memory plan.
 //!
 //! [`config`] reads what a checkpoint says, [`plan`] resolves every difference between layers, [`load`] finds
-//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`vision`] makes soft tokens of pictures. Sizes are data: nothing after the plan
+//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`encoders`]
+//! make soft tokens of pictures and sounds, which [`input`] puts between tokens. Sizes are data: nothing after the plan
 //! knows which member of the family it runs. No backend, no text, no sampling here.
 #![forbid(unsafe_code)]
 
 pub mod config;
 pub mod decoder;
+pub mod encoders;
 pub mod error;
+pub mod input;
 pub mod kv;
 mod layer;
 pub mod load;
@@ -15,11 +18,14 @@ pub mod memory;
 mod moe;
 pub mod plan;
 mod scratch;
+pub mod unified;
 pub mod vision;
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
+pub use encoders::{PictureConfig, PictureEncoder, SoundEncoder};
 pub use error::ModelError;
+pub use input::{Piece, SoftKind};
 pub use load::LoadReport;
 pub use memory::{MemoryPlan, memory_plan};
 pub use plan::{LayerId, LayerPlan};

@@ -13,6 +13,7 @@ mod quantization;
 mod scaled;
 mod source;
 pub(crate) mod tower;
+pub(crate) mod unified;
 
 use carat_tensor::backend::{KvForm, KvSpec};
 use carat_tensor::{Backend, Tensor};

@@ -85,15 +85,15 @@ impl MemoryPlan {
 /// If an option is impossible or the cache type doesn't fit the heads.
 pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileBytes) -> Result<MemoryPlan, ModelError> {
     let options = options.checked()?;
-    let plan = plan(config);
+    let (plan, pass) = (plan(config), options.pass(config));
     let mut layers = Vec::new();
     for (layer, p) in plan.iter().enumerate() {
-        if let Some(spec) = kv::spec(p, layer, options.ctx, options.chunk, options.kv)? {
+        if let Some(spec) = kv::spec(p, layer, options.ctx, pass, options.kv)? {
             layers.push(LayerKv { layer, layer_type: config.layers[layer].layer_type, spec });
         }
     }
-    let scratch = Sizes::new(config, &plan, options.chunk).bytes();
-    let work = work(config, &plan, options.chunk, file.quantised);
+    let scratch = Sizes::new(config, &plan, pass).bytes();
+    let work = work(config, &plan, pass, file.quantised);
     let program = PROGRAM_BYTES + ENTRY_BYTES * config.vocab_size;
     Ok(MemoryPlan { ctx: options.ctx, file, kv: layers, scratch, work, program, workspace: 0 })
 }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_table_names_every_use() {
         let config = ModelConfig::preset("E2B").unwrap();
-        let options = DecoderOptions { ctx: 8192, kv: KvType::F16, chunk: 512 };
+        let options = DecoderOptions { ctx: 8192, kv: KvType::F16, chunk: 512, block: 0 };
         let file =
             FileBytes { weights: 3 << 30, per_layer_table: 2 << 30, ignored: 0, rearranged: 1 << 20, quantised: true };
         let plan = memory_plan(&config, &options, file).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_context_of_nothing_is_refused() {
         let config = ModelConfig::preset("E2B").unwrap();
-        let options = DecoderOptions { ctx: 0, kv: KvType::F16, chunk: 512 };
+        let options = DecoderOptions { ctx: 0, kv: KvType::F16, chunk: 512, block: 0 };
         let error = memory_plan(&config, &options, FileBytes::default()).unwrap_err().to_string();
         assert!(error.contains("`ctx` is 0"), "{error}");
     }

@@ -141,6 +141,8 @@ pub(crate) struct Stream<B: Backend> {
     pub first: usize,
     /// Rows.
     pub n: usize,
+    /// Positions of rows that see each other on sliding layers.
+    pub blocks: Vec<Range<usize>>,
 }
 
 impl<B: Backend> Stream<B> {
@@ -157,6 +159,7 @@ impl<B: Backend> Stream<B> {
             input_layers: 0..0,
             first: 0,
             n: 0,
+            blocks: Vec::new(),
         })
     }
 }

@@ -255,6 +255,15 @@ pub fn config(checkpoint: &Checkpoint) -> Result<VisionConfig, ModelError> {
     }
 }
 
+impl VisionConfig {
+    /// Bytes of the buffers for pictures of up to `n` patches.
+    pub(crate) fn buffer_bytes(&self, n: usize) -> usize {
+        let (d, heads, ff) = (self.d_model, self.heads_width(), self.ffn_width);
+        let patch = 2 * d + 4 * heads + ff.max(PATCH_VALUES) + ff + self.head_dim;
+        4 * (n * patch + n / PATCHES_PER_TOKEN * self.d_text)
+    }
+}
+
 impl<B: Backend> Scratch<B> {
     fn new(backend: &mut B, config: &VisionConfig, n: usize) -> Result<Self, BackendError> {
         let mut rows = |width: usize| backend.buffer(n * width);

@@ -4,7 +4,7 @@
 mod fixture;
 
 use carat_cpu::Precision;
-use carat_model::{LogitRows, Step};
+use carat_model::{LogitRows, Piece, Step};
 use carat_tensor::backend::KvType;
 use fixture::{decoder, fixtures};
 
@@ -13,12 +13,12 @@ fn a_decode_step_allocates_nothing() {
     for fixture in fixtures() {
         for precision in [Precision::Reference, Precision::Fast] {
             let mut decoder = decoder(&fixture.dir, precision, KvType::F16, 256, 64);
-            decoder.forward(Step { tokens: &fixture.ids[..40], logits: LogitRows::Last }).unwrap();
+            decoder.forward(Step { pieces: &[Piece::Tokens(&fixture.ids[..40])], logits: LogitRows::Last }).unwrap();
             // A backend may size its scratch by the first step of a kind.
-            decoder.forward(Step { tokens: &fixture.ids[40..41], logits: LogitRows::Last }).unwrap();
+            decoder.forward(Step { pieces: &[Piece::Tokens(&fixture.ids[40..41])], logits: LogitRows::Last }).unwrap();
             let mut decode = || {
                 for token in &fixture.ids[41..] {
-                    decoder.forward(Step { tokens: &[*token], logits: LogitRows::Last }).unwrap();
+                    decoder.forward(Step { pieces: &[Piece::Tokens(&[*token])], logits: LogitRows::Last }).unwrap();
                 }
             };
             let allocations = allocation_counter::measure(&mut decode);

@@ -8,7 +8,7 @@ mod fixture;
 
 use carat_cpu::Precision;
 use carat_model::plan::{FfnPlan, KvSource, ValueSource};
-use carat_model::{LayerPlan, LogitRows, Step};
+use carat_model::{LayerPlan, LogitRows, Piece, Step};
 use carat_tensor::backend::KvType;
 use fixture::{Recording, argmax, decoder, fixtures, reference, relative_error, run};
 
@@ -106,11 +106,12 @@ fn gguf_files_of_the_same_weights_agree_at_every_stage() {
 fn greedy_continuation_is_the_references() {
     for fixture in fixtures() {
         let mut decoder = reference(&fixture.dir);
-        let prompt = Step { tokens: &fixture.ids, logits: LogitRows::Last };
+        let prompt = Step { pieces: &[Piece::Tokens(&fixture.ids)], logits: LogitRows::Last };
         let mut next = argmax(decoder.forward(prompt).unwrap());
         for (i, expected) in fixture.greedy.iter().enumerate() {
             assert_eq!(next, *expected, "{}: token {i} of the continuation", fixture.name);
-            next = argmax(decoder.forward(Step { tokens: &[next], logits: LogitRows::Last }).unwrap());
+            next =
+                argmax(decoder.forward(Step { pieces: &[Piece::Tokens(&[next])], logits: LogitRows::Last }).unwrap());
         }
         assert_eq!(decoder.position(), fixture.ids.len() + fixture.greedy.len());
     }
@@ -126,13 +127,16 @@ fn prefill_of_the_last_row_alone_gives_the_same_logits() {
         for chunk in [1, 7, 33, 128] {
             let mut decoder = decoder(&fixture.dir, Precision::Reference, KvType::F32, 256, chunk);
             let (filled, shown) = fixture.ids.split_at(60);
-            assert!(decoder.forward(Step { tokens: filled, logits: LogitRows::None }).unwrap().is_empty());
+            assert!(
+                decoder.forward(Step { pieces: &[Piece::Tokens(filled)], logits: LogitRows::None }).unwrap().is_empty()
+            );
             let (last, after) = shown.split_at(30);
-            let logits = decoder.forward(Step { tokens: last, logits: LogitRows::Last }).unwrap();
+            let logits = decoder.forward(Step { pieces: &[Piece::Tokens(last)], logits: LogitRows::Last }).unwrap();
             let error = relative_error(logits, &full.logits[89 * vocab..90 * vocab]);
             assert!(error < 1e-5, "{} in chunks of {chunk}: off by {error:e}", fixture.name);
             for (i, token) in after.iter().enumerate() {
-                let logits = decoder.forward(Step { tokens: &[*token], logits: LogitRows::Last }).unwrap();
+                let logits =
+                    decoder.forward(Step { pieces: &[Piece::Tokens(&[*token])], logits: LogitRows::Last }).unwrap();
                 let error = relative_error(logits, &full.logits[(90 + i) * vocab..(91 + i) * vocab]);
                 assert!(error < 1e-5, "{} {i} after: off by {error:e}", fixture.name);
             }
@@ -170,7 +174,7 @@ fn a_prompts_last_row_stays_near_the_same_quantised_weights_in_f32() {
             let mut last_rows = [Vec::new(), Vec::new()];
             for len in (40..=fixture.ids.len()).step_by(4) {
                 let mut decoder = decoder(&path, Precision::Fast, KvType::F16, 256, 48);
-                let prompt = Step { tokens: &fixture.ids[..len], logits: LogitRows::Last };
+                let prompt = Step { pieces: &[Piece::Tokens(&fixture.ids[..len])], logits: LogitRows::Last };
                 last_rows[0].extend_from_slice(decoder.forward(prompt).unwrap());
                 last_rows[1].extend_from_slice(&exact.logits[(len - 1) * vocab..len * vocab]);
             }

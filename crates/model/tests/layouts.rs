@@ -34,7 +34,7 @@ fn words(name: &str) -> Vec<u32> {
 
 fn load(mut checkpoint: Checkpoint, precision: Precision) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
     let backend = CpuBackend::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
-    Decoder::load(backend, &mut checkpoint, DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64 })
+    Decoder::load(backend, &mut checkpoint, DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, block: 0 })
 }
 
 /// Logits of every row of the fixtures' prompt.

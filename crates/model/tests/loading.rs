@@ -8,7 +8,7 @@ mod fixture;
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
 use carat_model::config::LayerType;
 use carat_model::load::IgnoredTensor;
-use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelConfig, ModelError, Step};
+use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelConfig, ModelError, Piece, Step};
 use carat_tensor::backend::KvType;
 use carat_tensor::{Bytes, DType, TokenId};
 use carat_weights::{Checkpoint, GgufFile, GgufWriter, HfDir, StoredType, TensorInfo, Weights};
@@ -53,13 +53,13 @@ impl Parts {
 
 fn load(mut checkpoint: Checkpoint) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
     let options = CpuOptions { threads: Some(1), precision: Precision::Reference, isa: None };
-    let options_of_decoder = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 32 };
+    let options_of_decoder = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 32, block: 0 };
     Decoder::load(CpuBackend::new(options).unwrap(), &mut checkpoint, options_of_decoder)
 }
 
 fn logits(decoder: &mut Decoder<CpuBackend>) -> Vec<f32> {
     let tokens: Vec<_> = (100..120).map(TokenId).collect();
-    decoder.forward(Step { tokens: &tokens, logits: LogitRows::Last }).unwrap().to_vec()
+    decoder.forward(Step { pieces: &[Piece::Tokens(&tokens)], logits: LogitRows::Last }).unwrap().to_vec()
 }
 
 fn named(name: &str) -> Fixture {
@@ -153,12 +153,15 @@ fn a_matrix_that_holds_no_numbers_gives_no_logits() {
     let tokens: Vec<_> = (100..120).map(TokenId).collect();
     for (logits, position) in [(LogitRows::Last, 19), (LogitRows::All, 0)] {
         decoder.reset();
-        let error = decoder.forward(Step { tokens: &tokens, logits }).unwrap_err().to_string();
+        let error = decoder.forward(Step { pieces: &[Piece::Tokens(&tokens)], logits }).unwrap_err().to_string();
         assert!(error.contains(&format!("(token {position} of the context, NaN)")), "{error}");
         assert!(error.contains("carat inspect MODEL --check"), "{error}");
     }
     decoder.reset();
-    assert!(decoder.forward(Step { tokens: &tokens, logits: LogitRows::None }).is_ok(), "nothing is read");
+    assert!(
+        decoder.forward(Step { pieces: &[Piece::Tokens(&tokens)], logits: LogitRows::None }).is_ok(),
+        "nothing is read"
+    );
 }
 
 #[test]

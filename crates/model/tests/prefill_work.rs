@@ -6,10 +6,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use carat_model::{Decoder, DecoderOptions, LogitRows, Step};
+use carat_model::{Decoder, DecoderOptions, LogitRows, Piece, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Clip, Experts, KvSpec, KvType, Norm, Pooling, Projection, Rope, Rounding, Router, Stack,
-    Work,
+    Attention, BackendError, Clip, Experts, KvSpec, KvType, LayerNorm, Norm, Pooling, Projection, Rope, Rounding,
+    Router, Stack, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -41,7 +41,7 @@ impl Backend for Counter {
     fn rows(&self, matrix: &(usize, usize), rows: Range<usize>) -> (usize, usize) { (rows.len(), matrix.1) }
     fn vector(&mut self, _: &[f32]) -> Result<(), BackendError> { Ok(()) }
     fn kv(&mut self, _: KvSpec) -> Result<(), BackendError> { Ok(()) }
-    fn upload(&mut self, _: &mut (), _: &[f32]) {}
+    fn upload_at(&mut self, _: &mut (), _: usize, _: &[f32]) {}
     fn download(&mut self, _: &(), _: usize, _: &mut [f32]) {}
     fn copy(&mut self, _: &mut (), _: &(), _: usize, _: usize) {}
     fn gather(&mut self, _: &mut (), _: &(usize, usize), _: &[TokenId], _: Range<usize>, _: f32) {}
@@ -60,7 +60,7 @@ impl Backend for Counter {
     fn sum_rms_norms(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: &(), _: Norm<'_, ()>, _: usize) {}
     fn norm_heads(&mut self, _: &mut (), _: Option<&()>, _: f32, _: Option<Rope<'_, ()>>, _: usize, _: usize, _: usize) {}
     fn kv_write(&mut self, _: &mut (), _: &(), _: &(), _: usize, _: usize) {}
-    fn attention(&mut self, _: &mut (), _: &(), _: &(), _: Attention) {}
+    fn attention(&mut self, _: &mut (), _: &(), _: &(), _: Attention<'_>) {}
     fn route(&mut self, _: &mut (), _: &(), router: Router<'_, (usize, usize), ()>, n: usize) { self.count(router.proj, n); }
     fn experts(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, e: Experts<'_, (usize, usize)>, (): &(), n: usize) {
         let one = |s: &Stack<'_, (usize, usize)>| (s.rows, s.matrix.1);
@@ -68,6 +68,7 @@ impl Backend for Counter {
     }
     fn clipped_project(&mut self, p: Projection<'_, (usize, usize), ()>, _: &(), _: Clip, n: usize) { self.count(p.matrix, n); }
     fn gate(&mut self, _: &mut (), _: &(), _: usize) {}
+    fn layer_norm(&mut self, _: &mut (), _: &(), _: LayerNorm<'_, ()>, _: usize) {}
     fn add(&mut self, _: &mut (), _: &(), _: usize) {}
     fn attend_all(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: usize, _: usize, _: usize) {}
     fn pool(&mut self, _: &mut (), _: &(), _: Pooling<'_, ()>) {}
@@ -78,9 +79,9 @@ impl Backend for Counter {
 fn work(logits: LogitRows) -> usize {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/e2b"));
     let mut checkpoint = carat_weights::open(dir).unwrap();
-    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64 };
+    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, block: 0 };
     let (mut decoder, _) = Decoder::load(Counter::default(), &mut checkpoint, options).unwrap();
-    decoder.forward(Step { tokens: &[TokenId(20); 50], logits }).unwrap();
+    decoder.forward(Step { pieces: &[Piece::Tokens(&[TokenId(20); 50])], logits }).unwrap();
     decoder.backend().multiply_adds.get()
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use carat_chat::message::{Conversation, Message};
 use carat_chat::tokenizer::Tokenizer;
-use carat_model::{Decoder, LoadReport, LogitRows, MemoryPlan, Step};
+use carat_model::{Decoder, LoadReport, LogitRows, MemoryPlan, Piece, Step};
 use carat_tensor::TokenId;
 use carat_weights::MappedFile;
 
@@ -192,7 +192,7 @@ impl Session {
                 finish = Some(FinishReason::Context);
                 break;
             }
-            let logits = self.decoder.forward(Step { tokens: &step, logits: LogitRows::Last })?;
+            let logits = self.decoder.forward(Step { pieces: &[Piece::Tokens(&step)], logits: LogitRows::Last })?;
             self.held.extend_from_slice(&step);
             prompt_time.get_or_insert_with(|| started.elapsed());
             let drawn = sequence.draw(logits)?;
@@ -267,7 +267,7 @@ impl Session {
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Option<FinishReason>, Error> {
         for chunk in tokens.chunks(self.decoder.options().chunk) {
-            self.decoder.forward(Step { tokens: chunk, logits: LogitRows::None })?;
+            self.decoder.forward(Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::None })?;
             self.held.extend_from_slice(chunk);
             if on_event(Event::Prompt { done: self.held.len(), total }).is_break() {
                 return Ok(Some(FinishReason::Cancelled));

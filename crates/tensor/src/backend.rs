@@ -51,6 +51,16 @@ pub enum Rounding {
     Coarse,
 }
 
+/// A norm about the mean: weight and bias `[d]`, and epsilon.
+pub struct LayerNorm<'a, V> {
+    /// Multiplies.
+    pub weight: &'a V,
+    /// Is added.
+    pub bias: &'a V,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
 /// A root-mean-square norm: weight `[d]` and epsilon.
 pub struct Norm<'a, V> {
     /// Multiplies directly.
@@ -182,9 +192,9 @@ impl KvSpec {
     }
 }
 
-/// Shape of one attention: queries at positions `first .. first + n`, causal.
+/// Shape of one attention: queries at positions `first .. first + n`, causal but for blocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention {
+pub struct Attention<'a> {
     /// Query rows.
     pub n: usize,
     /// Position of the first query row.
@@ -193,6 +203,19 @@ pub struct Attention {
     pub n_heads: usize,
     /// A query at `q` sees keys `k ≤ q`, and `k > q − window` where there is a window.
     pub window: Option<usize>,
+    /// Positions that see each other, disjoint, in order, none beyond the last query: a query within a block also sees the
+    /// block's later keys. The window bounds what lies before it all the same.
+    pub blocks: &'a [Range<usize>],
+}
+
+impl Attention<'_> {
+    /// The positions that the query at position `q` sees.
+    pub fn visible(&self, q: usize) -> Range<usize> {
+        let from = self.window.map_or(0, |window| (q + 1).saturating_sub(window));
+        let after = self.blocks.partition_point(|block| block.end <= q);
+        let end = self.blocks.get(after).filter(|block| block.start <= q).map_or(q + 1, |block| block.end);
+        from..end
+    }
 }
 
 /// A stack of equal matrices within one: matrix `e` is rows `first + e·stride .. + rows`.
@@ -299,7 +322,11 @@ pub trait Backend {
     /// An empty cache.
     fn kv(&mut self, spec: KvSpec) -> Result<Self::Kv, BackendError>;
     /// Host to device, from the start of the buffer.
-    fn upload(&mut self, out: &mut Self::Buffer, values: &[f32]);
+    fn upload(&mut self, out: &mut Self::Buffer, values: &[f32]) {
+        self.upload_at(out, 0, values);
+    }
+    /// Host to device: `out[at..at+len] = values`.
+    fn upload_at(&mut self, out: &mut Self::Buffer, at: usize, values: &[f32]);
     /// Device to host, from value `at`.
     fn download(&mut self, x: &Self::Buffer, at: usize, out: &mut [f32]);
     /// `out[0..len] = x[at..at+len]`.
@@ -391,7 +418,7 @@ pub trait Backend {
     fn kv_write(&mut self, kv: &mut Self::Kv, k: &Self::Buffer, v: &Self::Buffer, first: usize, n: usize);
     /// `out[i, h] = softmax(q[i, h] · K) · V` over the keys row `i` may see; scale 1, softmax in f32:
     /// `[n, n_heads, head_dim]`.
-    fn attention(&mut self, out: &mut Self::Buffer, q: &Self::Buffer, kv: &Self::Kv, shape: Attention);
+    fn attention(&mut self, out: &mut Self::Buffer, q: &Self::Buffer, kv: &Self::Kv, shape: Attention<'_>);
 
     // ---- mixture of experts
 
@@ -427,6 +454,9 @@ pub trait Backend {
     );
     /// `gate = gelu_tanh(gate) ⊙ up` for `len` values.
     fn gate(&mut self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
+    /// `out[i] = (x[i] − mean) · (variance + eps)^(-1/2) ⊙ weight + bias`, mean and variance (of all values, not one less)
+    /// those of row `i`, for `n` rows of `norm.weight`'s length.
+    fn layer_norm(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: LayerNorm<'_, Self::Vector>, n: usize);
     /// `x += y` for `len` values.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer, len: usize);
     /// `out[i, h] = softmax(q[i, h] · K_h) · V_h` over the keys and values of all `n` rows, before and after `i`; scale 1,

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use carat_model::ModelConfig;
 use carat_model::config::{Family, LayerType, RopeConfig};
+use carat_model::{ModelConfig, SoftKind};
 use carat_tensor::quant::decode_row;
 use carat_tensor::{DType, Tensor};
 use carat_weights::{Checkpoint, GgufFile, HfDir};
@@ -166,8 +166,10 @@ fn config_json(config: &ModelConfig) -> anyhow::Result<Value> {
         "vision_config": null,
         "audio_config": null,
     });
-    for (key, id) in ["image_token_id", "audio_token_id", "video_token_id"].into_iter().zip(&config.placeholders) {
-        json[key] = json!(id.0);
+    for kind in SoftKind::ALL {
+        if let Some(id) = config.placeholders.id(kind) {
+            json[format!("{}_token_id", kind.name())] = json!(id.0);
+        }
     }
     check(config, &json)?;
     Ok(json)
@@ -183,9 +185,6 @@ fn check(config: &ModelConfig, json: &Value) -> anyhow::Result<()> {
         }
     }
     (read.rope_full, read.rope_sliding) = (config.rope_full.clone(), config.rope_sliding.clone());
-    if read.placeholders.len() < config.placeholders.len() || config.placeholders.len() < 3 {
-        read.placeholders.clone_from(&config.placeholders);
-    }
     if read != *config {
         bail!("the layers' sizes differ in a way that can't be said in `config.json`");
     }

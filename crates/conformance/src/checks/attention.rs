@@ -2,6 +2,7 @@
 //! the rows of the chunk and by the last row alone.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use carat_tensor::Backend;
 use carat_tensor::backend::{Attention, KvForm, KvSpec, KvType};
@@ -29,6 +30,8 @@ struct Case {
     /// Deviation of scores.
     spread: f64,
     chunks: Vec<usize>,
+    /// Positions that see each other, each within one chunk.
+    blocks: Vec<Range<usize>>,
 }
 
 pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
@@ -58,8 +61,14 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
                 window: None,
                 spread: 2.0,
                 chunks: CHUNKS.to_vec(),
+                blocks: Vec::new(),
             };
             run(h, &mut rng, &Case { window: Some(11), ..pair.clone() });
+            // Chunks begin at 0, 1, 4, 21, 22, 31 and 33: a block at a chunk's end, two side by side, one longer than the
+            // window, one after which its chunk goes on.
+            let blocks = vec![2..4, 5..7, 7..20, 24..29];
+            run(h, &mut rng, &Case { window: Some(11), blocks: blocks.clone(), ..pair.clone() });
+            run(h, &mut rng, &Case { window: Some(3), blocks, ..pair.clone() });
             if let Some(pairs) = pairs {
                 let form = KvForm::ValueAndRotated { pairs };
                 run(h, &mut rng, &Case { form, ..pair.clone() });
@@ -78,9 +87,13 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
             window: None,
             spread: 2.0,
             chunks: vec![130, 1, 129, 17, 1],
+            blocks: Vec::new(),
         };
         run(h, &mut rng, &long);
         run(h, &mut rng, &Case { window: Some(100), ..long.clone() });
+        // Whole blocks of keys that only some of the queries see.
+        run(h, &mut rng, &Case { window: Some(100), blocks: vec![3..128, 131..260], ..long.clone() });
+        run(h, &mut rng, &Case { blocks: vec![40..41, 70..130], ..long.clone() });
         // Scores that overflow exp without the maximum taken off, and queries of zero.
         run(h, &mut rng, &Case { spread: 150.0, chunks: CHUNKS.to_vec(), ..long.clone() });
         run(h, &mut rng, &Case { spread: 0.0, chunks: CHUNKS.to_vec(), ..long });
@@ -123,6 +136,7 @@ impl Model {
 
     /// Rows `[n, n_heads, head_dim]` of queries from `first` on.
     fn attend(&self, case: &Case, exactness: Exactness, first: usize, q: &[f64]) -> Approx {
+        let last = first + q.len() / (case.n_heads * case.head_dim) - 1;
         let rounding = match exactness {
             Exactness::Reference => storage(KvType::F32),
             Exactness::Fast(_) => storage(case.dtype),
@@ -130,8 +144,8 @@ impl Model {
         let group = case.n_heads / case.n_kv_heads;
         stack(q.chunks_exact(case.head_dim).enumerate().map(|(i, query)| {
             let (position, head) = (first + i / case.n_heads, i % case.n_heads);
-            let seen: Vec<&Cached> =
-                definitions::visible(position, case.window).map(|p| &self.stored[&p][head / group]).collect();
+            let seen = definitions::visible(position, last, case.window, &case.blocks);
+            let seen: Vec<&Cached> = seen.iter().map(|p| &self.stored[p][head / group]).collect();
             bounds::attention(query, &seen, rounding)
         }))
     }
@@ -156,7 +170,9 @@ fn run<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, case: &Case) {
         h.backend.kv_write(&mut kv, &keys, &values, first, n);
         model.write(case, first, &k, &v);
 
-        let mut shape = Attention { n, first, n_heads: case.n_heads, window: case.window };
+        let within = |block: &&Range<usize>| block.start >= first && block.end <= first + n;
+        let blocks: Vec<Range<usize>> = case.blocks.iter().filter(within).cloned().collect();
+        let mut shape = Attention { n, first, n_heads: case.n_heads, window: case.window, blocks: &blocks };
         h.report.begin("attention", describe(case, shape));
         let mut out = h.output(q.len());
         h.backend.attention(&mut out, &queries, &kv, shape);
@@ -175,9 +191,10 @@ fn run<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, case: &Case) {
     }
 }
 
-fn describe(case: &Case, shape: Attention) -> String {
+fn describe(case: &Case, shape: Attention<'_>) -> String {
     format!(
-        "heads={}/{} head_dim={} {:?} {:?} window={:?} spread={} first={} n={}",
+        "blocks={:?} heads={}/{} head_dim={} {:?} {:?} window={:?} spread={} first={} n={}",
+        shape.blocks,
         case.n_heads,
         case.n_kv_heads,
         case.head_dim,

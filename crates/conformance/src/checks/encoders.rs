@@ -1,6 +1,6 @@
-//! Operations of encoders: products between bounds, gates, sums of rows, attention of all rows to all.
+//! Operations of encoders: products between bounds, gates, sums of rows, norms about the mean, attention of all rows to all.
 
-use carat_tensor::backend::{Clip, Pooling, Projection};
+use carat_tensor::backend::{Clip, LayerNorm, Pooling, Projection};
 use carat_tensor::{Backend, DType};
 
 use super::{Harness, stack};
@@ -27,6 +27,11 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
         }
         attend_all(h, &mut rng, (n_heads, head_dim), 40, 150.0);
         attend_all(h, &mut rng, (n_heads, head_dim), 40, 0.0);
+    }
+    for (n, d) in [(1, 1), (3, 24), (17, 100), (2, 6912)] {
+        for mean in [0.0, 0.6, -40.0] {
+            layer_norm(h, &mut rng, n, d, mean);
+        }
     }
     for (n, per, d) in [(1, 9, 24), (5, 9, 72), (70, 9, 1152), (3, 1, 7), (4, 4, 33)] {
         pool(h, &mut rng, n, per, d);
@@ -64,6 +69,17 @@ fn gate<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {
     let (mut out, input) = (h.buffer(&gate), h.buffer(&up));
     h.backend.gate(&mut out, &input, len);
     h.compare(&out, &Approx::exact(gate).gelu().times(&Approx::exact(up)));
+}
+
+fn layer_norm<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, n: usize, d: usize, mean: f64) {
+    const EPS: f32 = 1e-5;
+    h.report.begin("layer_norm", format!("n={n} d={d} mean={mean}"));
+    let x: Vec<f64> = rng.normal(n * d, 0.3).iter().map(|v| f64::from((v + mean) as f32)).collect();
+    let (weight, bias) = (rng.normal(d, 1.0), rng.normal(d, 1.0));
+    let (input, vectors) = (h.buffer(&x), (h.vector(&weight), h.vector(&bias)));
+    let mut out = h.output(n * d);
+    h.backend.layer_norm(&mut out, &input, LayerNorm { weight: &vectors.0, bias: &vectors.1, eps: EPS }, n);
+    h.compare(&out, &stack(x.chunks_exact(d).map(|x| bounds::layer_norm(x, &weight, &bias, f64::from(EPS)))));
 }
 
 fn add<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {

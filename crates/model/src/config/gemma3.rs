@@ -9,7 +9,7 @@ use carat_tensor::TokenId;
 
 use super::hf::{FULL_EVERY, layer_count, layer_types, tied_head, token};
 use super::json::Reader;
-use super::{Family, LayerConfig, LayerType, ModelConfig, RopeConfig};
+use super::{Family, LayerConfig, LayerType, ModelConfig, Placeholders, RopeConfig};
 use crate::ModelError;
 
 /// The size whose attention isn't scaled by its head size, told by its layers (llama.cpp `src/models/gemma3.cpp`).
@@ -46,7 +46,7 @@ pub(super) fn from_json(outer: &Reader<'_>, text: &Reader<'_>) -> Result<ModelCo
         experts: None,
         tied_head: tied_head(outer)?.or(tied_head(text)?).unwrap_or(true),
         bidirectional_vision: false,
-        placeholders: Vec::new(),
+        placeholders: Placeholders::default(),
         pad: token(text, "pad_token_id")?.unwrap_or(TokenId(0)),
     })
 }

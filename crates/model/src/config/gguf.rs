@@ -8,7 +8,8 @@ use carat_weights::{Metadata, Value};
 
 use super::hf::FULL_EVERY;
 use super::{
-    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, wrong,
+    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, Placeholders, RopeConfig,
+    wrong,
 };
 use crate::ModelError;
 
@@ -204,17 +205,16 @@ fn experts(m: &Keys<'_>, n: usize) -> Result<Option<ExpertsConfig>, ModelError> 
     Ok(Some(ExpertsConfig { n_experts, top_k, width }))
 }
 
-fn placeholders(metadata: &Metadata) -> Result<Vec<TokenId>, ModelError> {
-    let key = "tokenizer.ggml.tokens";
+fn placeholders(metadata: &Metadata) -> Result<Placeholders, ModelError> {
+    let (key, mut found) = ("tokenizer.ggml.tokens", [None; 3]);
     if !metadata.contains(key) {
-        return Ok(Vec::new());
+        return Ok(Placeholders::default());
     }
-    let mut found: Vec<(usize, TokenId)> = Vec::new();
     for (id, token) in (0..).zip(metadata.strings(key)?) {
         if let Some(place) = PLACEHOLDERS.iter().position(|p| *p == token) {
-            found.push((place, TokenId(id)));
+            found[place].get_or_insert(TokenId(id));
         }
     }
-    found.sort();
-    Ok(found.into_iter().map(|(_, id)| id).collect())
+    let [image, audio, video] = found;
+    Ok(Placeholders { image, audio, video })
 }

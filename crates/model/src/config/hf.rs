@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::json::Reader;
 use super::{
-    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, RopeConfig, gemma3, wrong,
+    ExpertsConfig, Family, LayerConfig, LayerType, MAX_LAYERS, ModelConfig, PerLayerConfig, Placeholders, RopeConfig,
+    gemma3, wrong,
 };
 use crate::ModelError;
 
@@ -70,7 +71,7 @@ fn gemma4(outer: &Reader<'_>, text: &Reader<'_>, has_text: bool) -> Result<Model
         experts: experts(text)?,
         tied_head: tied_head(outer)?.or(tied_head(text)?).unwrap_or(true),
         bidirectional_vision: bidirectional_vision(text)?,
-        placeholders: if has_text { placeholders(outer)? } else { Vec::new() },
+        placeholders: if has_text { placeholders(outer)? } else { Placeholders::default() },
         pad: token(text, "pad_token_id")?.unwrap_or(TokenId(0)),
     })
 }
@@ -211,7 +212,9 @@ fn rope(text: &Reader<'_>, layer_type: LayerType) -> Result<RopeConfig, ModelErr
 }
 
 fn per_layer(text: &Reader<'_>) -> Result<Option<PerLayerConfig>, ModelError> {
-    let default = (!text.contains("hidden_size_per_layer_input")).then_some(256);
+    // 12B's kind of config has no such key, and the others' default is the small sizes' (`Gemma4TextConfig`).
+    let without = text.opt_str("model_type")? == Some("gemma4_unified_text");
+    let default = (!without && !text.contains("hidden_size_per_layer_input")).then_some(256);
     let width = text.opt_usize("hidden_size_per_layer_input")?.or(default).unwrap_or(0);
     let vocab_size = text.opt_usize("vocab_size_per_layer_input")?.unwrap_or(262_144);
     Ok((width > 0).then_some(PerLayerConfig { width, vocab_size }))
@@ -247,12 +250,12 @@ pub(super) fn token(r: &Reader<'_>, key: &str) -> Result<Option<TokenId>, ModelE
     Ok(Some(TokenId(id)))
 }
 
-fn placeholders(outer: &Reader<'_>) -> Result<Vec<TokenId>, ModelError> {
-    let mut ids = Vec::new();
-    for key in ["image_token_id", "audio_token_id", "video_token_id"] {
-        ids.extend(token(outer, key)?);
-    }
-    Ok(ids)
+fn placeholders(outer: &Reader<'_>) -> Result<Placeholders, ModelError> {
+    Ok(Placeholders {
+        image: token(outer, "image_token_id")?,
+        audio: token(outer, "audio_token_id")?,
+        video: token(outer, "video_token_id")?,
+    })
 }
 
 #[cfg(test)]
@@ -302,7 +305,7 @@ mod tests {
 
     #[test]
     fn absent_keys_have_the_defaults_of_the_reference() {
-        let expected = ModelConfig { placeholders: vec![], ..ModelConfig::preset("26B-A4B").unwrap() };
+        let expected = ModelConfig { placeholders: Placeholders::default(), ..ModelConfig::preset("26B-A4B").unwrap() };
         assert_eq!(ModelConfig::from_json(&a4b()).unwrap(), expected);
     }
 

@@ -84,3 +84,17 @@ pub(super) const TOWER_DOWN: &str = "mlp.down_proj";
 pub(super) const TOWER_MATRIX: &str = ".linear.weight";
 /// Bounds of the input, lower and upper, then of the output.
 pub(super) const TOWER_BOUNDS: [&str; 4] = [".input_min", ".input_max", ".output_min", ".output_max"];
+
+// ---- of models that see and hear without a tower, after the same prefixes: the published names, then transformers' own
+pub(super) const BLOCK_PARTS: [&str; 2] = ["vision_embedder.", "embed_vision."];
+pub(super) const FRAME_PARTS: [&str; 1] = ["embed_audio."];
+pub(super) const WEIGHT_END: &str = ".weight";
+pub(super) const BIAS_END: &str = ".bias";
+pub(super) const PIXEL_NORM: [&str; 2] = ["vision_embedder.patch_ln1", "embed_vision.patch_ln1"];
+pub(super) const BLOCK_PROJECTION: [&str; 2] = ["vision_embedder.patch_dense", "embed_vision.patch_dense"];
+pub(super) const BLOCK_NORM: [&str; 2] = ["vision_embedder.patch_ln2", "embed_vision.patch_ln2"];
+pub(super) const BLOCK_POSITIONS: [&str; 2] = ["vision_embedder.pos_embedding", "embed_vision.pos_embedding"];
+pub(super) const POSITION_NORM: [&str; 2] = ["vision_embedder.pos_norm", "embed_vision.pos_norm"];
+pub(super) const BLOCK_SOFT_TOKENS: [&str; 2] =
+    ["embed_vision.embedding_projection", "embed_vision.multimodal_embedder.embedding_projection"];
+pub(super) const FRAME_SOFT_TOKENS: [&str; 1] = ["embed_audio.embedding_projection"];

@@ -1,0 +1,179 @@
+//! What a model sees and hears with, whichever kind it has: pictures and sounds to soft tokens.
+
+use carat_tensor::Backend;
+use carat_tensor::backend::{Rounding, Work};
+use carat_weights::Checkpoint;
+
+use crate::config::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig, PATCH_SIDE, PATCHES_PER_TOKEN};
+use crate::unified::{BlockEmbedder, FrameEmbedder};
+use crate::vision::{VisionTap, VisionTower};
+use crate::{ModelError, VisionConfig, load};
+
+/// How a model sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PictureConfig {
+    /// With a tower over patches.
+    Tower(VisionConfig),
+    /// Blocks of pixels are projected.
+    Blocks(BlocksConfig),
+}
+
+impl PictureConfig {
+    /// How the model of a checkpoint sees; `None` where it doesn't.
+    ///
+    /// # Errors
+    /// If it sees in a way that isn't known here.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>, ModelError> {
+        let Checkpoint::HfDir(dir) = checkpoint else { return Ok(None) };
+        if let Some(config) = BlocksConfig::from_json(&dir.config)? {
+            return Ok(Some(PictureConfig::Blocks(config)));
+        }
+        Ok(VisionConfig::from_json(&dir.config)?.map(PictureConfig::Tower))
+    }
+
+    /// Width and height in pixels of the squares that a picture is cut into.
+    pub fn patch_side(&self) -> usize {
+        match self {
+            PictureConfig::Tower(_) => PATCH_SIDE,
+            PictureConfig::Blocks(_) => BLOCK_SIDE,
+        }
+    }
+
+    /// Width of the rows that a [`VisionTap`] sees, and how many stages it sees.
+    pub fn stages(&self) -> (usize, usize) {
+        match self {
+            PictureConfig::Tower(config) => (config.d_model, config.n_layers + 1),
+            PictureConfig::Blocks(config) => (config.d_model, 1),
+        }
+    }
+
+    /// Width of soft tokens.
+    pub fn d_text(&self) -> usize {
+        match self {
+            PictureConfig::Tower(config) => config.d_text,
+            PictureConfig::Blocks(config) => config.d_text,
+        }
+    }
+
+    /// Bytes of the buffers for pictures of up to `max_tokens` soft tokens.
+    pub fn buffer_bytes(&self, max_tokens: usize) -> usize {
+        match self {
+            PictureConfig::Tower(config) => config.buffer_bytes(max_tokens * PATCHES_PER_TOKEN),
+            PictureConfig::Blocks(config) => config.buffer_bytes(max_tokens),
+        }
+    }
+
+    /// What the backend's own memory depends on.
+    pub fn work(&self, max_tokens: usize) -> Work {
+        let (rows, cols, head_dim) = match self {
+            PictureConfig::Tower(c) => {
+                (max_tokens * PATCHES_PER_TOKEN, c.ffn_width.max(c.d_model).max(c.heads_width()), c.head_dim)
+            }
+            PictureConfig::Blocks(c) => (max_tokens, BLOCK_VALUES.max(c.d_model), 1),
+        };
+        Work { rows, cols, fine_cols: cols, finest_rows: 0, head_dim, quantised: false, experts: None }
+    }
+}
+
+/// What a model sees with.
+pub enum PictureEncoder<B: Backend> {
+    /// A tower over patches.
+    Tower(Box<VisionTower<B>>),
+    /// Blocks of pixels are projected.
+    Blocks(Box<BlockEmbedder<B>>),
+}
+
+impl<B: Backend> PictureEncoder<B> {
+    /// Finds the weights and takes memory for pictures of up to `max_tokens` soft tokens.
+    ///
+    /// # Errors
+    /// If the model can't see, or a tensor is missing, misshapen or unknown.
+    pub fn load(backend: &mut B, checkpoint: &Checkpoint, max_tokens: usize) -> Result<Self, ModelError> {
+        match PictureConfig::of(checkpoint)? {
+            Some(PictureConfig::Blocks(config)) => {
+                Ok(Self::Blocks(Box::new(BlockEmbedder::load(backend, checkpoint, config, max_tokens)?)))
+            }
+            // A model without a tower is refused with what it has instead.
+            Some(PictureConfig::Tower(_)) | None => {
+                Ok(Self::Tower(Box::new(VisionTower::load(backend, checkpoint, max_tokens * PATCHES_PER_TOKEN)?)))
+            }
+        }
+    }
+
+    /// How it sees.
+    pub fn config(&self) -> PictureConfig {
+        match self {
+            PictureEncoder::Tower(tower) => PictureConfig::Tower(*tower.config()),
+            PictureEncoder::Blocks(blocks) => PictureConfig::Blocks(*blocks.config()),
+        }
+    }
+
+    /// Width and height in pixels of the squares that a picture is cut into.
+    pub fn patch_side(&self) -> usize {
+        self.config().patch_side()
+    }
+
+    /// Soft tokens `[n, d_text]` of a picture's squares, see [`VisionTower::encode`] and [`BlockEmbedder::encode`].
+    ///
+    /// # Errors
+    /// As these.
+    pub fn encode(
+        &mut self,
+        backend: &mut B,
+        values: &[f32],
+        positions: &[[i32; 2]],
+        tap: Option<&mut dyn VisionTap>,
+    ) -> Result<Vec<f32>, ModelError> {
+        // A decoder may have left it coarse.
+        backend.set_rounding(Rounding::Fine);
+        match self {
+            PictureEncoder::Tower(tower) => tower.encode(backend, values, positions, tap),
+            PictureEncoder::Blocks(blocks) => blocks.encode(backend, values, positions, tap),
+        }
+    }
+}
+
+/// What a model hears with.
+pub enum SoundEncoder<B: Backend> {
+    /// Frames of sound are projected.
+    Frames(Box<FrameEmbedder<B>>),
+}
+
+impl<B: Backend> SoundEncoder<B> {
+    /// Finds the weights.
+    ///
+    /// # Errors
+    /// If the model can't hear, or a tensor is missing, misshapen or unknown.
+    pub fn load(backend: &mut B, checkpoint: &Checkpoint) -> Result<Self, ModelError> {
+        let none = |found: &str| ModelError::NoEncoder { part: "sound", found: found.into(), expected: "12B" };
+        let Checkpoint::HfDir(dir) = checkpoint else {
+            return Err(none("it is a GGUF file, which holds the text model alone"));
+        };
+        match FramesConfig::from_json(&dir.config)? {
+            Some(config) => Ok(Self::Frames(Box::new(FrameEmbedder::load(backend, checkpoint, config)?))),
+            None if dir.config.get("audio_config").is_some_and(serde_json::Value::is_object) => {
+                Err(none("its audio_config is a tower's, which can't be run yet"))
+            }
+            None => Err(none("its config.json has no audio_config")),
+        }
+    }
+
+    /// Soft tokens `[n, d_text]`, see [`FrameEmbedder::encode`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn encode(&mut self, backend: &mut B, input: &[f32]) -> Result<Vec<f32>, ModelError> {
+        backend.set_rounding(Rounding::Fine);
+        match self {
+            SoundEncoder::Frames(frames) => frames.encode(backend, input),
+        }
+    }
+}
+
+/// Bytes of a checkpoint that the text model has no use for: its encoders' weights.
+///
+/// # Errors
+/// If the checkpoint is quantised in a way that isn't known here.
+pub fn weight_bytes(checkpoint: &Checkpoint) -> Result<usize, ModelError> {
+    Ok(load::file_bytes(checkpoint)?.ignored)
+}
