@@ -6,10 +6,12 @@
 
 mod declaration;
 pub mod gemma3;
+mod media;
 mod official;
 mod probes;
 mod prompt;
 
+pub use media::MediaText;
 pub use official::render;
 pub use prompt::{Prompt, Segment};
 
@@ -38,6 +40,19 @@ pub enum TemplateError {
         format: &'static str,
         /// What was asked for.
         found: &'static str,
+    },
+    /// The media of a conversation are not those that its prompt shows.
+    #[error(
+        "place {place} of the prompt is for {expected}; found {found}: media must come in the order of the messages' parts, \
+         and in messages whose media the chat format writes"
+    )]
+    Media {
+        /// Which place, from 1.
+        place: usize,
+        /// What was given for it.
+        found: &'static str,
+        /// What the prompt has there.
+        expected: &'static str,
     },
     /// Speakers don't take turns.
     #[error("message {} after the system message is by `{found}`; expected `{}`: users and the model must take turns",

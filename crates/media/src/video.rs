@@ -30,6 +30,7 @@ pub fn sample(total: usize, fps: Option<f64>) -> Vec<Frame> {
     (0..n).map(index).map(|index| Frame { index, stamp: stamp(index as f64 / fps) }).collect()
 }
 
-fn stamp(seconds: f64) -> String {
+/// A time as it is written before a frame, minutes and seconds: `01:02`.
+pub fn stamp(seconds: f64) -> String {
     format!("{:02}:{:02}", (seconds / 60.0).floor() as u64, (seconds % 60.0) as u64)
 }

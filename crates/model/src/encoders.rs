@@ -158,6 +158,13 @@ impl<B: Backend> SoundEncoder<B> {
         }
     }
 
+    /// Width of soft tokens.
+    pub fn d_text(&self) -> usize {
+        match self {
+            SoundEncoder::Frames(frames) => frames.config().d_text,
+        }
+    }
+
     /// Soft tokens `[n, d_text]`, see [`FrameEmbedder::encode`].
     ///
     /// # Errors

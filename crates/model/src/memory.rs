@@ -17,7 +17,7 @@ use crate::kv::{self, type_name};
 use crate::load::FileBytes;
 use crate::plan::{FfnPlan, KvSource, plan};
 use crate::scratch::Sizes;
-use crate::{LayerPlan, ModelConfig, ModelError};
+use crate::{LayerPlan, ModelConfig, ModelError, PictureConfig};
 
 /// What a process takes without a model: its stacks, buffers and the allocator's own. Measured: 1.2 MiB beside the
 /// smallest vocabulary.
@@ -48,8 +48,12 @@ pub struct MemoryPlan {
     pub kv: Vec<LayerKv>,
     /// Intermediates.
     pub scratch: usize,
+    /// Buffers of the picture encoder, where there is to be room for pictures.
+    pub pictures: usize,
     /// What the backend's own memory depends on.
     pub work: Work,
+    /// The same of the picture encoder.
+    pub picture_work: Option<Work>,
     /// The program itself with its vocabulary.
     pub program: usize,
     /// The backend's own memory; 0 until the plan is for one ([`MemoryPlan::on`]).
@@ -65,12 +69,21 @@ impl MemoryPlan {
     /// The plan on a backend.
     #[must_use]
     pub fn on<B: Backend>(self, backend: &B) -> Self {
-        MemoryPlan { workspace: backend.workspace(&self.work), ..self }
+        // They work one after the other in the same memory.
+        let works = self.picture_work.iter().chain([&self.work]);
+        MemoryPlan { workspace: works.map(|work| backend.workspace(work)).max().unwrap_or(0), ..self }
+    }
+
+    /// The plan with room for pictures of up to `max_tokens` soft tokens.
+    #[must_use]
+    pub fn with_pictures(self, config: &PictureConfig, max_tokens: usize) -> Self {
+        let pictures = config.buffer_bytes(max_tokens);
+        MemoryPlan { pictures, picture_work: Some(config.work(max_tokens)), ..self }
     }
 
     /// Bytes the process allocates.
     pub fn taken(&self) -> usize {
-        self.kv_bytes() + self.scratch + self.workspace + self.program + self.file.rearranged
+        self.kv_bytes() + self.scratch + self.pictures + self.workspace + self.program + self.file.rearranged
     }
 
     /// With the weights every token reads, which should stay in memory too.
@@ -95,7 +108,17 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
     let scratch = Sizes::new(config, &plan, pass).bytes();
     let work = work(config, &plan, pass, file.quantised);
     let program = PROGRAM_BYTES + ENTRY_BYTES * config.vocab_size;
-    Ok(MemoryPlan { ctx: options.ctx, file, kv: layers, scratch, work, program, workspace: 0 })
+    Ok(MemoryPlan {
+        ctx: options.ctx,
+        file,
+        kv: layers,
+        scratch,
+        pictures: 0,
+        work,
+        picture_work: None,
+        program,
+        workspace: 0,
+    })
 }
 
 /// The largest step of a conversation: a chunk of a prompt, whose rows pass the layers before the last one with keys
@@ -148,6 +171,9 @@ impl fmt::Display for MemoryPlan {
             )?;
         }
         line("intermediates", self.scratch)?;
+        if self.pictures > 0 {
+            line("picture encoder", self.pictures)?;
+        }
         if self.workspace > 0 {
             line("workspace of the backend", self.workspace)?;
         }

@@ -103,6 +103,38 @@ pub enum Error {
         /// Tokens the context holds.
         context: usize,
     },
+    /// A kind of medium that the model can't take.
+    #[error("{model} can't take {kind}: {reason}")]
+    Cannot {
+        /// The model.
+        model: String,
+        /// `image`, `audio` or `video`.
+        kind: &'static str,
+        /// What it lacks.
+        reason: ModelError,
+    },
+    /// The model was loaded without room for pictures.
+    #[error("no room was planned for {kind} when the model was loaded: set `LoadOptions::image_tokens`")]
+    NoRoom {
+        /// `image` or `video`.
+        kind: &'static str,
+    },
+    /// A file that is no medium that can be read.
+    #[error("{name}: {reason}")]
+    Medium {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        reason: carat_media::Error,
+    },
+    /// A sound that is longer than a model hears at once.
+    #[error("{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts")]
+    LongSound {
+        /// The file.
+        name: String,
+        /// Its length.
+        seconds: f64,
+    },
     /// More memory than is free or allowed.
     #[error("{}\n{table}", memory(*needed, *limit, *longest))]
     Memory {

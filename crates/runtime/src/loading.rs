@@ -1,11 +1,11 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
 use carat_model::load::FileBytes;
-use carat_model::{Decoder, DecoderOptions, LoadReport, MemoryPlan, ModelConfig, memory_plan};
+use carat_model::{Decoder, DecoderOptions, LoadReport, MemoryPlan, ModelConfig, PictureConfig, memory_plan};
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision};
-use crate::{Error, ModelFiles, host};
+use crate::{Error, ImageTokens, ModelFiles, host};
 
 /// The context where none is asked for: long enough for a long talk, and small beside any model's weights.
 pub const DEFAULT_CONTEXT: usize = 16_384;
@@ -26,13 +26,22 @@ pub struct LoadOptions {
     pub kv: Option<KvType>,
     /// The most tokens per pass of the prompt.
     pub chunk: usize,
+    /// The most soft tokens of a picture; `None` leaves no room for pictures, and a model that can't see needs none.
+    pub image_tokens: Option<ImageTokens>,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: DeviceOptions::default(), context: None, kv: None, chunk: DEFAULT_CHUNK, memory: None }
+        LoadOptions {
+            device: DeviceOptions::default(),
+            context: None,
+            kv: None,
+            chunk: DEFAULT_CHUNK,
+            image_tokens: None,
+            memory: None,
+        }
     }
 }
 
@@ -43,7 +52,9 @@ impl LoadOptions {
             Precision::Fast => KvType::F16,
             Precision::Reference => KvType::F32,
         });
-        DecoderOptions { ctx: self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context)), kv, chunk: self.chunk }
+        let block = self.image_tokens.map_or(0, |tokens| tokens.largest().tokens());
+        let ctx = self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context));
+        DecoderOptions { ctx, kv, chunk: self.chunk, block }
     }
 }
 
@@ -59,7 +70,23 @@ fn plan_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
     let plan = memory_plan(&config, &resolved, file_bytes(files)?).map_err(|e| Error::of_files(files.source(), e))?;
-    Ok(plan.on(device))
+    Ok(with_eyes(plan, eyes(files, options)?.as_ref(), options).on(device))
+}
+
+/// How the model sees, where there is to be room for pictures.
+fn eyes(files: &ModelFiles, options: &LoadOptions) -> Result<Option<PictureConfig>, Error> {
+    if options.image_tokens.is_none() {
+        return Ok(None);
+    }
+    PictureConfig::of(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
+}
+
+/// The plan with what it takes to see.
+fn with_eyes(plan: MemoryPlan, eyes: Option<&PictureConfig>, options: &LoadOptions) -> MemoryPlan {
+    match (eyes, options.image_tokens) {
+        (Some(eyes), Some(tokens)) => plan.with_pictures(eyes, tokens.largest().tokens()),
+        _ => plan,
+    }
 }
 
 fn file_bytes(files: &ModelFiles) -> Result<FileBytes, Error> {
@@ -102,20 +129,21 @@ pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Opti
 }
 
 fn longest_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    let (config, file) = (files.config()?, file_bytes(files)?);
-    Ok(longest_within(&config, file, options, device, &limits(options.memory, host::available_memory())))
+    let (config, file, eyes) = (files.config()?, file_bytes(files)?, eyes(files, options)?);
+    Ok(longest_within(&config, file, eyes.as_ref(), options, device, &limits(options.memory, host::available_memory())))
 }
 
 fn longest_within(
     config: &ModelConfig,
     file: FileBytes,
+    eyes: Option<&PictureConfig>,
     options: &LoadOptions,
     device: &Device,
     limits: &[MemoryLimit],
 ) -> Option<usize> {
     let fits = |ctx| {
         let resolved = LoadOptions { context: Some(ctx), ..*options }.resolve(config);
-        let plan = memory_plan(config, &resolved, file).map(|plan| plan.on(device));
+        let plan = memory_plan(config, &resolved, file).map(|plan| with_eyes(plan, eyes, options).on(device));
         plan.is_ok_and(|plan| limits.iter().all(|limit| limit.holds(&plan)))
     };
     // A longer context never takes less.
@@ -168,7 +196,7 @@ mod tests {
         let config = ModelConfig::preset("E2B").unwrap();
         let file = FileBytes { weights: 3 << 30, ..FileBytes::default() };
         let device = device::open(DeviceOptions { threads: Some(2), ..DeviceOptions::default() }).unwrap();
-        let longest = longest_within(&config, file, &LoadOptions::default(), &device, limits);
+        let longest = longest_within(&config, file, None, &LoadOptions::default(), &device, limits);
         let holds = |ctx| {
             let options = LoadOptions { context: Some(ctx), ..LoadOptions::default() }.resolve(&config);
             let plan = memory_plan(&config, &options, file).unwrap().on(&device);

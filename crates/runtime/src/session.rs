@@ -9,18 +9,23 @@ use std::time::{Duration, Instant};
 
 use carat_chat::message::{Conversation, Message};
 use carat_chat::tokenizer::Tokenizer;
+use carat_model::input;
 use carat_model::{Decoder, LoadReport, LogitRows, MemoryPlan, Piece, Step};
 use carat_tensor::TokenId;
 use carat_weights::MappedFile;
 
 use crate::answer::Reader;
 use crate::device::Device;
+use crate::encoders::Encoders;
 use crate::loop_guard::LoopGuard;
+use crate::prompt::{PromptRows, Row, common};
 use crate::sampler::Sampler;
 use crate::sequence::{FinishReason, Sequence};
 use crate::stop::StopStrings;
 use crate::thinking::{ThinkingBudget, ThoughtTokens};
-use crate::{ChatFormat, Error, GenerationDefaults, LoadOptions, ModelFiles, ModelSource, SamplingOptions, loading};
+use crate::{
+    ChatFormat, Error, GenerationDefaults, LoadOptions, Medium, ModelFiles, ModelSource, SamplingOptions, loading,
+};
 
 pub use crate::answer::{Event, TokenInfo};
 
@@ -105,8 +110,10 @@ pub struct Session {
     report: LoadReport,
     /// What the weights lie in.
     files: Vec<Arc<MappedFile>>,
-    /// Tokens in the decoder's cache.
-    held: Vec<TokenId>,
+    /// Eyes and ears.
+    encoders: Encoders,
+    /// What is in the decoder's cache.
+    held: Vec<Row>,
 }
 
 impl Session {
@@ -125,9 +132,10 @@ impl Session {
         let format = ChatFormat::of(&files)?;
         let defaults = files.generation(&tokenizer)?;
         let (decoder, report) = loading::load(&mut files, options, announce)?;
-        let files = files.checkpoint().tensors().files().to_vec();
+        let mapped = files.checkpoint().tensors().files().to_vec();
+        let encoders = Encoders::new(files, options.image_tokens);
         let held = Vec::with_capacity(decoder.options().ctx);
-        Ok(Session { decoder, tokenizer, format, defaults, report, files, held })
+        Ok(Session { decoder, tokenizer, format, defaults, report, files: mapped, encoders, held })
     }
 
     /// The model's own way of generating.
@@ -150,55 +158,78 @@ impl Session {
         &self.report
     }
 
-    /// Answers a conversation. `on_event` sees the answer as it comes, is called at least once per token and may
-    /// end it by breaking.
+    /// Answers a conversation without media, as [`Session::generate_with`].
     ///
     /// # Errors
-    /// If an option is impossible, the prompt doesn't fit in the context, the model computes what are no numbers, or
-    /// its files have changed since they were opened. What was said so far in an answer that fails is lost; the session
-    /// can go on, unless its files have changed.
+    /// As there.
     pub fn generate(
         &mut self,
         conversation: &Conversation,
         options: &GenerateOptions,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
+        self.generate_with(conversation, &[], options, on_event)
+    }
+
+    /// Answers a conversation whose media parts stand for `media`, in order. `on_event` sees the answer as it comes, is called at least once per token and may
+    /// end it by breaking.
+    ///
+    /// # Errors
+    /// If an option is impossible, the media are not those of the conversation's parts, can't be decoded or are of a kind
+    /// that the model can't take, the prompt doesn't fit in the context, the model computes what are no numbers, or
+    /// its files have changed since they were opened. What was said so far in an answer that fails is lost; the session
+    /// can go on, unless its files have changed.
+    pub fn generate_with(
+        &mut self,
+        conversation: &Conversation,
+        media: &[Medium],
+        options: &GenerateOptions,
+        on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Answer, Error> {
         let started = Instant::now();
         self.files.iter().try_for_each(|file| file.check())?;
-        let prompt = self.format.prompt(conversation)?.encode(&self.tokenizer);
+        let (ids, prompt) = self.prompt(conversation, media)?;
+        let rows = prompt.rows();
         let ctx = self.decoder.options().ctx;
-        if prompt.is_empty() || prompt.len() >= ctx {
-            return Err(Error::PromptLength { found: prompt.len(), context: ctx });
+        if rows.is_empty() || rows.len() >= ctx {
+            return Err(Error::PromptLength { found: rows.len(), context: ctx });
         }
-        let mut sequence = self.sequence(&prompt, options)?;
-        let mut reader = Reader::new(&self.tokenizer, &prompt, conversation, StopStrings::new(&options.stop)?);
+        let mut sequence = self.sequence(&ids, options)?;
+        let mut reader = Reader::new(&self.tokenizer, &ids, conversation, StopStrings::new(&options.stop)?);
         let seed = sequence.sampler.seed();
 
-        let cached = self.reuse(&prompt);
-        let fresh = &prompt[cached..];
-        // The last chunk is left to the first turn of the loop, which wants its logits.
-        let (body, tail) =
-            fresh.split_at((fresh.len() - 1) / self.decoder.options().chunk * self.decoder.options().chunk);
-        let mut usage = Usage { prompt: prompt.len(), cached, ..Usage::default() };
-        let mut finish = self.prefill(body, prompt.len(), on_event)?;
-        let mut step = tail.to_vec();
+        let cached = self.reuse(&rows);
+        let (all, fresh) = (prompt.pieces(), &rows[cached..]);
+        let pieces: Vec<Piece<'_>> = input::parts(&all, cached..rows.len()).collect();
+        // The last pass is left to the first turn of the loop, which wants its logits.
+        let mut ends = self.decoder.pass_ends(&pieces);
+        ends.pop();
+        let mut usage = Usage { prompt: rows.len(), cached, ..Usage::default() };
+        let mut finish = self.prefill(&pieces, fresh, &ends, on_event)?;
+        let body = ends.last().copied().unwrap_or(0);
+        let step: Vec<Piece<'_>> = input::parts(&pieces, body..fresh.len()).collect();
+        let mut step_rows = fresh[body..].to_vec();
+        let mut last = [TokenId(0)];
         let mut prompt_time = None;
         while finish.is_none() {
             if sequence.generated() >= sequence.max_tokens {
                 finish = Some(FinishReason::Length);
                 break;
             }
-            if self.held.len() + step.len() > ctx {
+            if self.held.len() + step_rows.len() > ctx {
                 finish = Some(FinishReason::Context);
                 break;
             }
-            let logits = self.decoder.forward(Step { pieces: &[Piece::Tokens(&step)], logits: LogitRows::Last })?;
-            self.held.extend_from_slice(&step);
+            let one = [Piece::Tokens(&last)];
+            let pieces = if prompt_time.is_none() { step.as_slice() } else { &one };
+            let logits = self.decoder.forward(Step { pieces, logits: LogitRows::Last })?;
+            self.held.extend_from_slice(&step_rows);
             prompt_time.get_or_insert_with(|| started.elapsed());
             let drawn = sequence.draw(logits)?;
             finish = sequence.accept(drawn.token, self.tokenizer.bytes(drawn.token));
-            step.clear();
-            step.push(drawn.token);
+            step_rows.clear();
+            step_rows.push(Row::Token(drawn.token));
+            last = [drawn.token];
             if reader.push(&self.tokenizer, drawn, on_event).is_break() {
                 finish = Some(FinishReason::Cancelled);
             } else if reader.ended() {
@@ -246,8 +277,8 @@ impl Session {
 
     /// Keeps of the cache what is the beginning of `prompt`; how many tokens that are. The last token is left to
     /// be computed, since its logits are needed.
-    fn reuse(&mut self, prompt: &[TokenId]) -> usize {
-        let common = self.held.iter().zip(&prompt[..prompt.len() - 1]).take_while(|(a, b)| a == b).count();
+    fn reuse(&mut self, prompt: &[Row]) -> usize {
+        let common = common(&self.held, prompt);
         let kept = if self.decoder.truncate(common) {
             common
         } else {
@@ -259,16 +290,36 @@ impl Session {
         kept
     }
 
-    /// Computes `tokens`, the beginning of what is new of a prompt of `total` tokens, chunk by chunk.
+    /// The ids of a conversation's prompt, one placeholder for each medium or frame, and its rows.
+    fn prompt(&mut self, conversation: &Conversation, media: &[Medium]) -> Result<(Vec<TokenId>, PromptRows), Error> {
+        let stamps: Vec<Vec<String>> = media.iter().map(Medium::stamps).collect();
+        let texts: Vec<_> = media.iter().zip(&stamps).map(|(medium, stamps)| medium.text(stamps)).collect();
+        let prompt = self.format.prompt(conversation)?;
+        // A conversation may show media of which there is nothing but the place.
+        let prompt = if media.is_empty() { prompt } else { prompt.with_media(&texts)? };
+        let mut soft = Vec::new();
+        for medium in media {
+            soft.extend(self.encoders.encode(self.decoder.backend_mut(), medium)?);
+        }
+        let ids = prompt.encode(&self.tokenizer);
+        let rows = PromptRows::new(&self.tokenizer, &ids, soft);
+        Ok((ids, rows))
+    }
+
+    /// Computes the passes that end at `ends` of what is new of a prompt, `rows` as `pieces`.
     fn prefill(
         &mut self,
-        tokens: &[TokenId],
-        total: usize,
+        pieces: &[Piece<'_>],
+        rows: &[Row],
+        ends: &[usize],
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Option<FinishReason>, Error> {
-        for chunk in tokens.chunks(self.decoder.options().chunk) {
-            self.decoder.forward(Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::None })?;
-            self.held.extend_from_slice(chunk);
+        let (mut start, total) = (0, self.held.len() + rows.len());
+        for &end in ends {
+            let pass: Vec<Piece<'_>> = input::parts(pieces, start..end).collect();
+            self.decoder.forward(Step { pieces: &pass, logits: LogitRows::None })?;
+            self.held.extend_from_slice(&rows[start..end]);
+            start = end;
             if on_event(Event::Prompt { done: self.held.len(), total }).is_break() {
                 return Ok(Some(FinishReason::Cancelled));
             }

@@ -24,7 +24,11 @@ const LAYERS: &[Layer] = &[
     Layer { name: "chat", imports: &["tensor"], tests: &["weights"] },
     // Generic over the backend; its tests need one, and pictures.
     Layer { name: "model", imports: &["tensor", "weights"], tests: &["cpu", "media", "conformance"] },
-    Layer { name: "runtime", imports: &["tensor", "weights", "cpu", "chat", "model"], tests: &["conformance"] },
+    Layer {
+        name: "runtime",
+        imports: &["tensor", "weights", "cpu", "chat", "media", "model"],
+        tests: &["conformance"],
+    },
     // Speaks HTTP and knows files only; the library stays without a network.
     Layer { name: "hub", imports: &[], tests: &[] },
     Layer {

@@ -42,12 +42,20 @@ impl Prompt {
 
     /// Appends another prompt.
     pub(crate) fn append(&mut self, other: Prompt) {
-        for segment in other.segments {
-            match segment {
-                Segment::Control(piece) => self.push_control(piece),
-                Segment::Text(text) => self.push_text(&text),
-            }
+        other.segments.into_iter().for_each(|segment| self.push(segment));
+    }
+
+    /// Appends a piece.
+    pub(crate) fn push(&mut self, segment: Segment) {
+        match segment {
+            Segment::Control(piece) => self.push_control(piece),
+            Segment::Text(text) => self.push_text(&text),
         }
+    }
+
+    /// The pieces, to make another prompt of.
+    pub(crate) fn into_segments(self) -> Vec<Segment> {
+        self.segments
     }
 
     /// The pieces; two texts are never neighbours.

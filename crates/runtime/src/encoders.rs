@@ -1,0 +1,169 @@
+//! What a model sees and hears with, loaded when it is first needed, and the soft tokens it made.
+//!
+//! Soft tokens are kept by what they were made of, the hash of a file and the room it was given, so that a picture is encoded
+//! once however often a conversation is read again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use carat_media::picture::{self, Budget, Patching};
+use carat_media::sound;
+use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder};
+use sha2::{Digest, Sha256};
+
+use crate::device::Device;
+use crate::media::{ImageTokens, Medium};
+use crate::{Error, ModelFiles};
+
+/// Values of soft tokens that are kept: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
+const MOST_VALUES: usize = 16 << 20;
+
+/// The soft tokens of a picture, a frame or a sound.
+#[derive(Debug, PartialEq)]
+pub struct SoftTokens {
+    /// Equal numbers are equal rows.
+    pub id: u64,
+    /// Of what.
+    pub kind: SoftKind,
+    /// How many.
+    pub n: usize,
+    /// `[n, d_model]`.
+    pub rows: Vec<f32>,
+}
+
+/// What soft tokens were made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Source {
+    /// SHA-256 of the file.
+    content: [u8; 32],
+    kind: SoftKind,
+    /// The most soft tokens of a picture; 0 for a sound.
+    budget: usize,
+}
+
+/// Eyes and ears of a model.
+pub struct Encoders {
+    files: ModelFiles,
+    /// What pictures may take; `None` where no room was planned for any.
+    image_tokens: Option<ImageTokens>,
+    pictures: Option<PictureEncoder<Device>>,
+    sounds: Option<SoundEncoder<Device>>,
+    made: HashMap<Source, Arc<SoftTokens>>,
+    /// How many there have been.
+    count: u64,
+}
+
+impl Encoders {
+    /// Those of the model in `files`; nothing is loaded yet.
+    pub fn new(files: ModelFiles, image_tokens: Option<ImageTokens>) -> Self {
+        Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0 }
+    }
+
+    /// The soft tokens of a medium, one after another those of a video's frames.
+    ///
+    /// # Errors
+    /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
+    pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+        match medium {
+            Medium::Image { name, bytes } => Ok(vec![self.picture(device, SoftKind::Image, name, bytes)?]),
+            Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, bytes)?]),
+            Medium::Video { frames } => {
+                frames.iter().map(|f| self.picture(device, SoftKind::Video, &f.name, &f.bytes)).collect()
+            }
+        }
+    }
+
+    fn picture(
+        &mut self,
+        device: &mut Device,
+        kind: SoftKind,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<Arc<SoftTokens>, Error> {
+        let cannot = |reason| Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason };
+        let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
+        let room = self.image_tokens.unwrap_or_default();
+        let unreadable = |reason| Error::Medium { name: name.into(), reason };
+        let content: [u8; 32] = Sha256::digest(bytes).into();
+        let source = |budget: Budget| Source { content, kind, budget: budget.tokens() };
+        // By the picture itself only where it takes the picture to know.
+        let known = match (kind, room) {
+            (SoftKind::Video, _) => Some(Budget::FRAME),
+            (_, ImageTokens::Most(budget)) => Some(budget),
+            (_, ImageTokens::Auto) => None,
+        };
+        if let Some(made) = known.and_then(|budget| self.made.get(&source(budget))) {
+            return Ok(made.clone());
+        }
+        if self.pictures.is_none() {
+            // The model's own reason comes before that for the missing room.
+            let room = config.is_some().then_some(self.image_tokens).flatten();
+            let largest = room.map_or(Budget::ALL[0], ImageTokens::largest).tokens();
+            let encoder = PictureEncoder::load(device, self.files.checkpoint(), largest).map_err(cannot)?;
+            if self.image_tokens.is_none() {
+                return Err(Error::NoRoom { kind: kind.name() });
+            }
+            self.pictures = Some(encoder);
+        }
+        let Some(encoder) = &mut self.pictures else { return Err(Error::NoRoom { kind: kind.name() }) };
+        let picture = picture::decode(bytes).map_err(unreadable)?;
+        let budget = known.unwrap_or_else(|| room.budget(&picture));
+        if let Some(made) = self.made.get(&source(budget)) {
+            return Ok(made.clone());
+        }
+        let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
+        let patches = picture::patches(&picture, budget, patching);
+        let rows = encoder.encode(device, &patches.values, &patches.positions, None)?;
+        Ok(self.keep(source(budget), kind, patches.soft_tokens, rows))
+    }
+
+    fn sound(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
+        let kind = SoftKind::Audio;
+        let cannot = |reason| Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason };
+        let source = Source { content: Sha256::digest(bytes).into(), kind, budget: 0 };
+        if let Some(made) = self.made.get(&source) {
+            return Ok(made.clone());
+        }
+        if self.sounds.is_none() {
+            self.sounds = Some(SoundEncoder::load(device, self.files.checkpoint()).map_err(cannot)?);
+        }
+        let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
+        let unreadable = |reason| Error::Medium { name: name.into(), reason };
+        let samples = sound::decode(bytes).map_err(unreadable)?.at_16_khz();
+        if samples.len() > sound::MAX_CLIP {
+            let seconds = samples.len() as f64 / f64::from(sound::RATE);
+            return Err(Error::LongSound { name: name.into(), seconds });
+        }
+        let rows = hear(encoder, device, &samples, name)?;
+        let width = encoder.d_text();
+        Ok(self.keep(source, kind, rows.len() / width, rows))
+    }
+
+    /// Keeps soft tokens, and forgets all others when there are too many.
+    fn keep(&mut self, source: Source, kind: SoftKind, n: usize, rows: Vec<f32>) -> Arc<SoftTokens> {
+        let held: usize = self.made.values().map(|made| made.rows.len()).sum();
+        if held + rows.len() > MOST_VALUES {
+            self.made.clear();
+        }
+        self.count += 1;
+        let made = Arc::new(SoftTokens { id: self.count, kind, n, rows });
+        self.made.insert(source, made.clone());
+        made
+    }
+}
+
+/// The soft tokens of samples at 16 kHz: what each kind of ears is given is decided here.
+fn hear(
+    encoder: &mut SoundEncoder<Device>,
+    device: &mut Device,
+    samples: &[f32],
+    name: &str,
+) -> Result<Vec<f32>, Error> {
+    let unreadable = |reason| Error::Medium { name: name.into(), reason };
+    match encoder {
+        SoundEncoder::Frames(_) => {
+            let frames = sound::raw_frames(samples).map_err(unreadable)?;
+            Ok(encoder.encode(device, &frames.values)?)
+        }
+    }
+}
