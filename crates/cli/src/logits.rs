@@ -1,17 +1,22 @@
 //! `carat logits`: what the model computes, as a file to compare with.
 
+mod places;
+
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use carat_model::input;
 use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
-use carat_runtime::{check_finite, loading};
+use carat_runtime::encoders::Encoders;
+use carat_runtime::{ImageTokens, check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
 use crate::args::{self, EngineArgs, UsageError};
+use crate::media;
 use crate::safetensors::{Entry, Writer};
 
 /// The most rows per pass: logits of all of them are in memory at once.
@@ -27,6 +32,15 @@ pub struct Args {
     /// The sequence: ids separated by commas; nothing is added to it
     #[arg(long, value_name = "IDS", allow_hyphen_values = true)]
     tokens: String,
+    /// A picture for the next run of image ids; may be repeated
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// A sound for the next run of audio ids; may be repeated
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
+    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
+    #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
+    image_tokens: ImageTokens,
     /// The file to write: `logits`, f32 [n, vocab]
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -68,7 +82,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
+    options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
+    let mut encoders = Encoders::new(files, options.image_tokens);
+    let mut soft = Vec::new();
+    let pictures = args.image.iter().map(|path| (path, media::image as fn(&Path) -> _));
+    for (path, read) in pictures.chain(args.audio.iter().map(|path| (path, media::audio as fn(&Path) -> _))) {
+        let made = encoders.encode(decoder.backend_mut(), &read(path)?)?;
+        soft.extend(made.into_iter().map(|soft| (path.display().to_string(), soft)));
+    }
+    let pieces = places::fill(&tokens, &soft, &decoder.config().placeholders).map_err(UsageError)?;
 
     let (n, config) = (tokens.len(), decoder.config());
     let (d_model, vocab, stages) = (config.d_model, config.vocab_size, config.layers.len() + 1);
@@ -85,8 +108,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     let mut hidden = args.hidden.then(|| Hidden { stages: vec![Vec::with_capacity(n * d_model); stages] });
     let mut next = TokenId(0);
-    for chunk in tokens.chunks(decoder.options().chunk) {
-        let step = Step { pieces: &[Piece::Tokens(chunk)], logits: LogitRows::All };
+    let mut start = 0;
+    for end in decoder.pass_ends(&pieces) {
+        let pass: Vec<Piece<'_>> = input::parts(&pieces, start..end).collect();
+        start = end;
+        let step = Step { pieces: &pass, logits: LogitRows::All };
         let logits = match &mut hidden {
             Some(hidden) => decoder.forward_tapped(step, hidden)?,
             None => decoder.forward(step)?,

@@ -15,6 +15,7 @@ mod inspect;
 mod interrupt;
 mod list;
 mod logits;
+mod media;
 mod output;
 mod perplexity;
 mod pull;

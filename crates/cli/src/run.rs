@@ -8,14 +8,14 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use carat_chat::message::{Conversation, Message, Role};
+use carat_chat::message::{Content, Conversation, Message, Part, Role};
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::{FinishReason, ModelSource, Session, host};
+use carat_runtime::{FinishReason, ImageTokens, Medium, ModelSource, Session, host};
 use serde_json::json;
 
 use crate::args::{self, EngineArgs, Interrupted, UsageError};
-use crate::{interrupt, output, pull};
+use crate::{interrupt, media, output, pull};
 use options::SamplingArgs;
 use printer::{Printer, Style};
 
@@ -35,6 +35,15 @@ pub struct Args {
     /// Instructions that open the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    /// A picture to look at, before PROMPT; may be repeated, `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// A sound to listen to, before PROMPT; may be repeated, `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
+    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
+    #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
+    image_tokens: ImageTokens,
     /// Let the model think before it answers
     #[arg(long)]
     think: bool,
@@ -62,7 +71,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     {
         anyhow::bail!("{}: there is no such model", path.display());
     }
-    let prompt = whole_prompt(prompt)?;
+    let media = media(args)?;
+    let from_stdin = |paths: &[PathBuf]| paths.iter().any(|path| path.as_os_str() == "-");
+    let prompt = match from_stdin(&args.image) || from_stdin(&args.audio) {
+        true => prompt,
+        false => whole_prompt(prompt)?,
+    };
+    if prompt.is_none() && !media.is_empty() {
+        return Err(UsageError("--image and --audio: expected a PROMPT to go with them".into()).into());
+    }
     if prompt.is_none() && args.json {
         return Err(UsageError("--json: expected a PROMPT or standard input".into()).into());
     }
@@ -74,7 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.think_budget = args.think_budget;
     options.sampling.check(session.decoder().config().vocab_size).map_err(|e| UsageError(e.to_string()))?;
     match prompt {
-        Some(prompt) => answer(&mut session, conversation, prompt, &options, args, &mut out),
+        Some(prompt) => answer(&mut session, conversation, (prompt, &media), &options, args, &mut out),
         None => chat::run(&mut session, &source, conversation, &options),
     }
 }
@@ -132,9 +149,31 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
     Ok(conversation)
 }
 
+/// The media of the command line: pictures, then sounds.
+fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
+    let sounds = args.audio.iter().map(|path| media::audio(path));
+    args.image.iter().map(|path| media::image(path)).chain(sounds).collect()
+}
+
+/// What the user says, with the media before the text, as the models were trained.
+fn question(prompt: String, media: &[Medium]) -> Message {
+    if media.is_empty() {
+        return Message::text(Role::User, prompt);
+    }
+    let part = |medium: &Medium| match medium {
+        Medium::Image { .. } => Part::Image,
+        Medium::Audio { .. } => Part::Audio,
+        Medium::Video { .. } => Part::Video,
+    };
+    let parts = media.iter().map(part).chain([Part::Text(prompt)]).collect();
+    Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }
+}
+
 fn load(source: &ModelSource, args: &Args, out: &mut impl Write) -> anyhow::Result<Session> {
+    let mut options = args.engine.load_options();
+    options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
     let mut written = Ok(());
-    let session = Session::load(source, &args.engine.load_options(), &mut |plan| {
+    let session = Session::load(source, &options, &mut |plan| {
         if args.json {
             written = output::json_line(out, &memory_json(plan));
         } else {
@@ -175,19 +214,19 @@ fn memory_json(plan: &MemoryPlan) -> serde_json::Value {
 fn answer(
     session: &mut Session,
     mut conversation: Conversation,
-    prompt: String,
+    (prompt, media): (String, &[Medium]),
     options: &GenerateOptions,
     args: &Args,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     interrupt::listen();
-    conversation.messages.push(Message::text(Role::User, prompt));
+    conversation.messages.push(question(prompt, media));
     conversation.add_generation_prompt = true;
     let tokenizer = session.tokenizer().clone();
     let style = if args.json { Style::Json } else { Style::of_stdout() };
     let shown = options.sampling.logprobs.is_some().then_some(&*tokenizer);
     let mut printer = Printer::new(out, style, shown);
-    let answer = session.generate(&conversation, options, &mut |event| printer.event(&event))?;
+    let answer = session.generate_with(&conversation, media, options, &mut |event| printer.event(&event))?;
     printer.finish(&answer)?;
     if answer.finish == FinishReason::Cancelled { Err(Interrupted.into()) } else { Ok(()) }
 }
