@@ -7,6 +7,7 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
+use crate::interleaved::{has_layout, interleave};
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
 use crate::scalar;
 use crate::unpack::form;
@@ -148,6 +149,23 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             scalar::matvec_finest(dtype, &weights, row, rest, &mut slow);
                             assert_close(&fast, &slow, bound, &format!("{what} matvec_finest"));
                         }
+                    }
+                    if rows == TILE && has_layout(dtype) {
+                        let mut tiles = vec![0; weights.len()];
+                        interleave(dtype, &weights, row_bytes, &mut tiles);
+                        let (row, rest) = (x.int_rows(n - 1..n), x.rest_rows(n - 1..n));
+                        (k.matvec_tiles)(dtype, &tiles, row, rest, &mut fast);
+                        scalar::matvec_tiles(dtype, &tiles, row, rest, &mut slow);
+                        let bound = |r: usize| {
+                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(n - 1))
+                        };
+                        assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
+                        let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
+                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
+                        (k.pack)(dtype, &weights, cols, &mut expected);
+                        assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
+                        assert_eq!(packed.min, expected.min, "{what} pack_tile");
                     }
                     let mut tile = PackedTile::new();
                     (k.pack)(dtype, &weights, cols, &mut tile);

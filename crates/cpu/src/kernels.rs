@@ -93,6 +93,12 @@ pub struct Kernels {
     pub quantise: fn(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
+    pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
+    /// Whether [`Kernels::matvec_tiles`] is faster than [`Kernels::matvec`] for every type that has a layout.
+    pub prefers_tiles: bool,
+    /// Whether kernels want [`IntRows::wide`].
+    pub wide: bool,
+    pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
@@ -117,6 +123,10 @@ static SCALAR: Kernels = Kernels {
     quantise: scalar::quantise,
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
+    matvec_tiles: scalar::matvec_tiles,
+    prefers_tiles: false,
+    wide: false,
+    pack_tile: scalar::pack_tile,
     pack: scalar::pack,
     gemm: scalar::gemm,
     decode: scalar::decode,
@@ -144,6 +154,11 @@ static AVX2: Kernels = {
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
+        // SAFETY: as above.
+        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
+        prefers_tiles: true,
+        wide: true,
+        pack_tile: scalar::pack_tile,
         pack: scalar::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
@@ -184,6 +199,10 @@ static AVX512: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
+        matvec_tiles: scalar::matvec_tiles,
+        prefers_tiles: false,
+        wide: false,
+        pack_tile: scalar::pack_tile,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.

@@ -9,11 +9,13 @@
 mod gemm;
 mod matvec;
 mod plain;
+mod tiles;
 mod wise;
 
 pub use gemm::{gemm, gemm_f32};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
+pub use tiles::matvec_tiles;
 pub use wise::{exp_sum, gelu_mul, quantise, softcap};
 
 use std::arch::x86_64::*;
