@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod apart;
 mod program;
 mod synthetic;
 
@@ -13,6 +14,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 
+use apart::Layout;
+use carat_model::LogitRows;
 use carat_runtime::loading;
 use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::DType;
@@ -75,6 +78,24 @@ fn measure(model: &Path, ctx: usize, kv: &str, words: usize) -> (Resident, usize
     (most, tokens)
 }
 
+/// Runs a command that computes the logits of all rows and returns the most that was resident. Asks again and again, as it
+/// prints nothing on the way.
+fn watch(args: &[&str]) -> Resident {
+    let mut child = carat(args).env("MALLOC_MMAP_THRESHOLD_", "131072").spawn().unwrap();
+    let mut most = Resident::default();
+    while child.try_wait().unwrap().is_none() {
+        if let Some(now) = Resident::of(child.id()) {
+            most.anonymous = most.anonymous.max(now.anonymous);
+            most.file = most.file.max(now.file);
+            most.peak = most.peak.max(now.peak);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    most
+}
+
 /// Words of one token each, and of many kinds: so that all experts are chosen.
 fn prompt(words: usize) -> String {
     let letters = ('a'..='z').chain('A'..='Z');
@@ -90,7 +111,10 @@ struct Expected {
 }
 
 fn expected(model: &Path, ctx: usize, kv: KvType, tokens: usize) -> Expected {
-    let mut options = LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() };
+    expected_under(model, LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() }, tokens)
+}
+
+fn expected_under(model: &Path, mut options: LoadOptions, tokens: usize) -> Expected {
     options.device.threads = Some(THREADS);
     let files = ModelFiles::open(&ModelSource::Path(model.into())).unwrap();
     let plan = loading::plan(&files, &options).unwrap();
@@ -116,7 +140,10 @@ fn check(model: &Path, ctx: usize, kv: (&str, KvType), words: usize) {
     let what = |part: &str| format!("{}, {ctx} tokens in {}, {part}", model.file_name().unwrap().display(), kv.0);
     let (most, tokens) = measure(model, ctx, kv.0, words);
     assert!(tokens > words && tokens < ctx, "{tokens} tokens");
-    let plan = expected(model, ctx, kv.1, tokens);
+    compare(what, most, &expected(model, ctx, kv.1, tokens));
+}
+
+fn compare(what: impl Fn(&str) -> String, most: Resident, plan: &Expected) {
     assert_near(&what("allocated"), most.anonymous, plan.anonymous..=plan.anonymous);
     let file = plan.weights + CODE_BYTES;
     assert_near(&what("files"), most.file, file..=file + plan.table);
@@ -144,7 +171,14 @@ fn model(name: &str, dtype: DType, n: usize, more: &[(&'static str, Value)]) -> 
 /// As E2B is: per-layer inputs, and layers that read the keys and values of others.
 #[test]
 fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
-    let shape = [
+    let file = model("per-layer", DType::Q8_0, 15, &per_layer_inputs());
+    for (ctx, kv) in [(2048, F16), (16_384, Q8_0), (65_536, F16)] {
+        check(&file.0, ctx, kv, 540);
+    }
+}
+
+fn per_layer_inputs() -> Vec<(&'static str, Value)> {
+    vec![
         ("hidden_size", json!(512)),
         ("intermediate_size", json!(2560)),
         ("head_dim", json!(128)),
@@ -153,17 +187,21 @@ fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
         ("hidden_size_per_layer_input", json!(256)),
         ("per_layer_config", json!({"full_attention": {"head_dim": 256}})),
         ("use_double_wide_mlp", json!(false)),
-    ];
-    let file = model("per-layer", DType::Q8_0, 15, &shape);
-    for (ctx, kv) in [(2048, F16), (16_384, Q8_0), (65_536, F16)] {
-        check(&file.0, ctx, kv, 540);
-    }
+    ]
 }
 
 /// As 26B-A4B is: experts, and full layers whose values are their keys.
 #[test]
 fn the_plan_of_a_model_with_experts_is_true() {
-    let shape = [
+    let file = model("experts", DType::Q4_0, 6, &experts());
+    // The last context is full.
+    for (ctx, kv, words) in [(16_384, F16, 540), (65_536, Q8_0, 540), (1024, F16, 825)] {
+        check(&file.0, ctx, kv, words);
+    }
+}
+
+fn experts() -> Vec<(&'static str, Value)> {
+    vec![
         ("hidden_size", json!(512)),
         ("intermediate_size", json!(1024)),
         ("head_dim", json!(128)),
@@ -178,10 +216,55 @@ fn the_plan_of_a_model_with_experts_is_true() {
         ("num_experts", json!(8)),
         ("top_k_experts", json!(7)),
         ("moe_intermediate_size", json!(1536)),
-    ];
-    let file = model("experts", DType::Q4_0, 6, &shape);
-    // The last context is full.
-    for (ctx, kv, words) in [(16_384, F16, 540), (65_536, Q8_0, 540), (1024, F16, 825)] {
-        check(&file.0, ctx, kv, words);
+    ]
+}
+
+/// Weights that kernels can't use where they are mapped: experts one by one, and packed integers with scales apart.
+#[test]
+fn the_plan_of_rearranged_weights_is_true() {
+    let file = model("apart", DType::Q8_0, 6, &experts());
+    for layout in [Layout::OneByOne, Layout::Packed] {
+        let dir = Scratch::new(layout.name());
+        apart::write(&file.0, &dir.0, layout);
+        check(&dir.0, 4096, F16, 540);
+    }
+}
+
+/// `carat logits` and `carat perplexity` want the logits of all rows of a pass.
+#[test]
+fn the_plan_counts_the_logits_of_all_rows() {
+    for (name, dtype, n, shape) in
+        [("logits", DType::Q8_0, 15, per_layer_inputs()), ("logits-experts", DType::Q4_0, 6, experts())]
+    {
+        let file = model(name, dtype, n, &shape);
+        let under = |ctx, kv, chunk| LoadOptions {
+            context: Some(ctx),
+            kv: Some(kv),
+            chunk,
+            logits: LogitRows::All,
+            ..LoadOptions::default()
+        };
+        let (tokens, out) = (840, Scratch::new(&format!("{name}.safetensors")));
+        let ids: Vec<String> = (0..tokens).map(|i| (300 + i % 900).to_string()).collect();
+        let most = watch(&[
+            "logits",
+            file.arg(),
+            "--tokens",
+            &ids.join(","),
+            "--out",
+            out.arg(),
+            "--threads",
+            "2",
+            "--chunk",
+            "512",
+        ]);
+        let what = |part: &str| format!("{name}, chunks of 512, {part}");
+        compare(what, most, &expected_under(&file.0, under(tokens, KvType::F32, 512), tokens));
+
+        let text = Scratch::new(&format!("{name}.txt"));
+        std::fs::write(&text.0, prompt(900)).unwrap();
+        let most = watch(&["perplexity", file.arg(), text.arg(), "--ctx", "1024", "--threads", "2"]);
+        let what = |part: &str| format!("{name}, perplexity, {part}");
+        compare(what, most, &expected_under(&file.0, under(1024, KvType::F16, 128), 900));
     }
 }
