@@ -10,12 +10,13 @@
 #   widened     llama.cpp's of the same weights in F32, which carat must agree with, to 0.2 %
 #   carat       of the file, default precision
 #   apart       the difference of the last two
+# TEXT=FILE takes another text, an absolute path; TYPES="q4_0 q6_k" some of the types.
 set -euo pipefail
 
 [ $# -ge 2 ] || { sed -n '2,4p' "$0" >&2; exit 2; }
 model=$(realpath "$1") llama=$(realpath "$2") ctx=${3:-512}
 cd "$(dirname "$0")/.."
-text=fixtures/text/alice.txt threads=${THREADS:-$(nproc)} bound=0.2
+text=${TEXT:-fixtures/text/alice.txt} threads=${THREADS:-$(nproc)} bound=0.2
 carat=${CARAT:-target/release/carat}
 [ -x "$carat" ] || cargo build --release -p carat-cli
 work=$(mktemp -d)
@@ -37,7 +38,7 @@ quantize() {
 quantize "$model" "$work/source.gguf" bf16
 printf '%-8s %10s %11s %11s %11s %10s\n' type MiB llama.cpp widened carat apart
 failed=0
-for type in bf16 q8_0 q6_k q4_k_m q4_0; do
+for type in ${TYPES:-bf16 q8_0 q6_k q4_k_m q4_0}; do
     file=$work/$type.gguf
     quantize "$work/source.gguf" "$file" $type
     "$llama/llama-quantize" --allow-requantize "$file" "$work/f32.gguf" f32 "$threads" >"$work/log" 2>&1 ||

@@ -98,6 +98,17 @@ pub fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
     Ok(config)
 }
 
+/// Whether a GGUF file is of a family that this program runs. A directory says so in its config alone, which is read first.
+///
+/// # Errors
+/// Names the key, what was found and what was expected.
+pub fn check_family(checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    match checkpoint {
+        Checkpoint::Gguf(file) => config::gguf::family(&file.metadata).map(drop),
+        Checkpoint::HfDir(_) => Ok(()),
+    }
+}
+
 /// Counts the bytes of a checkpoint's tensors by their use.
 ///
 /// # Errors

@@ -231,7 +231,7 @@ impl Entry {
         if end > bytes.len() as u64 {
             return Err(bad(
                 format!("{len} bytes of data at byte {start}, in a file of {}", bytes.len()),
-                format!("a file of at least {end} bytes"),
+                format!("a file of at least {end} bytes: this one was cut short, get it again"),
             ));
         }
         // Both are at most the file's length here, which is a `usize`.

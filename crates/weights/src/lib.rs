@@ -8,6 +8,7 @@
 
 pub mod checkpoint;
 pub mod error;
+mod foreign;
 pub mod gguf;
 pub mod hf;
 pub mod imatrix;

@@ -15,6 +15,7 @@ use std::path::Path;
 use carat_tensor::{Bytes, DType};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::foreign;
 use crate::tensors::{Span, are_countable, refuse_overlaps};
 use crate::{MappedFile, StoredType, TensorInfo, Weights, WeightsError};
 
@@ -95,6 +96,10 @@ pub fn read(file: &str, bytes: &Bytes) -> Result<Vec<TensorInfo>, WeightsError> 
         found: bytes.len() as u64,
         expected,
     };
+    if let Some(found) = foreign::known(&bytes[..bytes.len().min(foreign::START)]) {
+        let expected = "a safetensors file".into();
+        return Err(WeightsError::NotACheckpoint { file: file.into(), found: found.into(), expected });
+    }
     let Some(prefix) = bytes.first_chunk::<8>() else {
         return Err(truncated("the header length", 8));
     };
