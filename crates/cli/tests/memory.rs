@@ -111,7 +111,7 @@ fn watch(args: &[&str]) -> Resident {
         if let Some(now) = Resident::of(child.id()) {
             most.raise(now);
         }
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
