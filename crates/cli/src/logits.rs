@@ -68,6 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
+    options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
 
     let (n, config) = (tokens.len(), decoder.config());

@@ -58,9 +58,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
     let source = args::source(model.as_ref())?;
     if let ModelSource::Path(path) = &source
-        && !path.exists()
+        && path.symlink_metadata().is_err()
     {
-        anyhow::bail!("{}: there is no such model", path.display());
+        anyhow::bail!(
+            "{}: there is no such model; expected a directory with config.json, a .gguf file, or a name from `carat list`",
+            path.display()
+        );
     }
     let prompt = whole_prompt(prompt)?;
     if prompt.is_none() && args.json {

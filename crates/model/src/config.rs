@@ -8,7 +8,7 @@
 //! `conversion/gemma.py` for GGUF keys.
 
 mod gemma3;
-mod gguf;
+pub(crate) mod gguf;
 mod hf;
 mod json;
 mod vision;

@@ -37,11 +37,13 @@ pub struct DecoderOptions {
     pub kv: KvType,
     /// Most rows per pass.
     pub chunk: usize,
+    /// The most rows of a step whose logits the memory plan counts; a step that wants more takes more.
+    pub logits: LogitRows,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512 }
+        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, logits: LogitRows::Last }
     }
 }
 

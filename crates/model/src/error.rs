@@ -5,6 +5,10 @@ use carat_tensor::backend::BackendError;
 use carat_tensor::{DType, TokenId};
 use carat_weights::WeightsError;
 
+/// Why a model computes what is no number, and what to do.
+pub const BROKEN_WEIGHTS: &str = "a weight of its files is broken, or they were changed while in use; `carat inspect \
+                                  MODEL --check` reads all weights and names those that are not finite";
+
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -59,9 +63,7 @@ pub enum ModelError {
     },
     /// What the model computed is no number: logits made of it would mean nothing.
     #[error(
-        "the model computed values that are not finite (token {position} of the context, {found}): a weight of its files \
-         is broken, or they were changed while in use; `carat inspect MODEL --check` reads all weights and names those \
-         that are not finite"
+        "the model computed values that are not finite (token {position} of the context, {found}): {BROKEN_WEIGHTS}"
     )]
     NoNumbers {
         /// Which token's row, from 0.

@@ -19,7 +19,7 @@ pub mod vision;
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
-pub use error::ModelError;
+pub use error::{BROKEN_WEIGHTS, ModelError};
 pub use load::LoadReport;
 pub use memory::{MemoryPlan, memory_plan};
 pub use plan::{LayerId, LayerPlan};

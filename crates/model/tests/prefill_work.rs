@@ -78,7 +78,7 @@ impl Backend for Counter {
 fn work(logits: LogitRows) -> usize {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/e2b"));
     let mut checkpoint = carat_weights::open(dir).unwrap();
-    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64 };
+    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, ..DecoderOptions::default() };
     let (mut decoder, _) = Decoder::load(Counter::default(), &mut checkpoint, options).unwrap();
     decoder.forward(Step { tokens: &[TokenId(20); 50], logits }).unwrap();
     decoder.backend().multiply_adds.get()

@@ -119,7 +119,7 @@ pub enum Error {
 
 impl Error {
     /// An error of what is in a model's files, with the model's name where the error names no file.
-    pub(crate) fn of_files(model: &ModelSource, error: ModelError) -> Self {
+    pub fn of_files(model: &ModelSource, error: ModelError) -> Self {
         match error {
             ModelError::Weights(error) => Error::Weights(error),
             other @ (ModelError::Backend(_) | ModelError::Option { .. }) => Error::Model(other),

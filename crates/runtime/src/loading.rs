@@ -1,7 +1,7 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
 use carat_model::load::FileBytes;
-use carat_model::{Decoder, DecoderOptions, LoadReport, MemoryPlan, ModelConfig, memory_plan};
+use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, MemoryPlan, ModelConfig, memory_plan};
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision};
@@ -26,13 +26,22 @@ pub struct LoadOptions {
     pub kv: Option<KvType>,
     /// The most tokens per pass of the prompt.
     pub chunk: usize,
+    /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
+    pub logits: LogitRows,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { device: DeviceOptions::default(), context: None, kv: None, chunk: DEFAULT_CHUNK, memory: None }
+        LoadOptions {
+            device: DeviceOptions::default(),
+            context: None,
+            kv: None,
+            chunk: DEFAULT_CHUNK,
+            logits: LogitRows::Last,
+            memory: None,
+        }
     }
 }
 
@@ -43,7 +52,8 @@ impl LoadOptions {
             Precision::Fast => KvType::F16,
             Precision::Reference => KvType::F32,
         });
-        DecoderOptions { ctx: self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context)), kv, chunk: self.chunk }
+        let ctx = self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context));
+        DecoderOptions { ctx, kv, chunk: self.chunk, logits: self.logits }
     }
 }
 
