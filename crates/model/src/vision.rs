@@ -12,24 +12,13 @@
 
 mod grid;
 
-use carat_tensor::backend::{BackendError, Clip, Norm, Pooling, Projection, Rope};
+use carat_tensor::backend::{BackendError, Norm, Pooling, Projection, Rope};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
 use crate::config::{PATCH_VALUES, PATCHES_PER_TOKEN, VisionConfig};
+use crate::linear::Linear;
 use crate::{ModelError, load};
-
-/// A product between bounds.
-pub(crate) struct Linear<B: Backend> {
-    pub matrix: B::Matrix,
-    pub clip: Clip,
-}
-
-impl<B: Backend> Linear<B> {
-    fn run(&self, backend: &mut B, out: &mut B::Buffer, x: &B::Buffer, n: usize) {
-        backend.clipped_project(Projection { matrix: &self.matrix, out }, x, self.clip, n);
-    }
-}
 
 /// A layer's weights, `d` the width of the stream, `heads` that of all heads.
 pub(crate) struct TowerLayer<B: Backend> {
@@ -123,7 +112,7 @@ impl<B: Backend> VisionTower<B> {
     pub fn load(backend: &mut B, checkpoint: &Checkpoint, max_patches: usize) -> Result<Self, ModelError> {
         let config = config(checkpoint)?;
         Ok(VisionTower {
-            weights: load::tower::load(backend, checkpoint, &config)?,
+            weights: load::vision::load(backend, checkpoint, &config)?,
             scratch: Scratch::new(backend, &config, max_patches)?,
             config,
             max_patches,
