@@ -11,6 +11,8 @@ use anyhow::Context;
 use carat_media::picture::{Budget, Picture};
 use carat_model::{AudioTap, VisionTap};
 use carat_runtime::device::{self, Device, DeviceOptions};
+use carat_runtime::{ModelFiles, ModelSource, mmproj};
+use carat_weights::Checkpoint;
 
 use crate::args;
 use crate::safetensors::{Entry, Writer};
@@ -26,8 +28,11 @@ use crate::safetensors::{Entry, Writer};
 /// up and then counts for no row: n is a quarter of the others, rounded up.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory with config.json of a model that has an encoder
+    /// A model that has an encoder: a directory with config.json, or a GGUF file with an mmproj file beside it
     model: Option<PathBuf>,
+    /// The GGUF file that holds the encoders [default: the one beside MODEL whose name says mmproj]
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
     #[command(flatten)]
     input: Input,
     /// The file to write
@@ -81,7 +86,7 @@ fn image_tokens(text: &str) -> Result<ImageTokens, String> {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let files = args::open(args.model.as_ref())?;
+    let files = args.encoders()?;
     match (&args.input.image, &args.input.audio) {
         (Some(path), _) => image::run(&files, path, args),
         (_, Some(path)) => audio::run(&files, path, args),
@@ -91,6 +96,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// The files that hold the encoders: the model's own, or those of `--mmproj` or what lies beside a GGUF file.
+    fn encoders(&self) -> anyhow::Result<ModelFiles> {
+        let open = |path: PathBuf| ModelFiles::open(&ModelSource::Path(path));
+        if let Some(path) = &self.mmproj {
+            return Ok(open(path.clone())?);
+        }
+        let files = args::open(self.model.as_ref())?;
+        if let (Checkpoint::Gguf(_), ModelSource::Path(path)) = (files.checkpoint(), files.source())
+            && let Some(beside) = mmproj::beside(path)?
+        {
+            return Ok(open(beside)?);
+        }
+        Ok(files)
+    }
+
     fn device(&self) -> anyhow::Result<Device> {
         Ok(device::open(DeviceOptions { threads: self.threads, ..DeviceOptions::default() })?)
     }

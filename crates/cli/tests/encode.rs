@@ -158,6 +158,35 @@ fn what_fails_names_the_thing() {
 }
 
 #[test]
+fn encoders_are_found_beside_a_gguf_file_or_where_they_are_said_to_be() {
+    let (audio, out) = (Scratch::new("encode-mmproj.wav"), Scratch::new("encode-mmproj.safetensors"));
+    std::fs::write(&audio.0, wav(&wave("mixed", 3000))).unwrap();
+    let fixture = |name: &str| format!("{}/../../fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let dir = Scratch::new("encode-mmproj");
+    std::fs::create_dir(&dir.0).unwrap();
+    let model = dir.0.join("model-bf16.gguf");
+    std::fs::copy(fixture("g3/bf16.gguf"), &model).unwrap();
+    let model = model.to_str().unwrap();
+    let sound = ["--audio", audio.arg(), "--out", out.arg()];
+    refused(&[&[model][..], &sound].concat(), 1, &["no sound encoder", "mmproj"]);
+    let heard = || {
+        let expected = tensors(&Path::new(HEARING).join("expected.safetensors"));
+        let found = floats(&tensors(&out.0).get("soft_tokens").unwrap().data);
+        assert_close(&found, &floats(&expected.get("1.soft_tokens").unwrap().data), "soft_tokens");
+        std::fs::remove_file(&out.0).unwrap();
+    };
+    let edge = fixture("mmproj/edge.gguf");
+    done(carat(&[&["encode", model, "--mmproj", &edge][..], &sound].concat()).output().unwrap());
+    heard();
+    std::fs::copy(&edge, dir.0.join("mmproj-BF16.gguf")).unwrap();
+    done(carat(&[&["encode", model][..], &sound].concat()).output().unwrap());
+    heard();
+    let large = fixture("mmproj/large.gguf");
+    refused(&[&[model, "--mmproj", &large][..], &sound].concat(), 1, &["large.gguf", "no sound encoder"]);
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
+#[test]
 fn what_can_t_be_heard_names_the_thing() {
     let (audio, out) = (Scratch::new("refused.wav"), Scratch::new("refused-audio.safetensors"));
     let (path, to) = (audio.arg(), ["--out", out.arg()]);

@@ -289,9 +289,9 @@ pub fn config(checkpoint: &Checkpoint) -> Result<AudioConfig, ModelError> {
             let config = AudioConfig::from_json(&dir.config)?;
             config.ok_or_else(|| none("its config.json has no audio_config", "E2B or E4B"))
         }
-        Checkpoint::Gguf(_) => {
-            Err(none("it is a GGUF file, which holds the text model alone", "a directory with config.json"))
-        }
+        Checkpoint::Gguf(file) => AudioConfig::from_gguf(file)?.ok_or_else(|| {
+            none("its GGUF file holds none", "an mmproj GGUF file that does, or a directory with config.json")
+        }),
     }
 }
 

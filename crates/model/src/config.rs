@@ -12,6 +12,7 @@ mod gemma3;
 mod gguf;
 mod hf;
 mod json;
+mod mmproj;
 mod vision;
 
 pub use audio::{AudioConfig, BANDS, FRAMES_PER_TOKEN, LAYER_NORM_EPS, MAX_REACH};

@@ -94,7 +94,7 @@ impl AudioConfig {
             d_out: within("output_proj_dims", 1536, MAX_SIZE)?,
             d_text,
         };
-        config.check(&audio)?;
+        config.check_heads(|_, expected| audio.wrong("hidden_size", &expected))?;
         Ok(Some(config))
     }
 
@@ -113,13 +113,14 @@ impl AudioConfig {
         4 * self.d_model
     }
 
-    /// Refuses what heads can't be.
-    fn check(&self, audio: &Reader<'_>) -> Result<(), ModelError> {
-        if !self.d_model.is_multiple_of(2 * self.n_heads) {
-            return Err(audio.wrong("hidden_size", &format!("an even multiple of the {} heads", self.n_heads)));
+    /// Refuses what heads can't be: `wrong` makes an error of their number and what is expected of the width.
+    pub(super) fn check_heads(&self, wrong: impl Fn(usize, String) -> ModelError) -> Result<(), ModelError> {
+        if !self.d_model.is_multiple_of(self.n_heads) || !self.d_model.is_multiple_of(2) {
+            let n = self.n_heads;
+            return Err(wrong(n, format!("{n} heads in a width of an even number of values that they divide")));
         }
         if self.head_dim() > MAX_HEAD_DIM {
-            return Err(audio.wrong("num_attention_heads", &format!("heads of at most {MAX_HEAD_DIM}")));
+            return Err(wrong(self.n_heads, format!("heads of at most {MAX_HEAD_DIM} values")));
         }
         Ok(())
     }
@@ -213,8 +214,8 @@ mod tests {
         refuses("attention_invalid_logits_value", json!(1e-9), &["-1e9"]);
         refuses("subsampling_conv_channels", json!([128]), &["[128]", "two numbers"]);
         refuses("subsampling_conv_channels", json!([128, 0]), &["two numbers"]);
-        refuses("hidden_size", json!(1032), &["1032", "8 heads"]);
-        refuses("num_attention_heads", json!(1), &["heads of at most"]);
+        refuses("hidden_size", json!(1028), &["1028", "8 heads"]);
+        refuses("hidden_size", json!(16384), &["heads of at most 1024 values"]);
         for key in ["hidden_size", "num_hidden_layers", "conv_kernel_size", "output_proj_dims", "attention_chunk_size"]
         {
             refuses(key, json!(u64::MAX), &["1 to"]);

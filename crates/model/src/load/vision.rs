@@ -1,12 +1,12 @@
 //! The picture encoder's tensors: names → fields, shapes checked.
 
-use carat_tensor::Backend;
+use carat_tensor::{Backend, Bytes, Tensor};
 use carat_weights::Checkpoint;
 
 use super::names::*;
 use super::tower::TowerSource;
 use crate::ModelError;
-use crate::config::{PATCH_VALUES, VisionConfig};
+use crate::config::{PATCH_SIDE, PATCH_VALUES, VisionConfig};
 use crate::vision::{Standard, TowerLayer, TowerWeights};
 
 /// Finds everything.
@@ -18,7 +18,7 @@ pub(crate) fn load<B: Backend>(
     let mut source = TowerSource::new(backend, checkpoint, PATCH_PROJECTION, config.clipped)?;
     let VisionConfig { d_model: d, n_positions, d_text, n_layers, .. } = *config;
     let weights = TowerWeights {
-        patches: source.matrix(None, PATCH_PROJECTION, &[d, PATCH_VALUES])?,
+        patches: patches(&mut source, d)?,
         positions: source.matrix(None, PATCH_POSITIONS, &[2, n_positions, d])?,
         layers: (0..n_layers).map(|l| layer(&mut source, config, l)).collect::<Result<_, _>>()?,
         standard: match config.standardised {
@@ -33,6 +33,28 @@ pub(crate) fn load<B: Backend>(
     };
     source.finish(&VISION_PARTS, &AUDIO_PARTS)?;
     Ok(weights)
+}
+
+/// The projection of patches. A GGUF file has the colours of a patch apart, `[d, 3, 16, 16]`; here they are together pixel by
+/// pixel.
+fn patches<B: Backend>(source: &mut TowerSource<'_, B>, d: usize) -> Result<B::Matrix, ModelError> {
+    if !source.is_gguf() {
+        return source.matrix(None, PATCH_PROJECTION, &[d, PATCH_VALUES]);
+    }
+    const COLOURS: usize = 3;
+    let pixels = PATCH_SIDE * PATCH_SIDE;
+    let apart = source.take(None, PATCH_PROJECTION, &[d, COLOURS, PATCH_SIDE, PATCH_SIDE])?;
+    if apart.dtype.block_len() != 1 {
+        return Err(ModelError::ParameterType { name: apart.name, found: apart.dtype });
+    }
+    let bytes = apart.dtype.block_bytes();
+    let mut data = Vec::with_capacity(apart.data.len());
+    for filter in apart.data.chunks_exact(PATCH_VALUES * bytes) {
+        for pixel in 0..pixels {
+            (0..COLOURS).for_each(|c| data.extend(&filter[(c * pixels + pixel) * bytes..][..bytes]));
+        }
+    }
+    Ok(source.backend.matrix(&Tensor { shape: vec![d, PATCH_VALUES], data: Bytes::from_vec(data), ..apart })?)
 }
 
 fn layer<B: Backend>(
