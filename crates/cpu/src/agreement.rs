@@ -334,6 +334,10 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
                     |i: usize| near(i, &slow) + 4.0 * x[i].abs().powi(3).min(100.0) * f32::EPSILON * slow[i].abs();
                 assert_close(&fast, &slow, bound, &format!("{} gelu", k.isa));
             }
+            let (mut fast, mut slow) = (up.clone(), up.clone());
+            (k.sigmoid_mul)(&mut fast, &x);
+            scalar::sigmoid_mul(&mut slow, &x);
+            assert_close(&fast, &slow, |i| near(i, &slow), &format!("{} sigmoid", k.isa));
             let (mut fast, mut slow) = (x.clone(), x.clone());
             (k.softcap)(&mut fast, 30.0);
             scalar::softcap(&mut slow, 30.0);
@@ -345,6 +349,17 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
             assert!((fast_sum - slow_sum).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow_sum.max(1e-30));
             let (fast, slow) = ((k.sum_squares)(&x), scalar::sum_squares(&x));
             assert!((fast - slow).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow);
+        }
+    }
+}
+
+#[test]
+fn a_gate_that_is_no_number_leaves_none() {
+    for k in tables() {
+        for len in [1, 7, 16, 33] {
+            let mut x = vec![1.0; len];
+            (k.sigmoid_mul)(&mut x, &vec![f32::NAN; len]);
+            assert!(x.iter().all(|v| v.is_nan()), "{} {len}: {x:?}", k.isa);
         }
     }
 }

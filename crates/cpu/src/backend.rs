@@ -7,18 +7,20 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, Norm, Pooling, Projection, Rope, Rounding, Router,
-    Work,
+    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, Near, Norm, Pooling, Projection, Rope, Rounding,
+    Router, Subsampling, Work,
 };
 use carat_tensor::{Bytes, Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
 use crate::attention;
+use crate::conv;
 use crate::interleaved::{has_layout, interleave};
 use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
 use crate::matmul::{Matrix, Product, Scratch, task_rows};
 use crate::moe::{Routes, Workspace, lock};
+use crate::near;
 use crate::pool::{Output, Pool};
 use crate::{rows, topology, workspace};
 
@@ -524,6 +526,45 @@ impl Backend for CpuBackend {
                 }
             }
         });
+    }
+
+    fn subsample(&mut self, out: &mut Buffer, x: &Buffer, filters: &Vector, norm: CpuNorm<'_>, shape: Subsampling) {
+        let layer = conv::Layer { filters: &filters.0, weight: &norm.weight.0, eps: norm.eps, shape };
+        conv::subsample(self.kernels, &mut self.pool, &mut out.0, &x.0, &layer);
+    }
+
+    fn clamp(&mut self, x: &mut Buffer, bounds: [f32; 2], len: usize) {
+        self.for_parts(&mut x.0[..len], |_, x| rows::clamp(x, bounds));
+    }
+
+    fn add_bias(&mut self, x: &mut Buffer, bias: &Vector, n: usize) {
+        self.for_rows(&mut x.0, n, bias.0.len(), |_, x| x.iter_mut().zip(&bias.0).for_each(|(x, bias)| *x += bias));
+    }
+
+    fn silu(&mut self, x: &mut Buffer, len: usize) {
+        let k = self.kernels;
+        self.for_parts(&mut x.0[..len], |_, x| rows::silu(k, x));
+    }
+
+    fn glu(&mut self, out: &mut Buffer, x: &Buffer, d: usize, n: usize) {
+        let k = self.kernels;
+        self.for_rows(&mut out.0, n, d, |i, out| {
+            let (values, gate) = x.0[2 * i * d..2 * (i + 1) * d].split_at(d);
+            out.copy_from_slice(values);
+            (k.sigmoid_mul)(out, gate);
+        });
+    }
+
+    fn causal_conv(&mut self, out: &mut Buffer, x: &Buffer, taps: &Vector, d: usize, n: usize) {
+        let by_tap = conv::by_tap(&taps.0, d);
+        self.for_rows(&mut out.0, n, d, |i, out| conv::causal_row(out, &x.0[..n * d], &by_tap, i));
+    }
+
+    fn attend_near(&mut self, out: &mut Buffer, q: &Buffer, k: &Buffer, v: &Buffer, near: Near<'_, Vector>, n: usize) {
+        let Near { n_heads, head_dim: d, reach, scale, relative, softcap } = near;
+        let (scale, relative) = (&*scale.0, &*relative.0);
+        let near = near::Near { n_heads, d, reach, scale, relative, softcap };
+        near::attend(self.kernels, &mut self.pool, &mut out.0, [&q.0, &k.0, &v.0], &near, n);
     }
 
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {

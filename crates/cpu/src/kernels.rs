@@ -108,6 +108,7 @@ pub struct Kernels {
     pub weighted_sum: fn(p: &[f32], v: &[f32], d: usize, out: &mut [f32]),
     pub exp_sum: fn(s: &mut [f32], max: f32) -> f32,
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
+    pub sigmoid_mul: fn(x: &mut [f32], gate: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
     /// Asks for bytes that will be read some microseconds later; for CPUs that don't fetch ahead by themselves.
@@ -136,6 +137,7 @@ static SCALAR: Kernels = Kernels {
     weighted_sum: scalar::weighted_sum,
     exp_sum: scalar::exp_sum,
     gelu_mul: scalar::gelu_mul,
+    sigmoid_mul: scalar::sigmoid_mul,
     softcap: scalar::softcap,
     sum_squares: scalar::sum_squares,
     prefetch: |_| (),
@@ -176,6 +178,8 @@ static AVX2: Kernels = {
         exp_sum: |s, max| unsafe { avx2::exp_sum(s, max) },
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx2::gelu_mul(gate, up) },
+        // SAFETY: as above.
+        sigmoid_mul: |x, gate| unsafe { avx2::sigmoid_mul(x, gate) },
         // SAFETY: as above.
         softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
         // SAFETY: as above.
@@ -222,6 +226,8 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx512::gelu_mul(gate, up) },
         // SAFETY: as above.
+        sigmoid_mul: |x, gate| unsafe { avx512::sigmoid_mul(x, gate) },
+        // SAFETY: as above.
         softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
         // SAFETY: as above.
         sum_squares: |x| unsafe { avx512::sum_squares(x) },
@@ -251,6 +257,7 @@ static NEON: Kernels = {
         weighted_sum: neon::weighted_sum,
         exp_sum: neon::exp_sum,
         gelu_mul: neon::gelu_mul,
+        sigmoid_mul: neon::sigmoid_mul,
         softcap: neon::softcap,
         sum_squares: neon::sum_squares,
         ..SCALAR

@@ -292,6 +292,13 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// `x = x ⊙ σ(gate)`, `σ(v) = 1 / (1 + e^(−v))`.
+pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+    for (x, &gate) in x.iter_mut().zip(gate) {
+        *x /= 1.0 + (-gate).exp();
+    }
+}
+
 /// `x = cap · tanh(x / cap)`.
 pub fn softcap(x: &mut [f32], cap: f32) {
     for x in x {

@@ -92,7 +92,7 @@ pub enum ModelError {
     /// The model can't see or hear.
     #[error("the model has no {part} encoder: {found}; expected {expected}")]
     NoEncoder {
-        /// `picture`.
+        /// `picture` or `sound`.
         part: &'static str,
         /// What there is.
         found: String,
@@ -112,6 +112,14 @@ pub enum ModelError {
     /// Patches that are no picture's.
     #[error("a picture has {found}; expected {expected}")]
     Patches {
+        /// What was given.
+        found: String,
+        /// What the encoder takes.
+        expected: String,
+    },
+    /// Features that are no sound's.
+    #[error("a sound has {found}; expected {expected}")]
+    Features {
         /// What was given.
         found: String,
         /// What the encoder takes.

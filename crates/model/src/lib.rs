@@ -1,15 +1,18 @@
 //! The Gemma 4 model, once: configuration, layer plan, loading, the transformer block, KV cache, memory plan.
 //!
 //! [`config`] reads what a checkpoint says, [`plan`] resolves every difference between layers, [`load`] finds
-//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`vision`] makes soft tokens of pictures. Sizes are data: nothing after the plan
-//! knows which member of the family it runs. No backend, no text, no sampling here.
+//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`vision`] makes soft tokens of pictures, [`audio`]
+//! of sounds. Sizes are data: nothing after the plan knows which member of the family it runs. No backend, no text, no
+//! sampling here.
 #![forbid(unsafe_code)]
 
+pub mod audio;
 pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod kv;
 mod layer;
+mod linear;
 pub mod load;
 pub mod memory;
 mod moe;
@@ -17,7 +20,8 @@ pub mod plan;
 mod scratch;
 pub mod vision;
 
-pub use config::{ModelConfig, VisionConfig};
+pub use audio::{AudioTap, AudioTower};
+pub use config::{AudioConfig, ModelConfig, VisionConfig};
 pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
 pub use error::{BROKEN_WEIGHTS, ModelError};
 pub use load::LoadReport;

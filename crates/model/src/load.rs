@@ -5,6 +5,7 @@
 //! apart. Small parameters become f32, and constants are folded into them here: what norm weights are stored less, the
 //! scale of attention, the router's `d^(-1/2)`, and the key norm of layers whose cache holds values in place of keys.
 
+pub(crate) mod audio;
 mod experts;
 mod list;
 mod names;
@@ -12,7 +13,8 @@ mod nvfp4;
 mod quantization;
 mod scaled;
 mod source;
-pub(crate) mod tower;
+mod tower;
+pub(crate) mod vision;
 
 use std::collections::BTreeMap;
 

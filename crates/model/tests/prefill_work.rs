@@ -8,8 +8,8 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Clip, Experts, KvSpec, KvType, Norm, Pooling, Projection, Rope, Rounding, Router, Stack,
-    Work,
+    Attention, BackendError, Clip, Experts, KvSpec, KvType, Near, Norm, Pooling, Projection, Rope, Rounding, Router,
+    Stack, Subsampling, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -71,6 +71,13 @@ impl Backend for Counter {
     fn add(&mut self, _: &mut (), _: &(), _: usize) {}
     fn attend_all(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: usize, _: usize, _: usize) {}
     fn pool(&mut self, _: &mut (), _: &(), _: Pooling<'_, ()>) {}
+    fn subsample(&mut self, _: &mut (), _: &(), _: &(), _: Norm<'_, ()>, _: Subsampling) {}
+    fn clamp(&mut self, _: &mut (), _: [f32; 2], _: usize) {}
+    fn add_bias(&mut self, _: &mut (), _: &(), _: usize) {}
+    fn silu(&mut self, _: &mut (), _: usize) {}
+    fn glu(&mut self, _: &mut (), _: &(), _: usize, _: usize) {}
+    fn causal_conv(&mut self, _: &mut (), _: &(), _: &(), _: usize, _: usize) {}
+    fn attend_near(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: Near<'_, ()>, _: usize) {}
     fn logits(&mut self, _: &mut (), matrix: &(usize, usize), _: &(), _: Norm<'_, ()>, _: Option<f32>, n: usize) { self.count(matrix, n); }
 }
 

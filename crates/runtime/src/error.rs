@@ -28,6 +28,22 @@ pub enum Error {
         /// What is wrong.
         reason: Box<ModelError>,
     },
+    /// A directory whose files were to be looked through.
+    #[error("{dir}: {source}")]
+    Directory {
+        /// Which.
+        dir: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Files of encoders that nothing tells apart.
+    #[error("several files beside {model} may hold its encoders: {found}; say which with --mmproj")]
+    SeveralEncoders {
+        /// The model.
+        model: String,
+        /// Their names.
+        found: String,
+    },
     /// The vocabulary.
     #[error("{model}: {reason}")]
     Tokenizer {

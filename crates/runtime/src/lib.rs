@@ -14,6 +14,7 @@ pub mod format;
 pub mod host;
 pub mod loading;
 pub mod loop_guard;
+pub mod mmproj;
 pub mod rng;
 pub mod sampler;
 pub mod sequence;

@@ -199,12 +199,10 @@ impl<'a> Source<'a> {
         Ok(LoadReport { ignored: self.ignored })
     }
 
-    /// Refuses tensors of these parts of the checkpoint that nobody has taken or ignored.
-    pub fn finish_parts(&self, prefix: &str, parts: &[&str]) -> Result<(), ModelError> {
-        let of_parts = |name: &String| {
-            let name = name.strip_prefix(prefix);
-            name.is_some_and(|name| parts.iter().any(|part| name.starts_with(part)) && !is_activation_scale(name))
-        };
+    /// Refuses tensors whose names start as one of `parts`, and as none of `others`, that nobody has taken or ignored.
+    pub fn finish_parts(&self, parts: &[String], others: &[String]) -> Result<(), ModelError> {
+        let starts = |name: &str, starts: &[String]| starts.iter().any(|start| name.starts_with(start));
+        let of_parts = |name: &String| starts(name, parts) && !starts(name, others) && !is_activation_scale(name);
         refuse(self.tensors.unused().into_iter().filter(of_parts).collect())
     }
 
