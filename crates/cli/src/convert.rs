@@ -39,7 +39,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::listen();
     let pending = Pending::new(&args.output, &args.input, args.force)?;
     let checkpoint = open(&args.input)?;
-    let tensors = ModelTensors::new(&checkpoint)?;
+    let of_input = export::of_input(&args.input);
+    let tensors = ModelTensors::new(&checkpoint).map_err(&of_input)?;
     let list: Vec<_> = tensors.iter().cloned().collect();
     let encoder = Encoder { threads: args.threads.unwrap_or_else(export::threads), measure: false };
     let to_gguf = args.output.extension().is_some_and(|e| e == "gguf");
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut rounded = Vec::new();
     let mut types = Vec::new();
     for tensor in &list {
-        let read = tensors.read(tensor)?;
+        let read = tensors.read(tensor).map_err(&of_input)?;
         let to = if to_gguf { in_gguf(tensor, &read) } else { hf::stored_type(&read) };
         if to == DType::BF16 && !matches!(read.dtype, DType::BF16 | DType::F32) {
             rounded.push(read.dtype);
@@ -63,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         hf::write_files(&checkpoint, tensors.config(), dir)?;
         (job.write_safetensors(dir)?, dir.join("tokenizer.json").exists())
     };
-    let ignored = tensors.finish()?;
+    let ignored = tensors.finish().map_err(of_input)?;
     pending.commit()?;
 
     let mut out = print::stdout();
@@ -135,7 +136,7 @@ impl Job<'_> {
         let bar = progress(bytes);
         for (tensor, &to) in self.list.iter().zip(self.types) {
             bar.set_message(tensor.gguf.clone());
-            let read = self.tensors.read(tensor)?;
+            let read = self.tensors.read(tensor).map_err(export::of_input(&self.args.input))?;
             let written = self.encoder.encode(&read, to, None, |piece| {
                 output::go_on()?;
                 bar.inc(piece.len() as u64);

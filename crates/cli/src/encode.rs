@@ -1,39 +1,61 @@
-//! `carat encode`: what a model's picture encoder makes of a picture, as a file to compare with.
+//! `carat encode`: what a model's encoders make of a picture or a sound, as a file to compare with.
+
+mod audio;
+mod image;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use carat_media::limits::MAX_PICTURE_BYTES;
-use carat_media::picture::{Budget, Patches, Patching, Picture, decode, patches};
-use carat_model::{VisionTap, VisionTower, vision};
-use carat_runtime::device::{self, DeviceOptions};
+use carat_media::picture::{Budget, Picture};
+use carat_model::{AudioTap, VisionTap};
+use carat_runtime::device::{self, Device, DeviceOptions};
+use carat_runtime::{ModelFiles, ModelSource, mmproj};
+use carat_weights::Checkpoint;
 
 use crate::args;
 use crate::safetensors::{Entry, Writer};
 
-/// Write the soft tokens of a picture to a .safetensors file
+/// Write the soft tokens of a picture or a sound to a .safetensors file
 ///
-/// Holds `pixel_values`, f32 [n, 768], and `positions`, i64 [n, 2], of the picture's n patches; `hidden.0` (the embedded
+/// Of a picture: `pixel_values`, f32 [n, 768], and `positions`, i64 [n, 2], of its n patches; `hidden.0` (the embedded
 /// patches) and `hidden.1` … `hidden.L` (each layer's output), f32 [n, width of the encoder]; `soft_tokens`, f32
 /// [n / 9, width of the text model].
+///
+/// Of a sound: `mel`, f32 [frames, 128], the features of each 10 ms; `hidden.0` (the subsampled features) and `hidden.1` …
+/// `hidden.L`, f32 [n, width of the encoder]; `soft_tokens`, f32 [n, width of the text model]. The last frame may be filled
+/// up and then counts for no row: n is a quarter of the others, rounded up.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Directory with config.json of a model that has a picture encoder
+    /// A model that has an encoder: a directory with config.json, or a GGUF file with an mmproj file beside it
     model: Option<PathBuf>,
-    /// The picture: JPEG, PNG, WebP, GIF, BMP or TIFF
+    /// The GGUF file that holds the encoders [default: the one beside MODEL whose name says mmproj]
     #[arg(long, value_name = "FILE")]
-    image: PathBuf,
+    mmproj: Option<PathBuf>,
+    #[command(flatten)]
+    input: Input,
     /// The file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The most soft tokens the picture may take: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
+    /// The most soft tokens a picture may take: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = image_tokens)]
     image_tokens: ImageTokens,
     /// Threads that compute [default: one per core this process may use]
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]
     threads: Option<usize>,
+}
+
+/// What is encoded.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Input {
+    /// A picture: JPEG, PNG, WebP, GIF, BMP or TIFF
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// A sound of up to 30 s: WAV, FLAC, MP3, Ogg Vorbis, AAC, M4A or AIFF
+    #[arg(long, value_name = "FILE")]
+    audio: Option<PathBuf>,
 }
 
 /// `--image-tokens`.
@@ -62,52 +84,87 @@ fn image_tokens(text: &str) -> Result<ImageTokens, String> {
     Budget::new(tokens).map(ImageTokens::Most).map_err(|error| error.to_string())
 }
 
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let files = args.encoders()?;
+    match (&args.input.image, &args.input.audio) {
+        (Some(path), _) => image::run(&files, path, args),
+        (_, Some(path)) => audio::run(&files, path, args),
+        // The group is required.
+        _ => anyhow::bail!("nothing to encode: give --image or --audio"),
+    }
+}
+
+impl Args {
+    /// The files that hold the encoders: the model's own, or those of `--mmproj` or what lies beside a GGUF file.
+    fn encoders(&self) -> anyhow::Result<ModelFiles> {
+        let open = |path: PathBuf| ModelFiles::open(&ModelSource::Path(path));
+        if let Some(path) = &self.mmproj {
+            return Ok(open(path.clone())?);
+        }
+        let files = args::open(self.model.as_ref())?;
+        if let (Checkpoint::Gguf(_), ModelSource::Path(path)) = (files.checkpoint(), files.source())
+            && let Some(beside) = mmproj::beside(path)?
+        {
+            return Ok(open(beside)?);
+        }
+        Ok(files)
+    }
+
+    fn device(&self) -> anyhow::Result<Device> {
+        Ok(device::open(DeviceOptions { threads: self.threads, ..DeviceOptions::default() })?)
+    }
+
+    /// What a message about the file to write starts with.
+    fn out_name(&self) -> String {
+        self.out.display().to_string()
+    }
+
+    /// Starts the file.
+    fn create(&self, entries: &[Entry]) -> anyhow::Result<Out> {
+        let file = File::create(&self.out).with_context(|| self.out_name())?;
+        Writer::new(BufWriter::new(file), entries).with_context(|| self.out_name())
+    }
+}
+
+/// The file being written.
+type Out = Writer<BufWriter<File>>;
+
 /// Writes the rows of each layer as they come.
-struct Hidden<'a, W> {
-    writer: &'a mut Writer<W>,
+struct Hidden<'a> {
+    writer: &'a mut Out,
     /// The first failure.
     result: io::Result<()>,
 }
 
-impl<W: io::Write> VisionTap for Hidden<'_, W> {
-    fn hidden(&mut self, _: usize, rows: &[f32]) {
+impl Hidden<'_> {
+    fn write(&mut self, rows: &[f32]) {
         if self.result.is_ok() {
             self.result = self.writer.f32s(rows);
         }
     }
 }
 
-/// Runs the subcommand.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let files = args::open(args.model.as_ref())?;
-    let model = || files.source().to_string();
-    let config = vision::config(files.checkpoint()).with_context(model)?;
-    let picture = read(&args.image).with_context(|| args.image.display().to_string())?;
-    let Patches { values, positions, soft_tokens, .. } =
-        patches(&picture, args.image_tokens.budget(&picture), Patching::Tower);
-
-    let mut device = device::open(DeviceOptions { threads: args.threads, ..DeviceOptions::default() })?;
-    let n = positions.len();
-    let mut tower = VisionTower::load(&mut device, files.checkpoint(), n).with_context(model)?;
-
-    let mut entries = vec![Entry::f32("pixel_values", &[n, values.len() / n]), Entry::i64("positions", &[n, 2])];
-    entries.extend((0..=config.n_layers).map(|stage| Entry::f32(format!("hidden.{stage}"), &[n, config.d_model])));
-    entries.push(Entry::f32("soft_tokens", &[soft_tokens, config.d_text]));
-    let path = || args.out.display().to_string();
-    let file = File::create(&args.out).with_context(path)?;
-    let mut writer = Writer::new(BufWriter::new(file), &entries).with_context(path)?;
-    writer.f32s(&values).with_context(path)?;
-    writer.i64s(positions.iter().flatten().map(|&c| i64::from(c))).with_context(path)?;
-    let mut hidden = Hidden { writer: &mut writer, result: Ok(()) };
-    let soft_tokens = tower.encode(&mut device, &values, &positions, Some(&mut hidden)).with_context(model)?;
-    hidden.result.with_context(path)?;
-    writer.f32s(&soft_tokens).with_context(path)?;
-    writer.finish().with_context(path)
+impl VisionTap for Hidden<'_> {
+    fn hidden(&mut self, _: usize, rows: &[f32]) {
+        self.write(rows);
+    }
 }
 
-/// The picture in a file, of which no more is read than a picture may have.
-fn read(path: &Path) -> anyhow::Result<Picture> {
+impl AudioTap for Hidden<'_> {
+    fn hidden(&mut self, _: usize, rows: &[f32]) {
+        self.write(rows);
+    }
+}
+
+/// Entries of the rows of each of a tower's stages.
+fn hidden(n_layers: usize, shape: [usize; 2]) -> impl Iterator<Item = Entry> {
+    (0..=n_layers).map(move |stage| Entry::f32(format!("hidden.{stage}"), &shape))
+}
+
+/// A file's bytes, of which no more is read than `most` and one.
+fn read(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_PICTURE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(decode(&bytes)?)
+    File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

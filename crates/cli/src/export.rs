@@ -10,12 +10,20 @@ mod tokenizer;
 use std::io::IsTerminal;
 use std::path::Path;
 
+use carat_model::ModelError;
+use carat_runtime::{Error, ModelSource};
 use carat_weights::Checkpoint;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Opens the model at `path`, which is only read.
 pub fn open(path: &Path) -> anyhow::Result<Checkpoint> {
     Ok(carat_weights::open(path)?)
+}
+
+/// Gives errors of what is in the model at `path` its name.
+pub fn of_input(path: &Path) -> impl Fn(ModelError) -> Error {
+    let source = ModelSource::Path(path.into());
+    move |error| Error::of_files(&source, error)
 }
 
 /// Threads that this process may use.

@@ -83,6 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
     options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
+    options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
     let mut encoders = Encoders::new(files, options.image_tokens);
     let mut soft = Vec::new();

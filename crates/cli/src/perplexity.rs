@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let counted: Vec<TokenId> = windows.iter().flat_map(|w| &tokens[w.counted..w.end]).copied().collect();
     let bytes: usize = counted.iter().map(|&id| tokenizer.bytes(id).len()).sum();
     let mut options = args.engine.load_options();
-    (options.context, options.chunk) = (Some(ctx), CHUNK);
+    (options.context, options.chunk, options.logits) = (Some(ctx), CHUNK, LogitRows::All);
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
 
     let bar = progress(tokens.len());

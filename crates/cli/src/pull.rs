@@ -5,9 +5,10 @@ mod resolve;
 
 use std::io::Write;
 
-use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Settings};
+use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Revision, Settings};
 use serde_json::json;
 
+use crate::args::UsageError;
 use crate::output;
 use progress::Progress;
 pub use resolve::{located, looks_like_a_name};
@@ -22,6 +23,9 @@ pub struct Args {
     /// Repository, quantisation of a repository, or short name
     #[arg(value_name = "MODEL")]
     name: String,
+    /// Branch, tag or commit; other tools find it under that name too [default: main]
+    #[arg(long, value_name = "REV")]
+    revision: Option<String>,
     /// Leave out the encoder of images and sound that GGUF models have as a file of its own
     #[arg(long)]
     no_mmproj: bool,
@@ -38,16 +42,18 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let name: ModelName =
-        args.name.parse().map_err(|error: carat_hub::Error| crate::args::UsageError(error.to_string()))?;
+    let name: ModelName = args.name.parse().map_err(|error: carat_hub::Error| UsageError(error.to_string()))?;
+    let revision = args.revision.as_deref().map(str::parse::<Revision>).transpose();
+    let revision = revision.map_err(|error| UsageError(error.to_string()))?;
+    let what = What { name: &name, revision: revision.as_ref() };
     let mut settings = Settings::from_env()?;
     settings.offline |= args.offline;
     let extras = Extras { encoder: !args.no_mmproj, drafter: !args.no_drafter };
     let pulled = if args.json {
-        pull(&settings, &name, extras, &|event| json_event(&event))?
+        pull(&settings, what, extras, &|event| json_event(&event))?
     } else {
         let progress = Progress::new();
-        let pulled = pull(&settings, &name, extras, &|event| progress.event(&event))?;
+        let pulled = pull(&settings, what, extras, &|event| progress.event(&event))?;
         progress.finish();
         pulled
     };
@@ -61,9 +67,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn pull(settings: &Settings, name: &ModelName, extras: Extras, on: carat_hub::Observer<'_>) -> anyhow::Result<Pulled> {
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct What<'a> {
+    name: &'a ModelName,
+    /// `None` is the main branch, and offline whatever is here.
+    revision: Option<&'a Revision>,
+}
+
+fn pull(settings: &Settings, what: What<'_>, extras: Extras, on: carat_hub::Observer<'_>) -> anyhow::Result<Pulled> {
     let hub = Hub::new(settings, Patience::default(), Ranges::default())?;
-    Ok(hub.pull(name, extras, on)?)
+    Ok(match what.revision {
+        None => hub.pull(what.name, extras, on)?,
+        Some(revision) => hub.pull_at(what.name, revision, extras, on)?,
+    })
 }
 
 /// What happens, as lines for programs; bytes are not among it, since there are too many of them.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use carat_model::ModelError;
 use carat_model::load::{ModelTensor, ModelTensors};
 use carat_tensor::DType;
 use carat_weights::{GgufData, Importance};
@@ -50,7 +51,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pending = Pending::new(&args.output, &args.input, args.force)?;
     let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
     let checkpoint = open(&args.input)?;
-    let tensors = ModelTensors::new(&checkpoint)?;
+    let of_input = export::of_input(&args.input);
+    let tensors = ModelTensors::new(&checkpoint).map_err(&of_input)?;
     let list: Vec<_> = tensors.iter().cloned().collect();
     let stored = |tensor: &ModelTensor| match checkpoint.tensors().get(&tensor.gguf).map(|t| t.dtype) {
         Some(carat_weights::StoredType::Known(dtype)) if dtype.ggml_id().is_some() => dtype,
@@ -73,10 +75,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
     let mut lines = Vec::new();
     for (tensor, &to) in list.iter().zip(&types) {
-        lines.push(job.tensor(&tensors, tensor, to).map_err(|e| explain_chain(e, explain))?);
+        lines.push(job.tensor(&tensors, tensor, to).map_err(|e| explain_chain(e, explain, &of_input))?);
     }
     job.data.finish().map_err(explain)?;
-    let ignored = tensors.finish()?;
+    let ignored = tensors.finish().map_err(of_input)?;
     pending.commit()?;
     job.bar.finish_and_clear();
 
@@ -104,12 +106,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A write error explained; others as they are.
-fn explain_chain(error: anyhow::Error, explain: impl Fn(std::io::Error) -> anyhow::Error) -> anyhow::Error {
-    match error.downcast::<std::io::Error>() {
-        Ok(io) => explain(io),
+/// A write error explained, an error of the model with its name; others as they are.
+fn explain_chain(
+    error: anyhow::Error,
+    explain: impl Fn(std::io::Error) -> anyhow::Error,
+    of_input: impl Fn(ModelError) -> carat_runtime::Error,
+) -> anyhow::Error {
+    let error = match error.downcast::<std::io::Error>() {
+        Ok(io) => return explain(io),
         Err(other) => other,
-    }
+    };
+    error.downcast::<ModelError>().map_or_else(|other| other, |error| of_input(error).into())
 }
 
 /// One line of the report.

@@ -67,9 +67,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
     let source = args::source(model.as_ref())?;
     if let ModelSource::Path(path) = &source
-        && !path.exists()
+        && path.symlink_metadata().is_err()
     {
-        anyhow::bail!("{}: there is no such model", path.display());
+        anyhow::bail!(
+            "{}: there is no such model; expected a directory with config.json, a .gguf file, or a name from `carat list`",
+            path.display()
+        );
     }
     let media = media(args)?;
     let from_stdin = |paths: &[PathBuf]| paths.iter().any(|path| path.as_os_str() == "-");

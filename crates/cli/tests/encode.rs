@@ -4,6 +4,8 @@
 #[path = "../../media/tests/drawing/mod.rs"]
 mod drawing;
 mod program;
+#[path = "../../media/tests/waves/mod.rs"]
+mod waves;
 
 use std::path::Path;
 
@@ -12,7 +14,9 @@ use carat_tensor::Bytes;
 use carat_weights::{Weights, map_file, safetensors};
 use drawing::pattern;
 use program::{Scratch, carat, done};
+use waves::wave;
 
+const HEARING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/audio/clipped");
 const TOWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vision/clipped");
 
 fn tensors(path: &Path) -> Weights {
@@ -80,6 +84,47 @@ fn a_picture_s_soft_tokens_are_the_reference_s() {
     }
 }
 
+/// A WAV file of floats at 16 kHz.
+fn wav(samples: &[f32]) -> Vec<u8> {
+    let data = 4 * samples.len() as u32;
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + data).to_le_bytes());
+    file.extend(b"WAVEfmt ");
+    let words: [(u32, usize); 7] = [(16, 4), (3, 2), (1, 2), (16_000, 4), (64_000, 4), (4, 2), (32, 2)];
+    words.iter().for_each(|(word, bytes)| file.extend(&word.to_le_bytes()[..*bytes]));
+    file.extend(b"data");
+    file.extend(data.to_le_bytes());
+    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
+    file
+}
+
+#[test]
+fn a_sound_s_soft_tokens_are_the_reference_s() {
+    let (audio, out) = (Scratch::new("encode.wav"), Scratch::new("encode-audio.safetensors"));
+    let expected = tensors(&Path::new(HEARING).join("expected.safetensors"));
+    // Of the second the last frame is half filled up: it has features, and they are zeros.
+    for (index, kind, n, frames, valid) in [(1, "mixed", 3000, 19, 18), (3, "mixed", 14_400, 90, 89)] {
+        std::fs::write(&audio.0, wav(&wave(kind, n))).unwrap();
+        let args = ["encode", HEARING, "--audio", audio.arg(), "--out", out.arg(), "--threads", "1"];
+        assert!(done(carat(&args).output().unwrap()).is_empty());
+        let found = tensors(&out.0);
+        let names: Vec<&str> = found.names().collect();
+        let stages = ["hidden.0", "hidden.1", "hidden.2", "soft_tokens"];
+        assert_eq!(names, [&["mel"][..], &stages].concat());
+        let mel = found.get("mel").unwrap();
+        assert_eq!(mel.shape, [frames, 128]);
+        let values = floats(&mel.data);
+        assert!(values[valid * 128..].iter().all(|v| *v == 0.0) && values[(valid - 1) * 128] != 0.0);
+        let first = floats(&expected.get(&format!("{index}.mel")).unwrap().data);
+        assert_close(&values[..first.len()], &first, "mel");
+        for stage in stages {
+            let (found, expected) = (found.get(stage).unwrap(), expected.get(&format!("{index}.{stage}")).unwrap());
+            assert_eq!(found.shape, expected.shape, "{stage}");
+            assert_close(&floats(&found.data), &floats(&expected.data), stage);
+        }
+    }
+}
+
 /// The command fails with this code and says all of this.
 #[track_caller]
 fn refused(args: &[&str], code: i32, says: &[&str]) {
@@ -108,5 +153,52 @@ fn what_fails_names_the_thing() {
     refused(&tokens("many"), 2, &["70, 140, 280, 560, 1120 or auto"]);
     // This tower knows 64 columns; the picture would have 78 with four times the tokens.
     refused(&tokens("280"), 1, &["column 64", "0 to 63"]);
-    refused(&[TOWER, to[0], to[1]], 2, &["--image"]);
+    refused(&[TOWER, to[0], to[1]], 2, &["--image", "--audio"]);
+    refused(&[TOWER, "--image", image, "--audio", image, to[0], to[1]], 2, &["cannot be used with"]);
+}
+
+#[test]
+fn encoders_are_found_beside_a_gguf_file_or_where_they_are_said_to_be() {
+    let (audio, out) = (Scratch::new("encode-mmproj.wav"), Scratch::new("encode-mmproj.safetensors"));
+    std::fs::write(&audio.0, wav(&wave("mixed", 3000))).unwrap();
+    let fixture = |name: &str| format!("{}/../../fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let dir = Scratch::new("encode-mmproj");
+    std::fs::create_dir(&dir.0).unwrap();
+    let model = dir.0.join("model-bf16.gguf");
+    std::fs::copy(fixture("g3/bf16.gguf"), &model).unwrap();
+    let model = model.to_str().unwrap();
+    let sound = ["--audio", audio.arg(), "--out", out.arg()];
+    refused(&[&[model][..], &sound].concat(), 1, &["no sound encoder", "mmproj"]);
+    let heard = || {
+        let expected = tensors(&Path::new(HEARING).join("expected.safetensors"));
+        let found = floats(&tensors(&out.0).get("soft_tokens").unwrap().data);
+        assert_close(&found, &floats(&expected.get("1.soft_tokens").unwrap().data), "soft_tokens");
+        std::fs::remove_file(&out.0).unwrap();
+    };
+    let edge = fixture("mmproj/edge.gguf");
+    done(carat(&[&["encode", model, "--mmproj", &edge][..], &sound].concat()).output().unwrap());
+    heard();
+    std::fs::copy(&edge, dir.0.join("mmproj-BF16.gguf")).unwrap();
+    done(carat(&[&["encode", model][..], &sound].concat()).output().unwrap());
+    heard();
+    let large = fixture("mmproj/large.gguf");
+    refused(&[&[model, "--mmproj", &large][..], &sound].concat(), 1, &["large.gguf", "no sound encoder"]);
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
+#[test]
+fn what_can_t_be_heard_names_the_thing() {
+    let (audio, out) = (Scratch::new("refused.wav"), Scratch::new("refused-audio.safetensors"));
+    let (path, to) = (audio.arg(), ["--out", out.arg()]);
+    std::fs::write(&audio.0, wav(&wave("mixed", 3000))).unwrap();
+    refused(&[TOWER, "--audio", path, to[0], to[1]], 1, &["vision/clipped", "no sound encoder", "audio_config"]);
+    refused(&[HEARING, "--image", path, to[0], to[1]], 1, &["no picture encoder", "vision_config"]);
+    refused(&[HEARING, "--audio", "no/such.wav", to[0], to[1]], 1, &["no/such.wav", "No such file"]);
+    let config = &format!("{HEARING}/config.json");
+    refused(&[HEARING, "--audio", config, to[0], to[1]], 1, &["config.json", "not a sound"]);
+    std::fs::write(&audio.0, wav(&wave("mixed", 160))).unwrap();
+    refused(&[HEARING, "--audio", path, to[0], to[1]], 1, &["refused.wav", "160", "161"]);
+    std::fs::write(&audio.0, wav(&wave("silence", 480_001))).unwrap();
+    refused(&[HEARING, "--audio", path, to[0], to[1]], 1, &["480001", "480000", "clips"]);
+    assert!(!out.0.exists(), "nothing is written before there is something to write");
 }

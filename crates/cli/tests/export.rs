@@ -71,6 +71,37 @@ fn gguf(path: &str) -> GgufFile {
     GgufFile::open(Path::new(path)).unwrap()
 }
 
+/// A process that was killed can't take away what it wrote; the next one for the same output does.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_killed_process_left_goes_with_the_next() {
+    let dir = Dir::new("killed");
+    for (out, args) in [("out.gguf", vec!["quantize", "--type", "q4_k_m", "--threads", "1"]), ("out", vec!["convert"])]
+    {
+        let (nano, target) = (nano(), dir.path(out));
+        let args: Vec<&str> = args.into_iter().chain([nano.as_str(), target.as_str()]).collect();
+        let left = || dir.names().into_iter().any(|name| name.starts_with('.') && name.ends_with(".part"));
+        // Some are done before they are hit.
+        for _ in 0..200 {
+            let mut child = carat(&args).spawn().unwrap();
+            while child.try_wait().unwrap().is_none() && !left() {
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            if left() {
+                break;
+            }
+            let path = dir.0.join(out);
+            drop(if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) });
+        }
+        assert!(left(), "{out}: no process was killed while it wrote");
+        runs(&args);
+        assert!(!left(), "{:?}", dir.names());
+    }
+    assert_eq!(dir.names(), ["out", "out.gguf"]);
+}
+
 /// A value as `make_gguf_facts.py` writes it.
 fn fact(value: &Value) -> serde_json::Value {
     let name = |ty: ValueType| match ty {
@@ -341,6 +372,20 @@ fn outputs_take_nothings_place_unasked() {
     let again = carat(&["quantize", &file, &other, "--type", "q4_0"]).output().unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("tensors were quantised before"));
     assert_eq!(dir.names(), ["model", "model.gguf", "other.gguf"], "no parts are left");
+}
+
+#[test]
+fn errors_of_the_input_name_it() {
+    let dir = Dir::new("named");
+    let input = dir.path("model");
+    std::fs::create_dir_all(&input).unwrap();
+    std::fs::copy(format!("{}/model.safetensors", nano()), format!("{input}/model.safetensors")).unwrap();
+    std::fs::write(format!("{input}/config.json"), r#"{"model_type": "llama"}"#).unwrap();
+    for args in [vec!["convert"], vec!["quantize", "--type", "q8_0"]] {
+        let out = dir.path("out.gguf");
+        let args: Vec<&str> = args.into_iter().chain([input.as_str(), out.as_str()]).collect();
+        fails(&args, 1, &[&input, "model_type", "llama"]);
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod synthetic;
 use std::fs;
 use std::path::Path;
 
+use carat_tensor::DType;
+use carat_weights::GgufWriter;
 use program::{Scratch, carat, done, fed};
 use serde_json::{Value, json};
 
@@ -77,6 +79,32 @@ fn another_architecture_is_named() {
     let at = bytes.windows(6).position(|w| w == b"gemma4").unwrap();
     fs::write(&gguf.0, [&bytes[..at], b"llama4", &bytes[at + 6..]].concat()).unwrap();
     refused(&["run", gguf.arg(), "Hi"], &["general.architecture", "llama4", "gemma4", gguf.arg()]);
+}
+
+/// Before anything else is looked at: such files have no vocabulary.
+#[test]
+fn what_goes_with_a_model_is_no_model() {
+    for (kind, architecture, says) in [
+        ("mmproj", "clip", "an encoder of pictures or sound"),
+        ("model", "gemma4-assistant", "a drafter"),
+        ("adapter", "gemma4", "merge an adapter"),
+        ("model", "gemma2", "expected gemma4 or gemma3"),
+    ] {
+        let file = Scratch::new(&format!("{architecture}.gguf"));
+        let mut writer = GgufWriter::new();
+        writer.str("general.architecture", architecture).str("general.type", kind);
+        fs::write(&file.0, writer.tensor("a", DType::F32, &[1]).to_bytes(&[1f32.to_le_bytes()])).unwrap();
+        refused(&["run", file.arg(), "Hi"], &[says, file.arg()]);
+    }
+}
+
+#[test]
+fn a_link_to_itself_and_nothing_at_all_are_told_apart() {
+    let link = Scratch::new("loop.gguf");
+    std::os::unix::fs::symlink(&link.0, &link.0).unwrap();
+    refused(&["run", link.arg(), "Hi"], &[link.arg(), "symbolic links"]);
+    fs::remove_file(&link.0).unwrap();
+    refused(&["run", link.arg(), "Hi"], &[link.arg(), "there is no such model", "carat list"]);
 }
 
 #[test]

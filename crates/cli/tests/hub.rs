@@ -279,3 +279,19 @@ fn the_doctor_tells_of_machine_cache_and_models() {
     let text = place.done(&["doctor", "--no-measure"]);
     assert!(text.contains("\nmodel        org/nano, ") && text.contains(place.home.to_str().unwrap()), "{text}");
 }
+
+#[test]
+fn a_revision_is_pulled_by_name_and_kept_under_it() {
+    let place = Place::new("revision");
+    for repo in ["org/m", "org/m@v1"] {
+        place.server.add(repo, "config.json", "{}").add(repo, "model.safetensors", noise(repo.len() * 300));
+    }
+    let text = place.done(&["pull", "org/m", "--revision", "v1"]);
+    let commit = stand_in::commit_of("org/m@v1");
+    assert!(text.contains(&format!("snapshots/{commit}")), "{text}");
+    assert_eq!(fs::read_to_string(place.repo("org/m").join("refs/v1")).unwrap(), commit);
+    assert!(!place.repo("org/m").join("refs/main").exists());
+    place.done(&["pull", "org/m", "--revision", "v1", "--offline"]);
+    place.fails(&["pull", "org/m", "--revision", "v2"], 1, "revision v2 of org/m: the hub has nothing by that name");
+    place.fails(&["pull", "org/m", "--revision", "../x"], 2, "expected the name of a branch, tag or commit");
+}

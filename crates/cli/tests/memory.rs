@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod apart;
 mod program;
 mod synthetic;
 
@@ -13,6 +14,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 
+use apart::Layout;
+use carat_model::LogitRows;
 use carat_runtime::loading;
 use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::DType;
@@ -21,8 +24,6 @@ use program::{Scratch, carat};
 use serde_json::{Value, json};
 
 const THREADS: usize = 2;
-/// Pages of the program's own file that are resident, unoptimised as tests are built: 5 to 7 MiB. No part of the plan.
-const CODE_BYTES: usize = 6 << 20;
 /// How far a measured size may be from the planned one.
 const TOLERANCE: f64 = 0.05;
 
@@ -31,6 +32,8 @@ const TOLERANCE: f64 = 0.05;
 struct Resident {
     anonymous: usize,
     file: usize,
+    /// Of `file`, pages of the program itself and its libraries, unoptimised as tests are built. No part of the plan.
+    code: usize,
     peak: usize,
 }
 
@@ -42,7 +45,33 @@ impl Resident {
             let line = status.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim().strip_suffix(" kB")?.parse::<usize>().ok().map(|kib| kib << 10)
         };
-        Some(Resident { anonymous: field("RssAnon:")?, file: field("RssFile:")?, peak: field("VmHWM:")? })
+        let (anonymous, file, peak) = (field("RssAnon:")?, field("RssFile:")?, field("VmHWM:")?);
+        Some(Resident { anonymous, file, code: Self::code(pid)?, peak })
+    }
+
+    fn code(pid: u32) -> Option<usize> {
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?;
+        let (mut of_code, mut kib) = (false, 0);
+        for line in maps.lines() {
+            let number = |name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<usize>().ok();
+            if let Some(resident) = number("Rss:").filter(|_| of_code) {
+                kib += resident;
+            } else if let Some(copied) = number("Anonymous:").filter(|_| of_code) {
+                kib -= copied;
+            } else if line.contains('-') && line.contains(" r") || line.contains(" ---p ") {
+                let path = line.split_whitespace().nth(5).unwrap_or_default();
+                of_code = path == env!("CARGO_BIN_EXE_carat") || path.contains(".so");
+            }
+        }
+        Some(kib << 10)
+    }
+
+    /// The most of each that was seen.
+    fn raise(&mut self, now: Self) {
+        self.anonymous = self.anonymous.max(now.anonymous);
+        self.file = self.file.max(now.file);
+        self.code = self.code.max(now.code);
+        self.peak = self.peak.max(now.peak);
     }
 }
 
@@ -66,13 +95,27 @@ fn measure(model: &Path, ctx: usize, kv: &str, words: usize) -> (Resident, usize
         if event["event"] == "prompt" {
             tokens = event["total"].as_u64().unwrap() as usize;
         }
-        most.anonymous = most.anonymous.max(now.anonymous);
-        most.file = most.file.max(now.file);
-        most.peak = most.peak.max(now.peak);
+        most.raise(now);
     }
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     (most, tokens)
+}
+
+/// Runs a command that computes the logits of all rows and returns the most that was resident. Asks again and again, as it
+/// prints nothing on the way.
+fn watch(args: &[&str]) -> Resident {
+    let mut child = carat(args).env("MALLOC_MMAP_THRESHOLD_", "131072").spawn().unwrap();
+    let mut most = Resident::default();
+    while child.try_wait().unwrap().is_none() {
+        if let Some(now) = Resident::of(child.id()) {
+            most.raise(now);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    most
 }
 
 /// Words of one token each, and of many kinds: so that all experts are chosen.
@@ -85,21 +128,27 @@ fn prompt(words: usize) -> String {
 struct Expected {
     anonymous: usize,
     weights: usize,
-    /// Pages of the per-layer table that may be resident too: the system maps the neighbours of a page that is read.
+    /// Pages that may be resident too: of the per-layer table, as the system maps the neighbours of a page that is read, and
+    /// of what was copied.
     table: usize,
 }
 
 fn expected(model: &Path, ctx: usize, kv: KvType, tokens: usize) -> Expected {
-    let mut options = LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() };
+    expected_under(model, LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() }, tokens)
+}
+
+fn expected_under(model: &Path, mut options: LoadOptions, tokens: usize) -> Expected {
     options.device.threads = Some(THREADS);
     let files = ModelFiles::open(&ModelSource::Path(model.into())).unwrap();
     let plan = loading::plan(&files, &options).unwrap();
+    // A page that two tensors share stays when what is in them has been copied.
+    let shared = 4096 * files.checkpoint().tensors().len();
     let filled = |spec: &KvSpec| spec.bytes() / spec.capacity * tokens.min(spec.capacity);
     let cache: usize = plan.kv.iter().map(|layer| filled(&layer.spec)).sum();
     Expected {
         anonymous: plan.taken() - plan.kv_bytes() + cache,
         weights: plan.file.weights,
-        table: plan.file.per_layer_table,
+        table: plan.file.per_layer_table + if plan.file.rearranged > 0 { shared } else { 0 },
     }
 }
 
@@ -116,9 +165,12 @@ fn check(model: &Path, ctx: usize, kv: (&str, KvType), words: usize) {
     let what = |part: &str| format!("{}, {ctx} tokens in {}, {part}", model.file_name().unwrap().display(), kv.0);
     let (most, tokens) = measure(model, ctx, kv.0, words);
     assert!(tokens > words && tokens < ctx, "{tokens} tokens");
-    let plan = expected(model, ctx, kv.1, tokens);
+    compare(what, most, &expected(model, ctx, kv.1, tokens));
+}
+
+fn compare(what: impl Fn(&str) -> String, most: Resident, plan: &Expected) {
     assert_near(&what("allocated"), most.anonymous, plan.anonymous..=plan.anonymous);
-    let file = plan.weights + CODE_BYTES;
+    let file = plan.weights + most.code;
     assert_near(&what("files"), most.file, file..=file + plan.table);
     // Nothing that is given back on the way takes more.
     let all = plan.anonymous + file;
@@ -144,7 +196,14 @@ fn model(name: &str, dtype: DType, n: usize, more: &[(&'static str, Value)]) -> 
 /// As E2B is: per-layer inputs, and layers that read the keys and values of others.
 #[test]
 fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
-    let shape = [
+    let file = model("per-layer", DType::Q8_0, 15, &per_layer_inputs());
+    for (ctx, kv) in [(2048, F16), (16_384, Q8_0), (65_536, F16)] {
+        check(&file.0, ctx, kv, 540);
+    }
+}
+
+fn per_layer_inputs() -> Vec<(&'static str, Value)> {
+    vec![
         ("hidden_size", json!(512)),
         ("intermediate_size", json!(2560)),
         ("head_dim", json!(128)),
@@ -153,17 +212,21 @@ fn the_plan_of_a_model_with_per_layer_inputs_is_true() {
         ("hidden_size_per_layer_input", json!(256)),
         ("per_layer_config", json!({"full_attention": {"head_dim": 256}})),
         ("use_double_wide_mlp", json!(false)),
-    ];
-    let file = model("per-layer", DType::Q8_0, 15, &shape);
-    for (ctx, kv) in [(2048, F16), (16_384, Q8_0), (65_536, F16)] {
-        check(&file.0, ctx, kv, 540);
-    }
+    ]
 }
 
 /// As 26B-A4B is: experts, and full layers whose values are their keys.
 #[test]
 fn the_plan_of_a_model_with_experts_is_true() {
-    let shape = [
+    let file = model("experts", DType::Q4_0, 6, &experts());
+    // The last context is full.
+    for (ctx, kv, words) in [(16_384, F16, 540), (65_536, Q8_0, 540), (1024, F16, 825)] {
+        check(&file.0, ctx, kv, words);
+    }
+}
+
+fn experts() -> Vec<(&'static str, Value)> {
+    vec![
         ("hidden_size", json!(512)),
         ("intermediate_size", json!(1024)),
         ("head_dim", json!(128)),
@@ -178,10 +241,55 @@ fn the_plan_of_a_model_with_experts_is_true() {
         ("num_experts", json!(8)),
         ("top_k_experts", json!(7)),
         ("moe_intermediate_size", json!(1536)),
-    ];
-    let file = model("experts", DType::Q4_0, 6, &shape);
-    // The last context is full.
-    for (ctx, kv, words) in [(16_384, F16, 540), (65_536, Q8_0, 540), (1024, F16, 825)] {
-        check(&file.0, ctx, kv, words);
+    ]
+}
+
+/// Weights that kernels can't use where they are mapped: experts one by one, and packed integers with scales apart.
+#[test]
+fn the_plan_of_rearranged_weights_is_true() {
+    let file = model("apart", DType::Q8_0, 6, &experts());
+    for layout in [Layout::OneByOne, Layout::Packed] {
+        let dir = Scratch::new(layout.name());
+        apart::write(&file.0, &dir.0, layout);
+        check(&dir.0, 4096, F16, 540);
+    }
+}
+
+/// `carat logits` and `carat perplexity` want the logits of all rows of a pass.
+#[test]
+fn the_plan_counts_the_logits_of_all_rows() {
+    for (name, dtype, n, shape) in
+        [("logits", DType::Q8_0, 15, per_layer_inputs()), ("logits-experts", DType::Q4_0, 6, experts())]
+    {
+        let file = model(name, dtype, n, &shape);
+        let under = |ctx, kv, chunk| LoadOptions {
+            context: Some(ctx),
+            kv: Some(kv),
+            chunk,
+            logits: LogitRows::All,
+            ..LoadOptions::default()
+        };
+        let (tokens, out) = (840, Scratch::new(&format!("{name}.safetensors")));
+        let ids: Vec<String> = (0..tokens).map(|i| (300 + i % 900).to_string()).collect();
+        let most = watch(&[
+            "logits",
+            file.arg(),
+            "--tokens",
+            &ids.join(","),
+            "--out",
+            out.arg(),
+            "--threads",
+            "2",
+            "--chunk",
+            "512",
+        ]);
+        let what = |part: &str| format!("{name}, chunks of 512, {part}");
+        compare(what, most, &expected_under(&file.0, under(tokens, KvType::F32, 512), tokens));
+
+        let text = Scratch::new(&format!("{name}.txt"));
+        std::fs::write(&text.0, prompt(900)).unwrap();
+        let most = watch(&["perplexity", file.arg(), text.arg(), "--ctx", "1024", "--threads", "2"]);
+        let what = |part: &str| format!("{name}, perplexity, {part}");
+        compare(what, most, &expected_under(&file.0, under(1024, KvType::F16, 128), 900));
     }
 }

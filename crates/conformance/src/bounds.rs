@@ -98,6 +98,11 @@ impl Approx {
         self.map(|x, e| (x.max(low).min(high), e))
     }
 
+    /// What is positive: brings values closer to each other, never apart.
+    pub fn positive(&self) -> Approx {
+        self.map(|x, e| (x.max(0.0), e))
+    }
+
     /// Times a constant.
     pub fn scale(&self, factor: f64) -> Approx {
         self.map(|x, e| (x * factor, (e + U * x.abs()) * factor.abs() + FLOOR))
@@ -326,6 +331,53 @@ pub fn attention(query: &[f64], seen: &[&Cached], query_rounding: Storage) -> Ap
         out.typical.push(if beyond < 2.0 { typical } else { limit });
     }
     out
+}
+
+/// `x · σ(y)`: the sigmoid's relative error is that of its exponential.
+pub fn sigmoid_times(x: &[f64], y: &[f64]) -> Approx {
+    let exact = x.iter().zip(y).map(|(x, y)| definitions::sigmoid_times(*x, *y)).collect();
+    Approx::relative(exact, 2.0 * FUNCTION)
+}
+
+/// `layer_norm(x)`. With `z` the normed values and `s` the root, `dz_f = (e_f − mean(e) − z_f · mean(z·e)) / s` to first
+/// order, and `mean(z·e) ≤ rms(e)` as `rms(z) ≤ 1`; the mean's own rounding is an error of all values alike, and enters the
+/// variance squared.
+pub fn layer_norm(x: &Approx, weight: &[f64], eps: f64) -> Approx {
+    let n = x.exact.len() as f64;
+    let exact = definitions::layer_norm(&x.exact, weight, eps);
+    let normed = definitions::layer_norm(&x.exact, &vec![1.0; weight.len()], eps);
+    let mean = x.exact.iter().sum::<f64>() / n;
+    let root = (x.exact.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n + eps).sqrt();
+    let size = x.exact.iter().map(|v| v.abs()).sum::<f64>() / n;
+    let shift = x.limit.iter().sum::<f64>() / n + gamma(x.exact.len()) * size;
+    let rms = (x.limit.iter().map(|e| e * e).sum::<f64>() / n).sqrt();
+    let of_root = rms / root + (shift / root).powi(2) + gamma(x.exact.len()) + 8.0 * U;
+    let limit: Vec<f64> = (0..weight.len())
+        .map(|f| {
+            let of_value = (x.limit[f] + shift + U * (x.exact[f].abs() + mean.abs())) / root;
+            (of_value + normed[f].abs() * of_root) * weight[f].abs() * (1.0 + 2.0 * of_root) + FLOOR
+        })
+        .collect();
+    Approx { exact, typical: limit.clone(), limit }
+}
+
+/// `softmax(scores) · V`, as in [`attention`]: to first order `∂out/∂s_j = p_j·(v_j − out)`, beyond it a factor `e^(2E)`.
+pub fn weighted(scores: &Approx, values: &[&[f64]]) -> Approx {
+    let shares = definitions::softmax(&scores.exact);
+    let largest = scores.exact.iter().fold(0.0, |m: f64, s| m.max(s.abs()));
+    let worst = scores.limit.iter().copied().fold(0.0, f64::max);
+    let exact = definitions::mix(&shares, values);
+    let limit: Vec<f64> = (0..exact.len())
+        .map(|d| {
+            let (mut from_scores, mut size) = (0.0, 0.0);
+            for (j, value) in values.iter().enumerate() {
+                from_scores += shares[j] * (value[d] - exact[d]).abs() * (scores.limit[j] + 4.0 * U * largest);
+                size += shares[j] * value[d].abs();
+            }
+            (2.0 * worst).exp() * from_scores + (gamma(values.len()) + FUNCTION) * size + FLOOR
+        })
+        .collect();
+    Approx { exact, typical: limit.clone(), limit }
 }
 
 /// Weights of chosen experts, given the scores' errors: each share moves by at most `e^(2E)`.

@@ -6,6 +6,7 @@ pub mod encoders;
 pub mod experts;
 pub mod products;
 pub mod rows;
+pub mod sounds;
 
 use carat_tensor::backend::Rounding;
 use carat_tensor::{Backend, DType};

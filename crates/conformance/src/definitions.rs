@@ -41,6 +41,34 @@ pub fn gelu_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
 }
 
+/// `x · σ(y)`, `σ(y) = 1 / (1 + e^(−y))`.
+pub fn sigmoid_times(x: f64, y: f64) -> f64 {
+    x / (1.0 + (-y).exp())
+}
+
+/// `(x − mean(x)) · (var(x) + eps)^(-1/2) ⊙ weight`.
+pub fn layer_norm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    x.iter().zip(weight).map(|(v, w)| (v - mean) * (variance + eps).powf(-0.5) * w).collect()
+}
+
+/// The places `[channels, 3, 3]` of `x` `[n, bands, channels]` around time `t` and frequency `m`, zeros beyond its ends.
+pub fn around(x: &[f64], [n, bands, channels]: [usize; 3], t: usize, m: usize) -> Vec<f64> {
+    let value = |time: isize, band: isize, c: usize| {
+        let inside = (0..n as isize).contains(&time) && (0..bands as isize).contains(&band);
+        if inside { x[(time as usize * bands + band as usize) * channels + c] } else { 0.0 }
+    };
+    let mut places = Vec::new();
+    for c in 0..channels {
+        for i in -1..=1 {
+            places.extend((-1..=1).map(|j| value(t as isize + i, m as isize + j, c)));
+        }
+    }
+    places
+}
+
 /// `cap · tanh(x / cap)`.
 pub fn softcap(x: f64, cap: f64) -> f64 {
     cap * (x / cap).tanh()

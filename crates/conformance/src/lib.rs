@@ -39,6 +39,7 @@ pub fn check_backend<B: Backend>(make: &mut dyn FnMut() -> B, exactness: Exactne
         checks::attention::check,
         checks::experts::check,
         checks::encoders::check,
+        checks::sounds::check,
     ];
     for check in checks {
         let mut backend = make();

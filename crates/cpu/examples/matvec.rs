@@ -1,7 +1,8 @@
 //! Speed of the matrix products at E2B's shapes: decode in GB/s against the measured read bandwidth, prefill in GOPS
 //! against the measured integer-dot peak.
 //!
-//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types]`, e.g. `2 Q4_0,Q8_0`.
+//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [interleaved]`, e.g. `2 Q4_0,Q8_0`.
+//! With the last word weights are interleaved first, where this machine's kernels like that.
 
 use std::time::Instant;
 
@@ -17,6 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads: usize = args.next().map_or(Ok(2), |s| s.parse())?;
     let types = args.next().unwrap_or_else(|| "Q4_0,Q8_0,Q4_K,Q6_K,BF16".to_owned());
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
+    if args.next().is_some_and(|word| word == "interleaved") {
+        backend = backend.interleaving();
+    }
     let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
     for name in types.split(',') {

@@ -28,11 +28,13 @@ pub struct Acts {
 struct Ints {
     q: Vec<i8>,
     low: Vec<i8>,
+    wide: Vec<i16>,
     d: Vec<f32>,
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
     fine: bool,
+    is_wide: bool,
 }
 
 /// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
@@ -44,6 +46,8 @@ pub struct IntRows<'a> {
     pub q: &'a [i8],
     /// The lower 7 bits, −64 to 63, `[n, cols]`; empty where `v` has 8 bits.
     pub low: &'a [i8],
+    /// `v` as one, of every four values the even ones first, `[n, cols]`; empty where the kernels don't want it.
+    pub wide: &'a [i16],
     /// `[n, cols / 32]`.
     pub d: &'a [f32],
     /// Sums of 16 `v`: `[n, cols / 16]`.
@@ -66,6 +70,7 @@ impl<'a> IntRows<'a> {
             cols: c,
             q: part(self.q, i, c),
             low: part(self.low, i, if self.is_fine() { c } else { 0 }),
+            wide: part(self.wide, i, if self.wide.is_empty() { 0 } else { c }),
             d: part(self.d, i, c / 32),
             sum: part(self.sum, i, c / 16),
             neg16: part(self.neg16, i, c / 16),
@@ -146,7 +151,7 @@ impl Acts {
         self.finest = rounding == Rounding::Finest;
         self.ints.quantise(k, x, rounding != Rounding::Coarse);
         if self.finest {
-            self.rest.rest_of(x, &self.ints);
+            self.rest.rest_of(k, x, &self.ints);
         }
     }
 
@@ -179,10 +184,29 @@ impl Ints {
         let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
         (k.quantise)(x, q, low, d, &mut self.sum[..len / 16]);
         self.sum_up(len);
+        self.widen(k, len);
+    }
+
+    /// Makes [`IntRows::wide`] where kernels want it.
+    fn widen(&mut self, k: &Kernels, len: usize) {
+        self.is_wide = k.wide;
+        if !k.wide {
+            return;
+        }
+        grow(&mut self.wide, len);
+        let quads = self.wide[..len].as_chunks_mut::<4>().0.iter_mut().zip(self.q.as_chunks::<4>().0);
+        if self.fine {
+            for ((wide, q), low) in quads.zip(self.low.as_chunks::<4>().0) {
+                let v = |i: usize| 128 * i16::from(q[i]) + i16::from(low[i]);
+                *wide = [v(0), v(2), v(1), v(3)];
+            }
+        } else {
+            quads.for_each(|(wide, q)| *wide = [q[0], q[2], q[1], q[3]].map(i16::from));
+        }
     }
 
     /// What `of`, 15 bits of `x`, leaves.
-    fn rest_of(&mut self, x: &[f32], of: &Ints) {
+    fn rest_of(&mut self, k: &Kernels, x: &[f32], of: &Ints) {
         let len = x.len();
         self.fine = false;
         grow(&mut self.q, len);
@@ -195,15 +219,16 @@ impl Ints {
             self.d[i / 2] = of.d[i / 2] / 128.0;
             let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };
             *sum = 0;
-            for k in 0..16 {
+            for i in 0..16 {
                 // A product of 24 and 15 bits: whole in f64 alone.
-                let left = f64::from(x[k]) - d * f64::from(128 * i32::from(high[k]) + i32::from(low[k]));
+                let left = f64::from(x[i]) - d * f64::from(128 * i32::from(high[i]) + i32::from(low[i]));
                 let steps = (left * inverse + 128.5) as i32 - 128;
-                rest[k] = steps as i8;
+                rest[i] = steps as i8;
                 *sum += steps;
             }
         }
         self.sum_up(len);
+        self.widen(k, len);
     }
 
     /// The sums' shares in products.
@@ -227,6 +252,7 @@ impl Ints {
             cols: c,
             q: &self.q[at(c)],
             low: if self.fine { &self.low[at(c)] } else { &[] },
+            wide: if self.is_wide { &self.wide[at(c)] } else { &[] },
             d: &self.d[at(c / 32)],
             sum: &self.sum[at(c / 16)],
             neg16: &self.neg[0][at(c / 16)],

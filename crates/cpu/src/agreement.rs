@@ -7,6 +7,7 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
+use crate::interleaved::{has_layout, interleave};
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
 use crate::scalar;
 use crate::unpack::form;
@@ -148,6 +149,23 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             scalar::matvec_finest(dtype, &weights, row, rest, &mut slow);
                             assert_close(&fast, &slow, bound, &format!("{what} matvec_finest"));
                         }
+                    }
+                    if rows == TILE && has_layout(dtype) {
+                        let mut tiles = vec![0; weights.len()];
+                        interleave(dtype, &weights, row_bytes, &mut tiles);
+                        let (row, rest) = (x.int_rows(n - 1..n), x.rest_rows(n - 1..n));
+                        (k.matvec_tiles)(dtype, &tiles, row, rest, &mut fast);
+                        scalar::matvec_tiles(dtype, &tiles, row, rest, &mut slow);
+                        let bound = |r: usize| {
+                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(n - 1))
+                        };
+                        assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
+                        let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
+                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
+                        (k.pack)(dtype, &weights, cols, &mut expected);
+                        assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
+                        assert_eq!(packed.min, expected.min, "{what} pack_tile");
                     }
                     let mut tile = PackedTile::new();
                     (k.pack)(dtype, &weights, cols, &mut tile);
@@ -316,6 +334,10 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
                     |i: usize| near(i, &slow) + 4.0 * x[i].abs().powi(3).min(100.0) * f32::EPSILON * slow[i].abs();
                 assert_close(&fast, &slow, bound, &format!("{} gelu", k.isa));
             }
+            let (mut fast, mut slow) = (up.clone(), up.clone());
+            (k.sigmoid_mul)(&mut fast, &x);
+            scalar::sigmoid_mul(&mut slow, &x);
+            assert_close(&fast, &slow, |i| near(i, &slow), &format!("{} sigmoid", k.isa));
             let (mut fast, mut slow) = (x.clone(), x.clone());
             (k.softcap)(&mut fast, 30.0);
             scalar::softcap(&mut slow, 30.0);
@@ -327,6 +349,17 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
             assert!((fast_sum - slow_sum).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow_sum.max(1e-30));
             let (fast, slow) = ((k.sum_squares)(&x), scalar::sum_squares(&x));
             assert!((fast - slow).abs() <= (len as f32 + 8.0) * f32::EPSILON * slow);
+        }
+    }
+}
+
+#[test]
+fn a_gate_that_is_no_number_leaves_none() {
+    for k in tables() {
+        for len in [1, 7, 16, 33] {
+            let mut x = vec![1.0; len];
+            (k.sigmoid_mul)(&mut x, &vec![f32::NAN; len]);
+            assert!(x.iter().all(|v| v.is_nan()), "{} {len}: {x:?}", k.isa);
         }
     }
 }

@@ -7,17 +7,20 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, LayerNorm, Norm, Pooling, Projection, Rope,
-    Rounding, Router, Work,
+    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, LayerNorm, Near, Norm, Pooling, Projection, Rope,
+    Rounding, Router, Subsampling, Work,
 };
-use carat_tensor::{Tensor, TokenId};
+use carat_tensor::{Bytes, Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
 use crate::attention;
-use crate::kernels::{Isa, Kernels, available, table};
+use crate::conv;
+use crate::interleaved::{has_layout, interleave};
+use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
 use crate::matmul::{Matrix, Product, Scratch, task_rows};
 use crate::moe::{Routes, Workspace, lock};
+use crate::near;
 use crate::pool::{Output, Pool};
 use crate::{rows, topology, workspace};
 
@@ -108,6 +111,7 @@ pub struct CpuBackend {
     acts: Acts,
     moe: Workspace,
     router_logits: Vec<f32>,
+    interleave: bool,
 }
 
 type CpuNorm<'a> = Norm<'a, Vector>;
@@ -136,7 +140,26 @@ impl CpuBackend {
             acts: Acts::default(),
             moe: Workspace::default(),
             router_logits: Vec::new(),
+            interleave: false,
         })
+    }
+
+    /// Lets matrices made from now on have a copy whose rows are interleaved by 16, which products read instead, where this
+    /// machine's kernels are faster so: those of AVX2, with weights in Q4_0, Q8_0, Q4_K or Q6_K. The copy takes as many bytes as
+    /// the tensor, which is then read for single rows only; [`Backend::workspace`] does not count it.
+    #[must_use]
+    pub fn interleaving(mut self) -> Self {
+        self.interleave = self.kernels.prefers_tiles && self.integer.is_some();
+        self
+    }
+
+    fn interleaved(&self, tensor: &Tensor, row_bytes: usize) -> Result<Bytes, BackendError> {
+        let mut tiles = Vec::new();
+        let len = tensor.data.len();
+        tiles.try_reserve_exact(len).map_err(|_| self.out_of_memory("interleaved weights", len))?;
+        tiles.resize(len, 0);
+        interleave(tensor.dtype, &tensor.data, row_bytes, &mut tiles);
+        Ok(Bytes::from_vec(tiles))
     }
 
     /// Threads that work, the caller's among them.
@@ -202,7 +225,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace(&self, work: &Work) -> usize {
-        workspace::bytes(self.pool.threads(), self.integer.is_some(), work)
+        workspace::bytes(self.pool.threads(), self.integer.is_some(), self.kernels.wide, work)
     }
 
     fn set_rounding(&mut self, rounding: Rounding) {
@@ -224,12 +247,13 @@ impl Backend for CpuBackend {
             let (name, backend) = (tensor.name.clone(), self.name());
             return Err(BackendError::UnsupportedType { name, dtype, backend });
         };
-        Ok(Matrix { data: tensor.data.clone(), dtype, rows, cols, row_bytes })
+        let whole = self.interleave && has_layout(dtype) && rows.is_multiple_of(TILE);
+        let tiles = if whole { Some(self.interleaved(tensor, row_bytes)?) } else { None };
+        Ok(Matrix { data: tensor.data.clone(), dtype, rows, cols, row_bytes, tiles })
     }
 
     fn rows(&self, m: &Matrix, rows: Range<usize>) -> Matrix {
-        let data = m.data.slice(rows.start * m.row_bytes..rows.end * m.row_bytes);
-        Matrix { data, rows: rows.len(), ..*m }
+        m.view(rows)
     }
 
     fn vector(&mut self, values: &[f32]) -> Result<Vector, BackendError> {
@@ -509,6 +533,45 @@ impl Backend for CpuBackend {
                 }
             }
         });
+    }
+
+    fn subsample(&mut self, out: &mut Buffer, x: &Buffer, filters: &Vector, norm: CpuNorm<'_>, shape: Subsampling) {
+        let layer = conv::Layer { filters: &filters.0, weight: &norm.weight.0, eps: norm.eps, shape };
+        conv::subsample(self.kernels, &mut self.pool, &mut out.0, &x.0, &layer);
+    }
+
+    fn clamp(&mut self, x: &mut Buffer, bounds: [f32; 2], len: usize) {
+        self.for_parts(&mut x.0[..len], |_, x| rows::clamp(x, bounds));
+    }
+
+    fn add_bias(&mut self, x: &mut Buffer, bias: &Vector, n: usize) {
+        self.for_rows(&mut x.0, n, bias.0.len(), |_, x| x.iter_mut().zip(&bias.0).for_each(|(x, bias)| *x += bias));
+    }
+
+    fn silu(&mut self, x: &mut Buffer, len: usize) {
+        let k = self.kernels;
+        self.for_parts(&mut x.0[..len], |_, x| rows::silu(k, x));
+    }
+
+    fn glu(&mut self, out: &mut Buffer, x: &Buffer, d: usize, n: usize) {
+        let k = self.kernels;
+        self.for_rows(&mut out.0, n, d, |i, out| {
+            let (values, gate) = x.0[2 * i * d..2 * (i + 1) * d].split_at(d);
+            out.copy_from_slice(values);
+            (k.sigmoid_mul)(out, gate);
+        });
+    }
+
+    fn causal_conv(&mut self, out: &mut Buffer, x: &Buffer, taps: &Vector, d: usize, n: usize) {
+        let by_tap = conv::by_tap(&taps.0, d);
+        self.for_rows(&mut out.0, n, d, |i, out| conv::causal_row(out, &x.0[..n * d], &by_tap, i));
+    }
+
+    fn attend_near(&mut self, out: &mut Buffer, q: &Buffer, k: &Buffer, v: &Buffer, near: Near<'_, Vector>, n: usize) {
+        let Near { n_heads, head_dim: d, reach, scale, relative, softcap } = near;
+        let (scale, relative) = (&*scale.0, &*relative.0);
+        let near = near::Near { n_heads, d, reach, scale, relative, softcap };
+        near::attend(self.kernels, &mut self.pool, &mut out.0, [&q.0, &k.0, &v.0], &near, n);
     }
 
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {

@@ -93,6 +93,12 @@ pub struct Kernels {
     pub quantise: fn(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
+    pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
+    /// Whether [`Kernels::matvec_tiles`] is faster than [`Kernels::matvec`] for every type that has a layout.
+    pub prefers_tiles: bool,
+    /// Whether kernels want [`IntRows::wide`].
+    pub wide: bool,
+    pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
@@ -102,6 +108,7 @@ pub struct Kernels {
     pub weighted_sum: fn(p: &[f32], v: &[f32], d: usize, out: &mut [f32]),
     pub exp_sum: fn(s: &mut [f32], max: f32) -> f32,
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
+    pub sigmoid_mul: fn(x: &mut [f32], gate: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
     /// Asks for bytes that will be read some microseconds later; for CPUs that don't fetch ahead by themselves.
@@ -117,6 +124,10 @@ static SCALAR: Kernels = Kernels {
     quantise: scalar::quantise,
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
+    matvec_tiles: scalar::matvec_tiles,
+    prefers_tiles: false,
+    wide: false,
+    pack_tile: scalar::pack_tile,
     pack: scalar::pack,
     gemm: scalar::gemm,
     decode: scalar::decode,
@@ -126,6 +137,7 @@ static SCALAR: Kernels = Kernels {
     weighted_sum: scalar::weighted_sum,
     exp_sum: scalar::exp_sum,
     gelu_mul: scalar::gelu_mul,
+    sigmoid_mul: scalar::sigmoid_mul,
     softcap: scalar::softcap,
     sum_squares: scalar::sum_squares,
     prefetch: |_| (),
@@ -144,6 +156,11 @@ static AVX2: Kernels = {
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
+        // SAFETY: as above.
+        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
+        prefers_tiles: true,
+        wide: true,
+        pack_tile: scalar::pack_tile,
         pack: scalar::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
@@ -161,6 +178,8 @@ static AVX2: Kernels = {
         exp_sum: |s, max| unsafe { avx2::exp_sum(s, max) },
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx2::gelu_mul(gate, up) },
+        // SAFETY: as above.
+        sigmoid_mul: |x, gate| unsafe { avx2::sigmoid_mul(x, gate) },
         // SAFETY: as above.
         softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
         // SAFETY: as above.
@@ -184,6 +203,10 @@ static AVX512: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
+        matvec_tiles: scalar::matvec_tiles,
+        prefers_tiles: false,
+        wide: false,
+        pack_tile: scalar::pack_tile,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
@@ -202,6 +225,8 @@ static AVX512: Kernels = {
         exp_sum: |s, max| unsafe { avx512::exp_sum(s, max) },
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx512::gelu_mul(gate, up) },
+        // SAFETY: as above.
+        sigmoid_mul: |x, gate| unsafe { avx512::sigmoid_mul(x, gate) },
         // SAFETY: as above.
         softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
         // SAFETY: as above.
@@ -232,6 +257,7 @@ static NEON: Kernels = {
         weighted_sum: neon::weighted_sum,
         exp_sum: neon::exp_sum,
         gelu_mul: neon::gelu_mul,
+        sigmoid_mul: neon::sigmoid_mul,
         softcap: neon::softcap,
         sum_squares: neon::sum_squares,
         ..SCALAR

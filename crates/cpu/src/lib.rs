@@ -16,11 +16,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
+mod conv;
+mod interleaved;
 mod kernels;
 mod kv;
 mod matmul;
 pub mod measure;
 mod moe;
+mod near;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pool;

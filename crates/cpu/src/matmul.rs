@@ -20,6 +20,8 @@ pub struct Matrix {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) row_bytes: usize,
+    /// The same rows in tiles ([`crate::interleaved`]), where products read them there.
+    pub(crate) tiles: Option<Bytes>,
 }
 
 impl Matrix {
@@ -35,6 +37,21 @@ impl Matrix {
 
     pub(crate) fn row_bytes(&self, rows: Range<usize>) -> &[u8] {
         &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
+    /// Whole tiles of these rows, where there are some.
+    fn tile_bytes(&self, rows: Range<usize>) -> Option<&[u8]> {
+        let whole = rows.start.is_multiple_of(TILE) && rows.end.is_multiple_of(TILE);
+        let tiles = self.tiles.as_ref().filter(|_| whole)?;
+        Some(&tiles[rows.start * self.row_bytes..rows.end * self.row_bytes])
+    }
+
+    /// A view of some rows.
+    pub(crate) fn view(&self, rows: Range<usize>) -> Self {
+        let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
+        let whole = rows.start.is_multiple_of(TILE);
+        let tiles = self.tiles.as_ref().filter(|_| whole).map(|tiles| tiles.slice(bytes.clone()));
+        Matrix { data: self.data.slice(bytes), tiles, rows: rows.len(), ..*self }
     }
 }
 
@@ -88,23 +105,26 @@ impl Product<'_> {
 
     /// `out[r] = matrix[rows.start + r] · acts[i]`.
     fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let (k, bytes) = (self.kernels, matrix.row_bytes(rows));
-        if self.uses_integers(matrix) {
-            let x = self.acts.int_rows(i..i + 1);
-            match self.acts.rest_rows(i..i + 1) {
-                None => (k.matvec)(matrix.dtype, bytes, x, out),
-                Some(rest) => (k.matvec_finest)(matrix.dtype, bytes, x, rest, out),
-            }
-        } else {
-            (k.matvec_f32)(matrix.dtype, bytes, self.acts.row(i), scratch, out);
+        let (k, dtype) = (self.kernels, matrix.dtype);
+        if !self.uses_integers(matrix) {
+            return (k.matvec_f32)(dtype, matrix.row_bytes(rows), self.acts.row(i), scratch, out);
+        }
+        let (x, rest) = (self.acts.int_rows(i..i + 1), self.acts.rest_rows(i..i + 1));
+        match (matrix.tile_bytes(rows.clone()), rest) {
+            (Some(tiles), rest) => (k.matvec_tiles)(dtype, tiles, x, rest, out),
+            (None, None) => (k.matvec)(dtype, matrix.row_bytes(rows), x, out),
+            (None, Some(rest)) => (k.matvec_finest)(dtype, matrix.row_bytes(rows), x, rest, out),
         }
     }
 
     /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]`, at most 16 rows; `out` `[n, 16]`.
     fn strip(&self, m: &Matrix, rows: Range<usize>, acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
-        let (k, bytes) = (self.kernels, m.row_bytes(rows));
+        let k = self.kernels;
         if self.uses_integers(m) {
-            (k.pack)(m.dtype, bytes, m.cols, packed.tile);
+            match m.tile_bytes(rows.clone()) {
+                Some(tile) => (k.pack_tile)(m.dtype, tile, m.cols, packed.tile),
+                None => (k.pack)(m.dtype, m.row_bytes(rows), m.cols, packed.tile),
+            }
             (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);
             if let Some(rest) = self.acts.rest_rows(acts) {
                 grow(packed.row, out.len());
@@ -116,7 +136,7 @@ impl Product<'_> {
             grow(packed.row, m.cols);
             packed.tile_f32.clear();
             packed.tile_f32.resize(m.cols * TILE, 0.0);
-            for (r, bytes) in bytes.chunks_exact(m.row_bytes).enumerate() {
+            for (r, bytes) in m.row_bytes(rows).chunks_exact(m.row_bytes).enumerate() {
                 (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
                 for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
                     tile[r] = w;

@@ -14,7 +14,7 @@ mod wise;
 pub use gemm::{gemm, gemm_f32};
 pub use matvec::matvec;
 pub use plain::{matvec_f32, scores, sum_squares, weighted_sum};
-pub use wise::{exp_sum, gelu_mul, quantise, softcap};
+pub use wise::{exp_sum, gelu_mul, quantise, sigmoid_mul, softcap};
 
 use std::arch::aarch64::*;
 

@@ -68,7 +68,18 @@ pub fn sum_rows(out: &mut [f32], x: &[f32], rows: &[usize], factor: f32) {
 /// `x = min(max(x, low), high)`.
 pub fn clamp(x: &mut [f32], [low, high]: [f32; 2]) {
     if low > f32::NEG_INFINITY || high < f32::INFINITY {
-        x.iter_mut().for_each(|x| *x = x.max(low).min(high));
+        // Not `max` and `min`, which drop what is no number.
+        x.iter_mut().for_each(|x| *x = x.clamp(low, high));
+    }
+}
+
+/// `x = x · σ(x)`.
+pub fn silu(k: &Kernels, x: &mut [f32]) {
+    let mut gate = [0.0; 256];
+    for x in x.chunks_mut(gate.len()) {
+        let gate = &mut gate[..x.len()];
+        gate.copy_from_slice(x);
+        (k.sigmoid_mul)(x, gate);
     }
 }
 

@@ -7,6 +7,7 @@ use carat_tensor::{DType, quant};
 use half::{bf16, f16};
 
 use crate::acts::IntRows;
+use crate::interleaved;
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -103,6 +104,27 @@ pub fn in_two_parts(
         matvec(dtype, rows, rest, more);
         out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
     }
+}
+
+/// `out[r] = w[r] · x` for rows in tiles of 16 ([`crate::interleaved`]), with the row's `rest` where it has 22 bits.
+pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+    let mut rows = Vec::new();
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    for (tile, out) in tiles.chunks_exact(TILE * row_bytes).zip(out.chunks_exact_mut(TILE)) {
+        interleaved::rows_of(dtype, tile, row_bytes, &mut rows);
+        match rest {
+            None => matvec(dtype, &rows, x, out),
+            Some(rest) => matvec_finest(dtype, &rows, x, rest, out),
+        }
+    }
+}
+
+/// [`pack`] of 16 rows that lie in a tile of [`crate::interleaved`].
+pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
+    let mut rows = Vec::new();
+    let row_bytes = dtype.row_bytes(cols).expect("the matrix was made with whole blocks");
+    interleaved::rows_of(dtype, interleaved, row_bytes, &mut rows);
+    pack(dtype, &rows, cols, tile);
 }
 
 /// Unpacks up to 16 rows into a tile.
@@ -267,6 +289,13 @@ pub fn gelu_tanh(x: f32) -> f32 {
 pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     for (gate, &up) in gate.iter_mut().zip(up) {
         *gate = gelu_tanh(*gate) * up;
+    }
+}
+
+/// `x = x ⊙ σ(gate)`, `σ(v) = 1 / (1 + e^(−v))`.
+pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+    for (x, &gate) in x.iter_mut().zip(gate) {
+        *x /= 1.0 + (-gate).exp();
     }
 }
 

@@ -20,7 +20,8 @@ fn expected() -> Vec<Isa> {
     expected
 }
 
-/// Checks every available instruction set on three threads, so that work is cut in uneven parts, and the best one alone.
+/// Checks every available instruction set on three threads, so that work is cut in uneven parts, and the best one alone and with
+/// interleaved weights.
 #[track_caller]
 fn check(precision: Precision, exactness: Exactness) {
     let exercised = available();
@@ -28,10 +29,13 @@ fn check(precision: Precision, exactness: Exactness) {
     for isa in expected() {
         assert!(exercised.contains(&isa), "this machine has {isa}, which was not exercised: {exercised:?}");
     }
-    let alone = [(exercised[0], 1)];
-    for (isa, threads) in exercised.into_iter().map(|isa| (isa, 3)).chain(alone) {
+    let best = [(exercised[0], 1, false), (exercised[0], 2, true)];
+    for (isa, threads, interleaved) in exercised.into_iter().map(|isa| (isa, 3, false)).chain(best) {
         let options = CpuOptions { threads: Some(threads), precision, isa: Some(isa) };
-        let mut make = || CpuBackend::new(options).expect("an available instruction set");
+        let mut make = || {
+            let backend = CpuBackend::new(options).expect("an available instruction set");
+            if interleaved { backend.interleaving() } else { backend }
+        };
         let summary = check_backend(&mut make, exactness);
         println!("{isa}, {threads} threads, {precision:?}: {} cases, {} values", summary.cases, summary.values);
     }

@@ -8,10 +8,8 @@ use serde_json::Value;
 use crate::etag::Etag;
 use crate::http::{Client, escaped, header};
 use crate::retry::Failure;
-use crate::{Error, RepoId};
+use crate::{Error, RepoId, Revision};
 
-/// The branch that is pulled.
-pub const BRANCH: &str = "main";
 /// The most bytes of a repository's description.
 const MOST_LISTING_BYTES: u64 = 64 << 20;
 
@@ -35,12 +33,18 @@ pub struct Metadata {
     pub etag: Etag,
 }
 
-/// The files of `repo`.
-pub fn listing(client: &Client, repo: &RepoId) -> Result<Listing, Failure> {
-    let url = format!("{}/api/models/{repo}/revision/{BRANCH}", client.endpoint());
+/// The files of `repo` at `revision`.
+pub fn listing(client: &Client, repo: &RepoId, revision: &Revision) -> Result<Listing, Failure> {
+    // A slash of the name is none of the path.
+    let name = escaped(revision.as_str()).replace('/', "%2F");
+    let url = format!("{}/api/models/{repo}/revision/{name}", client.endpoint());
     let mut reply = client.get(&url, None)?;
     if reply.status() != 200 {
-        return Err(client.refusal(repo, repo.as_str(), reply));
+        let what = match revision {
+            main if *main == Revision::main() => repo.to_string(),
+            other => format!("revision {other} of {repo}"),
+        };
+        return Err(client.refusal(repo, &what, reply));
     }
     let body = reply.response.body_mut().with_config().limit(MOST_LISTING_BYTES).read_to_vec();
     let body = body.map_err(|error| Failure::again(&url, error.to_string()))?;

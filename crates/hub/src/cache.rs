@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, RepoId};
+use crate::{Error, RepoId, Revision};
 
 /// The directory with all repositories.
 #[derive(Clone, Debug)]
@@ -93,19 +93,25 @@ impl RepoCache {
         self.dir.join("snapshots").join(commit)
     }
 
-    /// The commit that was last pulled of `branch`.
-    pub fn commit(&self, branch: &str) -> Option<String> {
-        let text = fs::read_to_string(self.dir.join("refs").join(branch)).ok()?;
+    /// The commit of `revision`: for a branch or tag, as it was last pulled.
+    pub fn commit(&self, revision: &Revision) -> Option<String> {
+        if revision.is_commit() {
+            return Some(revision.to_string());
+        }
+        let text = fs::read_to_string(self.dir.join("refs").join(revision.as_str())).ok()?;
         let commit = text.trim();
         crate::api::is_inside(commit).then(|| commit.to_owned()).filter(|commit| !commit.contains('/'))
     }
 
-    /// Notes that `commit` is now `branch`.
-    pub fn set_commit(&self, branch: &str, commit: &str) -> Result<(), Error> {
-        let refs = self.dir.join("refs");
-        fs::create_dir_all(&refs).map_err(Error::io(&refs))?;
-        let path = refs.join(branch);
-        let new = refs.join(unused(branch));
+    /// Notes that `commit` is now `revision`. The name of a commit needs no note.
+    pub fn set_commit(&self, revision: &Revision, commit: &str) -> Result<(), Error> {
+        if revision.as_str() == commit {
+            return Ok(());
+        }
+        let path = self.dir.join("refs").join(revision.as_str());
+        let refs = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(refs).map_err(Error::io(refs))?;
+        let new = refs.join(unused(path.file_name().and_then(|name| name.to_str()).unwrap_or_default()));
         fs::write(&new, commit).and_then(|()| fs::rename(&new, &path)).map_err(|error| {
             let _ = fs::remove_file(&new);
             Error::io(&path)(error)
@@ -240,12 +246,12 @@ mod tests {
     #[test]
     fn a_branch_is_its_last_commit() {
         let (_scratch, repo) = repo("refs");
-        assert_eq!(repo.commit("main"), None);
-        repo.set_commit("main", "abc").unwrap();
-        repo.set_commit("main", "def").unwrap();
-        assert_eq!(repo.commit("main").as_deref(), Some("def"));
+        assert_eq!(repo.commit(&Revision::main()), None);
+        repo.set_commit(&Revision::main(), "abc").unwrap();
+        repo.set_commit(&Revision::main(), "def").unwrap();
+        assert_eq!(repo.commit(&Revision::main()).as_deref(), Some("def"));
         fs::write(repo.dir().join("refs/main"), "../../x").unwrap();
-        assert_eq!(repo.commit("main"), None);
+        assert_eq!(repo.commit(&Revision::main()), None);
     }
 
     #[test]
@@ -258,7 +264,7 @@ mod tests {
                 scope.spawn(|| {
                     for commit in ["a", "b", "c", "d"] {
                         repo.link(commit, "x", "h").unwrap();
-                        repo.set_commit("main", commit).unwrap();
+                        repo.set_commit(&Revision::main(), commit).unwrap();
                     }
                 });
             }

@@ -161,6 +161,14 @@ pub enum Error {
         /// The model.
         name: String,
     },
+    /// No branch, tag or commit.
+    #[error(
+        "`{found}` can't be a revision: expected the name of a branch, tag or commit, such as main, v1.0 or refs/pr/1"
+    )]
+    Revision {
+        /// What was asked for.
+        found: String,
+    },
     /// Nothing by that name in the cache.
     #[error("{name} is not on this machine; `carat list` shows what is")]
     NotHere {

@@ -10,11 +10,10 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::Error;
-use crate::api::BRANCH;
 use crate::cache::{self, Cache, RepoCache, entries};
 use crate::choice::{self, Gguf, Weights};
 use crate::names::{ModelName, RepoId};
+use crate::{Error, Revision};
 
 /// The deepest directory of a snapshot that is looked into.
 const DEEPEST: usize = 8;
@@ -65,6 +64,20 @@ pub fn find(cache: &Cache, name: &ModelName) -> Result<Option<Installed>, Error>
         }
     }
     undecided.map_or(Ok(None), Err)
+}
+
+/// The model of this name at one revision, as that was last pulled.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_at(cache: &Cache, name: &ModelName, revision: &Revision) -> Result<Option<Installed>, Error> {
+    let repo = cache.repo(&name.repo);
+    let Some(commit) = repo.commit(revision) else { return Ok(None) };
+    match Snapshot::of(repo.snapshot(&commit))?.model(name) {
+        Ok(model) => Ok(Some(model)),
+        Err(error @ Error::WhichQuant { .. }) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// What would be removed.
@@ -176,7 +189,7 @@ struct Snapshot {
 impl Snapshot {
     /// Those of a repository, the last one pulled first.
     fn all(repo: &RepoCache) -> Result<Vec<Snapshot>, Error> {
-        let current = repo.commit(BRANCH);
+        let current = repo.commit(&Revision::main());
         let mut dirs: Vec<(bool, Option<SystemTime>, PathBuf)> = Vec::new();
         for entry in entries(&repo.dir().join("snapshots"))? {
             let is_current = current.as_deref().is_some_and(|commit| entry.file_name() == commit);
@@ -185,12 +198,17 @@ impl Snapshot {
         dirs.sort();
         let mut snapshots = Vec::new();
         for (.., dir) in dirs.into_iter().rev() {
-            let mut files = Vec::new();
-            walk(&dir, "", 0, &mut files)?;
-            files.sort();
-            snapshots.push(Snapshot { dir, files });
+            snapshots.push(Snapshot::of(dir)?);
         }
         Ok(snapshots)
+    }
+
+    /// That in `dir`.
+    fn of(dir: PathBuf) -> Result<Snapshot, Error> {
+        let mut files = Vec::new();
+        walk(&dir, "", 0, &mut files)?;
+        files.sort();
+        Ok(Snapshot { dir, files })
     }
 
     fn has_safetensors(&self) -> bool {

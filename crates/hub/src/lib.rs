@@ -19,6 +19,7 @@ pub mod names;
 mod partial;
 mod pull;
 mod retry;
+mod revision;
 pub mod settings;
 
 pub use api::{Listing, parse_listing};
@@ -28,4 +29,5 @@ pub use error::Error;
 pub use names::{ModelName, RepoId};
 pub use pull::{Event, Extras, Hub, Observer, Pulled};
 pub use retry::Patience;
+pub use revision::Revision;
 pub use settings::Settings;

@@ -1,19 +1,20 @@
 //! A whole model: which files, whether there is room, and each of them in turn.
 //!
-//! The branch is noted last. Until then the files are only reachable by their commit, and no reader takes half a model
+//! The branch or tag is noted last. Until then the files are only reachable by their commit, and no reader takes half a model
 //! for a whole one.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::{self, BRANCH, Listing, Metadata};
+use crate::api::{self, Listing, Metadata};
 use crate::cache::{Cache, RepoCache};
 use crate::choice::{self, Choice, Weights};
 use crate::download::{Download, Ranges};
 use crate::http::Client;
+use crate::installed::Installed;
 use crate::names::{ModelName, RepoId};
 use crate::retry::{Attempts, Failure, Patience};
-use crate::{Error, Settings, installed, partial};
+use crate::{Error, Revision, Settings, installed, partial};
 
 /// What happens during a pull.
 #[derive(Debug)]
@@ -105,16 +106,29 @@ impl Hub {
         })
     }
 
-    /// Makes sure that the model is here as the hub has it now. Offline: as it was pulled before.
+    /// Makes sure that the model is here as the hub's main branch has it now. Offline: as it was pulled before.
     pub fn pull(&self, name: &ModelName, extras: Extras, on: Observer<'_>) -> Result<Pulled, Error> {
         if self.offline {
-            let here = installed::find(&self.cache, name)?.ok_or_else(|| Error::Offline { name: name.to_string() })?;
-            return Ok(Pulled { path: here.path, bytes: here.bytes });
+            return Self::here(name, installed::find(&self.cache, name)?);
         }
-        let (pulled, has_drafter) = self.pull_repo(name, extras, on)?;
+        self.pull_at(name, &Revision::main(), extras, on)
+    }
+
+    /// As [`Hub::pull`], of any revision. The drafter, which is a repository of its own, comes from its main branch.
+    pub fn pull_at(
+        &self,
+        name: &ModelName,
+        revision: &Revision,
+        extras: Extras,
+        on: Observer<'_>,
+    ) -> Result<Pulled, Error> {
+        if self.offline {
+            return Self::here(name, installed::find_at(&self.cache, name, revision)?);
+        }
+        let (pulled, has_drafter) = self.pull_repo(name, revision, extras, on)?;
         if let Some(repo) = name.repo.drafter().filter(|_| extras.drafter && !has_drafter) {
             let drafter = ModelName { repo, quant: None };
-            match self.pull_repo(&drafter, extras, on) {
+            match self.pull_repo(&drafter, &Revision::main(), extras, on) {
                 Err(error) if error.is_refusal() => on(Event::Skipped { repo: &drafter.repo, error: &error }),
                 other => drop(other?),
             }
@@ -122,9 +136,21 @@ impl Hub {
         Ok(pulled)
     }
 
+    /// Of what was found in the cache.
+    fn here(name: &ModelName, found: Option<Installed>) -> Result<Pulled, Error> {
+        let here = found.ok_or_else(|| Error::Offline { name: name.to_string() })?;
+        Ok(Pulled { path: here.path, bytes: here.bytes })
+    }
+
     /// The model, and whether a drafter was among its files.
-    fn pull_repo(&self, name: &ModelName, extras: Extras, on: Observer<'_>) -> Result<(Pulled, bool), Error> {
-        let listing = self.patiently(on, || api::listing(&self.client, &name.repo))?;
+    fn pull_repo(
+        &self,
+        name: &ModelName,
+        revision: &Revision,
+        extras: Extras,
+        on: Observer<'_>,
+    ) -> Result<(Pulled, bool), Error> {
+        let listing = self.patiently(on, || api::listing(&self.client, &name.repo, revision))?;
         let mut choice = choice::choose(name, &listing.files)?;
         choice.encoder = choice.encoder.filter(|_| extras.encoder);
         choice.drafter = choice.drafter.filter(|_| extras.drafter);
@@ -139,7 +165,7 @@ impl Hub {
         for file in &files {
             fetch.file(file)?;
         }
-        fetch.cache.set_commit(BRANCH, &listing.commit)?;
+        fetch.cache.set_commit(revision, &listing.commit)?;
         let snapshot = fetch.cache.snapshot(&listing.commit);
         let path = if let Weights::Gguf(_) = choice.weights { snapshot.join(first) } else { snapshot };
         Ok((Pulled { path, bytes }, choice.drafter.is_some()))

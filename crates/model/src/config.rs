@@ -7,13 +7,16 @@
 //! Sources: transformers `configuration_gemma4.Gemma4TextConfig`, `configuration_gemma3.Gemma3TextConfig`; llama.cpp
 //! `conversion/gemma.py` for GGUF keys.
 
+mod audio;
 mod gemma3;
-mod gguf;
+pub(crate) mod gguf;
 mod hf;
 mod json;
+mod mmproj;
 mod unified;
 mod vision;
 
+pub use audio::{AudioConfig, BANDS, FRAMES_PER_TOKEN, LAYER_NORM_EPS, MAX_REACH};
 pub use gguf::FromTensors;
 pub use unified::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig};
 pub use vision::{PATCH_SIDE, PATCH_VALUES, PATCHES_PER_TOKEN, POOL_SIDE, VisionConfig};

@@ -41,11 +41,13 @@ pub struct DecoderOptions {
     /// The longest run of rows that see each other, which is never cut: the soft tokens of the largest picture. Matters to
     /// models with [`ModelConfig::bidirectional_vision`] alone.
     pub block: usize,
+    /// The most rows of a step whose logits the memory plan counts; a step that wants more takes more.
+    pub logits: LogitRows,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, block: 0 }
+        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, block: 0, logits: LogitRows::Last }
     }
 }
 

@@ -58,7 +58,7 @@ impl PictureConfig {
     /// Bytes of the buffers for pictures of up to `max_tokens` soft tokens.
     pub fn buffer_bytes(&self, max_tokens: usize) -> usize {
         match self {
-            PictureConfig::Tower(config) => config.buffer_bytes(max_tokens * PATCHES_PER_TOKEN),
+            PictureConfig::Tower(config) => crate::vision::bytes(config, max_tokens * PATCHES_PER_TOKEN),
             PictureConfig::Blocks(config) => config.buffer_bytes(max_tokens),
         }
     }

@@ -5,6 +5,10 @@ use carat_tensor::backend::BackendError;
 use carat_tensor::{DType, TokenId};
 use carat_weights::WeightsError;
 
+/// Why a model computes what is no number, and what to do.
+pub const BROKEN_WEIGHTS: &str = "a weight of its files is broken, or they were changed while in use; `carat inspect \
+                                  MODEL --check` reads all weights and names those that are not finite";
+
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -59,9 +63,7 @@ pub enum ModelError {
     },
     /// What the model computed is no number: logits made of it would mean nothing.
     #[error(
-        "the model computed values that are not finite (token {position} of the context, {found}): a weight of its files \
-         is broken, or they were changed while in use; `carat inspect MODEL --check` reads all weights and names those \
-         that are not finite"
+        "the model computed values that are not finite (token {position} of the context, {found}): {BROKEN_WEIGHTS}"
     )]
     NoNumbers {
         /// Which token's row, from 0.
@@ -90,7 +92,7 @@ pub enum ModelError {
     /// The model can't see or hear.
     #[error("the model has no {part} encoder: {found}; expected {expected}")]
     NoEncoder {
-        /// `picture`.
+        /// `picture` or `sound`.
         part: &'static str,
         /// What there is.
         found: String,
@@ -120,6 +122,14 @@ pub enum ModelError {
     Frames {
         /// How many were given.
         found: usize,
+        /// What the encoder takes.
+        expected: String,
+    },
+    /// Features that are no sound's.
+    #[error("a sound has {found}; expected {expected}")]
+    Features {
+        /// What was given.
+        found: String,
         /// What the encoder takes.
         expected: String,
     },

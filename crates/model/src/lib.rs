@@ -1,11 +1,12 @@
 //! The Gemma 4 model, once: configuration, layer plan, loading, the transformer block, KV cache, memory plan.
 //!
 //! [`config`] reads what a checkpoint says, [`plan`] resolves every difference between layers, [`load`] finds
-//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`encoders`]
+//! every tensor, [`decoder`] runs it through a [`carat_tensor::Backend`]; [`encoders`], among them [`vision`] and [`audio`],
 //! make soft tokens of pictures and sounds, which [`input`] puts between tokens. Sizes are data: nothing after the plan
 //! knows which member of the family it runs. No backend, no text, no sampling here.
 #![forbid(unsafe_code)]
 
+pub mod audio;
 pub mod config;
 pub mod decoder;
 pub mod encoders;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod input;
 pub mod kv;
 mod layer;
+mod linear;
 pub mod load;
 pub mod memory;
 mod moe;
@@ -21,10 +23,11 @@ mod scratch;
 pub mod unified;
 pub mod vision;
 
-pub use config::{ModelConfig, VisionConfig};
+pub use audio::{AudioTap, AudioTower};
+pub use config::{AudioConfig, ModelConfig, VisionConfig};
 pub use decoder::{Decoder, DecoderOptions, LogitRows, Step, Tap};
 pub use encoders::{PictureConfig, PictureEncoder, SoundEncoder};
-pub use error::ModelError;
+pub use error::{BROKEN_WEIGHTS, ModelError};
 pub use input::{Piece, SoftKind};
 pub use load::LoadReport;
 pub use memory::{MemoryPlan, memory_plan};

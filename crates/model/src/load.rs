@@ -5,6 +5,7 @@
 //! apart. Small parameters become f32, and constants are folded into them here: what norm weights are stored less, the
 //! scale of attention, the router's `d^(-1/2)`, and the key norm of layers whose cache holds values in place of keys.
 
+pub(crate) mod audio;
 mod experts;
 mod list;
 mod names;
@@ -12,11 +13,14 @@ mod nvfp4;
 mod quantization;
 mod scaled;
 mod source;
-pub(crate) mod tower;
+mod tower;
 pub(crate) mod unified;
+pub(crate) mod vision;
+
+use std::collections::BTreeMap;
 
 use carat_tensor::backend::{KvForm, KvSpec};
-use carat_tensor::{Backend, Tensor};
+use carat_tensor::{Backend, DType, Tensor};
 use carat_weights::{Checkpoint, StoredType};
 
 use crate::config::{LayerType, PerLayerConfig};
@@ -97,6 +101,17 @@ pub fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
     Ok(config)
 }
 
+/// Whether a GGUF file is of a family that this program runs. A directory says so in its config alone, which is read first.
+///
+/// # Errors
+/// Names the key, what was found and what was expected.
+pub fn check_family(checkpoint: &Checkpoint) -> Result<(), ModelError> {
+    match checkpoint {
+        Checkpoint::Gguf(file) => config::gguf::family(&file.metadata).map(drop),
+        Checkpoint::HfDir(_) => Ok(()),
+    }
+}
+
 /// Counts the bytes of a checkpoint's tensors by their use.
 ///
 /// # Errors
@@ -105,19 +120,30 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
     let source = Source::new(checkpoint)?;
     let table = source.spell(PER_LAYER_TABLE, None);
     let mut bytes = FileBytes::default();
+    let mut together: BTreeMap<String, Vec<(usize, DType)>> = BTreeMap::new();
     for tensor in checkpoint.tensors().iter() {
         let len = tensor.data.len();
         if source::other_part(&tensor.name).is_some() || source::is_activation_scale(&tensor.name) {
             bytes.ignored += len;
-        } else if let Some(copy) = source.copied_bytes(tensor) {
-            bytes.rearranged += copy;
-            bytes.quantised |= is_quantised(tensor.dtype) || !matches!(tensor.dtype, StoredType::Known(_));
+        } else if let Some(copy) = source.copied(tensor) {
+            bytes.quantised |= copy.dtype.is_quantised();
+            match copy.experts {
+                Some(experts) => together.entry(experts).or_default().push((copy.values, copy.dtype)),
+                None => bytes.rearranged += copy.dtype.row_bytes(copy.values).unwrap_or(0),
+            }
+        } else if source.belongs_to_codes(&tensor.name) {
+            // Goes into the copy.
         } else if tensor.name == table {
             bytes.per_layer_table += len;
         } else {
             bytes.weights += len;
             bytes.quantised |= is_quantised(tensor.dtype);
         }
+    }
+    for experts in together.values() {
+        let common = experts::common(experts.iter().map(|(_, dtype)| *dtype));
+        let size = |(values, dtype): &(usize, DType)| common.unwrap_or(*dtype).row_bytes(*values).unwrap_or(0);
+        bytes.rearranged += experts.iter().map(size).sum::<usize>();
     }
     Ok(bytes)
 }
@@ -164,6 +190,7 @@ pub(crate) fn load<B: Backend>(
     let mut loader = Loader { backend, source: Source::new(checkpoint)?, d, norm_offset };
     let weights = loader.model(config, plan, specs, split)?;
     loader.source.ignore(ROPE_DIVISORS, "read with the config");
+    loader.source.release_copied();
     let mut report = loader.source.finish()?;
     report.ignored.retain(|tensor| tensor.name != ROPE_DIVISORS);
     Ok((weights, report))

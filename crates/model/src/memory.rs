@@ -12,7 +12,7 @@ use carat_tensor::Backend;
 use carat_tensor::backend::{ExpertWork, KvForm, KvSpec, Work};
 
 use crate::config::LayerType;
-use crate::decoder::{DecoderOptions, FINE_ROWS};
+use crate::decoder::{DecoderOptions, FINE_ROWS, LogitRows};
 use crate::kv::{self, type_name};
 use crate::load::FileBytes;
 use crate::plan::{FfnPlan, KvSource, plan};
@@ -105,8 +105,9 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
             layers.push(LayerKv { layer, layer_type: config.layers[layer].layer_type, spec });
         }
     }
-    let scratch = Sizes::new(config, &plan, pass).bytes();
-    let work = work(config, &plan, pass, file.quantised);
+    let logit_rows = if options.logits == LogitRows::All { pass } else { 1 };
+    let scratch = Sizes::new(config, &plan, pass).bytes(logit_rows);
+    let work = work(config, &plan, pass, options.logits, file.quantised);
     let program = PROGRAM_BYTES + ENTRY_BYTES * config.vocab_size;
     Ok(MemoryPlan {
         ctx: options.ctx,
@@ -121,15 +122,18 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
     })
 }
 
-/// The largest step of a conversation: a chunk of a prompt, whose rows pass the layers before the last one with keys
-/// and values of its own, and of that one the keys and values.
-fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, quantised: bool) -> Work {
-    let split = plan.iter().rposition(|p| p.kv == KvSource::Own).unwrap_or(0);
+/// The largest step: a chunk of a prompt. Where its logits are wanted, its rows pass all layers and are rounded as those
+/// are that are read; in a conversation they pass the layers before the last one with keys and values of its own, and of
+/// that one the keys and values.
+fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, logits: LogitRows, quantised: bool) -> Work {
+    let read = logits == LogitRows::All;
+    let own = plan.iter().rposition(|p| p.kv == KvSource::Own).unwrap_or(0);
+    let split = if read { plan.len() } else { own };
     let widest = |width: fn(&LayerPlan) -> usize| plan[..split].iter().map(width).max().unwrap_or(0);
     let per_layer = config.per_layer.map_or(0, |p| p.width);
     let fine = widest(LayerPlan::q_width).max(config.d_model).max(per_layer);
     let cols = fine.max(widest(|p| p.ffn.width()));
-    let coarse = config.experts.is_none() && rows > FINE_ROWS;
+    let coarse = config.experts.is_none() && rows > FINE_ROWS && !read;
     let experts = plan[..split].iter().find_map(|p| match p.ffn {
         FfnPlan::Dense { .. } => None,
         FfnPlan::DenseAndExperts { n_experts, top_k, expert_width: width, .. } => {
@@ -137,7 +141,11 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, quantised: bool) 
         }
     });
     let head_dim = plan.iter().map(|p| p.head_dim).max().unwrap_or(0);
-    let finest_rows = if experts.is_some() { rows.min(FINE_ROWS) } else { 0 };
+    let finest_rows = match (&experts, read) {
+        (None, _) => 0,
+        (Some(_), true) => rows,
+        (Some(_), false) => rows.min(FINE_ROWS),
+    };
     Work { rows, cols, fine_cols: if coarse { fine } else { cols }, finest_rows, head_dim, quantised, experts }
 }
 
@@ -196,12 +204,11 @@ impl fmt::Display for Size {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use carat_tensor::backend::KvType;
 
     #[test]
     fn the_table_names_every_use() {
         let config = ModelConfig::preset("E2B").unwrap();
-        let options = DecoderOptions { ctx: 8192, kv: KvType::F16, chunk: 512, block: 0 };
+        let options = DecoderOptions { ctx: 8192, ..DecoderOptions::default() };
         let file =
             FileBytes { weights: 3 << 30, per_layer_table: 2 << 30, ignored: 0, rearranged: 1 << 20, quantised: true };
         let plan = memory_plan(&config, &options, file).unwrap();
@@ -223,7 +230,7 @@ mod tests {
     #[test]
     fn a_context_of_nothing_is_refused() {
         let config = ModelConfig::preset("E2B").unwrap();
-        let options = DecoderOptions { ctx: 0, kv: KvType::F16, chunk: 512, block: 0 };
+        let options = DecoderOptions { ctx: 0, ..DecoderOptions::default() };
         let error = memory_plan(&config, &options, FileBytes::default()).unwrap_err().to_string();
         assert!(error.contains("`ctx` is 0"), "{error}");
     }

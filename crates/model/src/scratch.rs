@@ -56,12 +56,13 @@ impl Sizes {
         self.d_model + self.rope_sliding + self.rope_full + self.per_layer.map_or(0, |(_, all)| all)
     }
 
-    /// Bytes of all buffers, streams and logits of one row.
-    pub fn bytes(&self) -> usize {
+    /// Bytes of all buffers and streams, and of `logit_rows` rows of logits with the residuals that they are made of.
+    pub fn bytes(&self, logit_rows: usize) -> usize {
         let inputs = self.per_layer.map_or(0, |(one, all)| one + all);
         let routed = if self.experts { 2 * self.d_model } else { 0 };
         let row = 2 * self.q + 2 * self.kv + self.d_model + self.ffn + inputs + routed;
-        4 * (self.chunk * (row + self.stream()) + self.stream() + 2 * self.vocab)
+        let logits = (logit_rows + logit_rows.min(LOGIT_ROWS)) * self.vocab + logit_rows * self.d_model;
+        4 * (self.chunk * (row + self.stream()) + self.stream() + logits)
     }
 }
 

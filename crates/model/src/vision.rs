@@ -12,24 +12,13 @@
 
 mod grid;
 
-use carat_tensor::backend::{BackendError, Clip, Norm, Pooling, Projection, Rope};
+use carat_tensor::backend::{BackendError, Norm, Pooling, Projection, Rope};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
 use crate::config::{PATCH_VALUES, PATCHES_PER_TOKEN, VisionConfig};
+use crate::linear::Linear;
 use crate::{ModelError, load};
-
-/// A product between bounds.
-pub(crate) struct Linear<B: Backend> {
-    pub matrix: B::Matrix,
-    pub clip: Clip,
-}
-
-impl<B: Backend> Linear<B> {
-    fn run(&self, backend: &mut B, out: &mut B::Buffer, x: &B::Buffer, n: usize) {
-        backend.clipped_project(Projection { matrix: &self.matrix, out }, x, self.clip, n);
-    }
-}
 
 /// A layer's weights, `d` the width of the stream, `heads` that of all heads.
 pub(crate) struct TowerLayer<B: Backend> {
@@ -115,15 +104,14 @@ pub struct VisionTower<B: Backend> {
 }
 
 impl<B: Backend> VisionTower<B> {
-    /// Finds the weights and takes memory for pictures of up to `max_patches` patches: in f32 six rows of the encoder's
-    /// width for each, and two of its feed-forward's.
+    /// Finds the weights and takes memory for pictures of up to `max_patches` patches: [`bytes`] says how much.
     ///
     /// # Errors
     /// If the checkpoint has no picture encoder, another kind of one, or a tensor is missing, misshapen or unknown.
     pub fn load(backend: &mut B, checkpoint: &Checkpoint, max_patches: usize) -> Result<Self, ModelError> {
         let config = config(checkpoint)?;
         Ok(VisionTower {
-            weights: load::tower::load(backend, checkpoint, &config)?,
+            weights: load::vision::load(backend, checkpoint, &config)?,
             scratch: Scratch::new(backend, &config, max_patches)?,
             config,
             max_patches,
@@ -249,36 +237,41 @@ pub fn config(checkpoint: &Checkpoint) -> Result<VisionConfig, ModelError> {
             let config = VisionConfig::from_json(&dir.config)?;
             config.ok_or_else(|| none("its config.json has no vision_config", "E2B, E4B, 26B-A4B or 31B"))
         }
-        Checkpoint::Gguf(_) => {
-            Err(none("it is a GGUF file, which holds the text model alone", "a directory with config.json"))
-        }
+        Checkpoint::Gguf(file) => VisionConfig::from_gguf(file)?.ok_or_else(|| {
+            none("its GGUF file holds none", "an mmproj GGUF file that does, or a directory with config.json")
+        }),
     }
 }
 
-impl VisionConfig {
-    /// Bytes of the buffers for pictures of up to `n` patches.
-    pub(crate) fn buffer_bytes(&self, n: usize) -> usize {
-        let (d, heads, ff) = (self.d_model, self.heads_width(), self.ffn_width);
-        let patch = 2 * d + 4 * heads + ff.max(PATCH_VALUES) + ff + self.head_dim;
-        4 * (n * patch + n / PATCHES_PER_TOKEN * self.d_text)
-    }
+/// Values of each of the buffers that pictures of up to `n` patches take, in the order of [`Scratch`].
+fn lengths(config: &VisionConfig, n: usize) -> [usize; 10] {
+    let (d, heads, ff) = (config.d_model, config.heads_width(), config.ffn_width);
+    let rows = [d, d, heads, heads, heads, heads, ff.max(PATCH_VALUES), ff, config.head_dim].map(|width| n * width);
+    let [x, h, q, k, v, attended, gate, up, rope] = rows;
+    [x, h, q, k, v, attended, gate, up, rope, n / PATCHES_PER_TOKEN * config.d_text]
+}
+
+/// Bytes of the memory that an encoder for pictures of up to `n_patches` patches takes, beside its weights, which stay in the
+/// map of their file.
+pub fn bytes(config: &VisionConfig, n_patches: usize) -> usize {
+    4 * lengths(config, n_patches).iter().sum::<usize>()
 }
 
 impl<B: Backend> Scratch<B> {
     fn new(backend: &mut B, config: &VisionConfig, n: usize) -> Result<Self, BackendError> {
-        let mut rows = |width: usize| backend.buffer(n * width);
-        let (d, heads, ff) = (config.d_model, config.heads_width(), config.ffn_width);
+        let [x, h, q, k, v, attended, gate, up, rope, soft_tokens] = lengths(config, n);
+        let mut buffer = |len: usize| backend.buffer(len);
         Ok(Scratch {
-            x: rows(d)?,
-            h: rows(d)?,
-            q: rows(heads)?,
-            k: rows(heads)?,
-            v: rows(heads)?,
-            attended: rows(heads)?,
-            gate: rows(ff.max(PATCH_VALUES))?,
-            up: rows(ff)?,
-            rope: rows(config.head_dim)?,
-            soft_tokens: backend.buffer(n / PATCHES_PER_TOKEN * config.d_text)?,
+            x: buffer(x)?,
+            h: buffer(h)?,
+            q: buffer(q)?,
+            k: buffer(k)?,
+            v: buffer(v)?,
+            attended: buffer(attended)?,
+            gate: buffer(gate)?,
+            up: buffer(up)?,
+            rope: buffer(rope)?,
+            soft_tokens: buffer(soft_tokens)?,
         })
     }
 }

@@ -8,6 +8,7 @@ mod fixture;
 use std::path::{Path, PathBuf};
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
+use carat_model::load::ModelTensors;
 use carat_model::{Decoder, DecoderOptions, LoadReport, ModelError};
 use carat_tensor::backend::KvType;
 use carat_tensor::{Bytes, DType, TokenId};
@@ -15,7 +16,7 @@ use carat_weights::{Checkpoint, GgufFile, HfDir, StoredType, TensorInfo, Weights
 use fixture::{relative_error, run};
 use serde_json::json;
 
-const LAYOUTS: [&str; 4] = ["mixed.gguf", "packed", "float8", "float4"];
+const LAYOUTS: [&str; 5] = ["mixed.gguf", "packed", "int8", "float8", "float4"];
 /// Largest relative error of logits in f32, as for golden fixtures.
 const BOUND: f64 = 1e-4;
 
@@ -34,7 +35,11 @@ fn words(name: &str) -> Vec<u32> {
 
 fn load(mut checkpoint: Checkpoint, precision: Precision) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
     let backend = CpuBackend::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
-    Decoder::load(backend, &mut checkpoint, DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, block: 0 })
+    Decoder::load(
+        backend,
+        &mut checkpoint,
+        DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, ..DecoderOptions::default() },
+    )
 }
 
 /// Logits of every row of the fixtures' prompt.
@@ -125,7 +130,8 @@ fn activation_scales_are_ignored_by_name() {
 
 #[test]
 fn copies_are_in_the_memory_plan() {
-    for (name, copied) in [("mixed.gguf", false), ("packed", true), ("float8", true), ("float4", true)] {
+    for (name, copied) in [("mixed.gguf", false), ("packed", true), ("int8", true), ("float8", true), ("float4", true)]
+    {
         let file = carat_model::load::file_bytes(&carat_weights::open(&path(name)).unwrap()).unwrap();
         assert_eq!(file.rearranged > 0, copied, "{name}");
     }
@@ -134,6 +140,18 @@ fn copies_are_in_the_memory_plan() {
     let eight = checkpoint.tensors().iter().filter(|t| t.dtype == StoredType::Other("F8_E4M3"));
     let bytes: usize = eight.map(|t| t.data.len() / 32 * 36).sum();
     assert_eq!(carat_model::load::file_bytes(&checkpoint).unwrap().rearranged, bytes);
+}
+
+/// With scales in halves or beyond, zero points, several widths, and experts that take each other's type.
+#[test]
+fn the_plan_counts_what_reading_makes_to_the_byte() {
+    for name in LAYOUTS.into_iter().filter(|name| !name.ends_with(".gguf")) {
+        let checkpoint = carat_weights::open(&path(name)).unwrap();
+        let file = carat_model::load::file_bytes(&checkpoint).unwrap();
+        let tensors = ModelTensors::new(&checkpoint).unwrap();
+        let read: usize = tensors.iter().map(|tensor| tensors.read(tensor).unwrap().data.len()).sum();
+        assert_eq!(file.weights + file.rearranged, read, "{name}");
+    }
 }
 
 /// transformers' own 8-bit checkpoints spell their scales with `_inv`, and name the block elsewhere.

@@ -53,7 +53,7 @@ impl Parts {
 
 fn load(mut checkpoint: Checkpoint) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
     let options = CpuOptions { threads: Some(1), precision: Precision::Reference, isa: None };
-    let options_of_decoder = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 32, block: 0 };
+    let options_of_decoder = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 32, ..DecoderOptions::default() };
     Decoder::load(CpuBackend::new(options).unwrap(), &mut checkpoint, options_of_decoder)
 }
 

@@ -89,7 +89,13 @@ fn pieces<'a>(fixture: &'a Fixture, media: &'a [Medium]) -> Vec<Piece<'a>> {
 fn decoder(fixture: &Fixture, precision: Precision, chunk: usize) -> Decoder<CpuBackend> {
     let backend = CpuBackend::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
     let mut checkpoint = carat_weights::open(&fixture.dir).unwrap();
-    let options = DecoderOptions { ctx: 512, kv: KvType::F32, chunk, block: Budget::ALL[0].tokens() };
+    let options = DecoderOptions {
+        ctx: 512,
+        kv: KvType::F32,
+        chunk,
+        block: Budget::ALL[0].tokens(),
+        ..DecoderOptions::default()
+    };
     Decoder::load(backend, &mut checkpoint, options).unwrap().0
 }
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Piece, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Clip, Experts, KvSpec, KvType, LayerNorm, Norm, Pooling, Projection, Rope, Rounding,
-    Router, Stack, Work,
+    Attention, BackendError, Clip, Experts, KvSpec, KvType, LayerNorm, Near, Norm, Pooling, Projection, Rope, Rounding,
+    Router, Stack, Subsampling, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -72,6 +72,13 @@ impl Backend for Counter {
     fn add(&mut self, _: &mut (), _: &(), _: usize) {}
     fn attend_all(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: usize, _: usize, _: usize) {}
     fn pool(&mut self, _: &mut (), _: &(), _: Pooling<'_, ()>) {}
+    fn subsample(&mut self, _: &mut (), _: &(), _: &(), _: Norm<'_, ()>, _: Subsampling) {}
+    fn clamp(&mut self, _: &mut (), _: [f32; 2], _: usize) {}
+    fn add_bias(&mut self, _: &mut (), _: &(), _: usize) {}
+    fn silu(&mut self, _: &mut (), _: usize) {}
+    fn glu(&mut self, _: &mut (), _: &(), _: usize, _: usize) {}
+    fn causal_conv(&mut self, _: &mut (), _: &(), _: &(), _: usize, _: usize) {}
+    fn attend_near(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: Near<'_, ()>, _: usize) {}
     fn logits(&mut self, _: &mut (), matrix: &(usize, usize), _: &(), _: Norm<'_, ()>, _: Option<f32>, n: usize) { self.count(matrix, n); }
 }
 
@@ -79,7 +86,7 @@ impl Backend for Counter {
 fn work(logits: LogitRows) -> usize {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/e2b"));
     let mut checkpoint = carat_weights::open(dir).unwrap();
-    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, block: 0 };
+    let options = DecoderOptions { ctx: 64, kv: KvType::F32, chunk: 64, ..DecoderOptions::default() };
     let (mut decoder, _) = Decoder::load(Counter::default(), &mut checkpoint, options).unwrap();
     decoder.forward(Step { pieces: &[Piece::Tokens(&[TokenId(20); 50])], logits }).unwrap();
     decoder.backend().multiply_adds.get()

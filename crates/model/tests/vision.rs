@@ -23,8 +23,8 @@ const STAGE_BOUND: f64 = 1e-4;
 const KINDS: [&str; 2] = ["clipped", "standard"];
 
 fn dir(kind: &str) -> PathBuf {
-    let committed = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vision"));
-    std::env::var_os("CARAT_TOWERS").map_or_else(committed, PathBuf::from).join(kind)
+    let committed = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
+    std::env::var_os("CARAT_TOWERS").map_or_else(committed, PathBuf::from).join("vision").join(kind)
 }
 
 fn backend(isa: Option<Isa>) -> CpuBackend {

@@ -28,6 +28,22 @@ pub enum Error {
         /// What is wrong.
         reason: Box<ModelError>,
     },
+    /// A directory whose files were to be looked through.
+    #[error("{dir}: {source}")]
+    Directory {
+        /// Which.
+        dir: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Files of encoders that nothing tells apart.
+    #[error("several files beside {model} may hold its encoders: {found}; say which with --mmproj")]
+    SeveralEncoders {
+        /// The model.
+        model: String,
+        /// Their names.
+        found: String,
+    },
     /// The vocabulary.
     #[error("{model}: {reason}")]
     Tokenizer {
@@ -151,7 +167,7 @@ pub enum Error {
 
 impl Error {
     /// An error of what is in a model's files, with the model's name where the error names no file.
-    pub(crate) fn of_files(model: &ModelSource, error: ModelError) -> Self {
+    pub fn of_files(model: &ModelSource, error: ModelError) -> Self {
         match error {
             ModelError::Weights(error) => Error::Weights(error),
             other @ (ModelError::Backend(_) | ModelError::Option { .. }) => Error::Model(other),

@@ -16,6 +16,7 @@ pub mod host;
 pub mod loading;
 pub mod loop_guard;
 pub mod media;
+pub mod mmproj;
 mod prompt;
 pub mod rng;
 pub mod sampler;

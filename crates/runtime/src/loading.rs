@@ -1,7 +1,9 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
 use carat_model::load::FileBytes;
-use carat_model::{Decoder, DecoderOptions, LoadReport, MemoryPlan, ModelConfig, PictureConfig, memory_plan};
+use carat_model::{
+    Decoder, DecoderOptions, LoadReport, LogitRows, MemoryPlan, ModelConfig, PictureConfig, memory_plan,
+};
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision};
@@ -28,6 +30,8 @@ pub struct LoadOptions {
     pub chunk: usize,
     /// The most soft tokens of a picture; `None` leaves no room for pictures, and a model that can't see needs none.
     pub image_tokens: Option<ImageTokens>,
+    /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
+    pub logits: LogitRows,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
 }
@@ -40,6 +44,7 @@ impl Default for LoadOptions {
             kv: None,
             chunk: DEFAULT_CHUNK,
             image_tokens: None,
+            logits: LogitRows::Last,
             memory: None,
         }
     }
@@ -54,7 +59,7 @@ impl LoadOptions {
         });
         let block = self.image_tokens.map_or(0, |tokens| tokens.largest().tokens());
         let ctx = self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context));
-        DecoderOptions { ctx, kv, chunk: self.chunk, block }
+        DecoderOptions { ctx, kv, chunk: self.chunk, block, logits: self.logits }
     }
 }
 

@@ -74,11 +74,7 @@ pub enum SamplingError {
         expected: String,
     },
     /// The model computed something that is no number.
-    #[error(
-        "{count} of {vocab_size} logits are not finite (token {token}: {found}): a weight of the model's files is \
-         broken, or they were changed while in use; `carat inspect MODEL --check` reads all weights and names those \
-         that are not finite"
-    )]
+    #[error("{count} of {vocab_size} logits are not finite (token {token}: {found}): {}", carat_model::BROKEN_WEIGHTS)]
     NotFinite {
         /// How many are not.
         count: usize,

@@ -43,6 +43,7 @@ impl ModelFiles {
             ModelSource::Embedded => Checkpoint::HfDir(embedded()?),
             ModelSource::Path(path) => carat_weights::open(path)?,
         };
+        carat_model::load::check_family(&checkpoint).map_err(|error| Error::of_files(source, error))?;
         Ok(ModelFiles { source: source.clone(), checkpoint })
     }
 

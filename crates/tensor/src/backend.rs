@@ -129,6 +129,47 @@ pub struct Pooling<'a, V> {
     pub standard: Option<(&'a V, &'a V)>,
 }
 
+/// Shape of a [`Backend::subsample`]: features of `bands` frequencies and `channels` at `n` times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subsampling {
+    /// Times of the input; the output has [`halved`] as many.
+    pub n: usize,
+    /// Frequencies of the input; the output has [`halved`] as many.
+    pub bands: usize,
+    /// Values of the input at each time and frequency.
+    pub channels: usize,
+    /// Values of the output at each time and frequency.
+    pub filters: usize,
+}
+
+/// How many places a window of 3 with one zero around takes in steps of 2 over `n`: `ceil(n / 2)`.
+pub const fn halved(n: usize) -> usize {
+    n.div_ceil(2)
+}
+
+/// What a [`Backend::attend_near`] attends with.
+pub struct Near<'a, V> {
+    /// Heads of queries, keys and values.
+    pub n_heads: usize,
+    /// Values per head.
+    pub head_dim: usize,
+    /// Keys that a row sees: its own and those before it.
+    pub reach: usize,
+    /// Multiplies the queries of every head, `[head_dim]`.
+    pub scale: &'a V,
+    /// Added to a key by how far it lies before the query, `[reach, n_heads, head_dim]`.
+    pub relative: &'a V,
+    /// Of the scores.
+    pub softcap: f32,
+}
+
+impl<V> Clone for Near<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<V> Copy for Near<'_, V> {}
+
 /// How keys and values lie in a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KvForm {
@@ -473,6 +514,41 @@ pub trait Backend {
     );
     /// `out[i] = (factor · Σ_j x[rows[i, j]] − a) ⊙ b`, `(a, b)` the `standard`; without one the product alone.
     fn pool(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, pooling: Pooling<'_, Self::Vector>);
+    /// A convolution of 3 × 3 in steps of 2, then a layer norm over the filters, then what is positive of it:
+    /// `y[t, m, f] = Σ_{c, i, j} filters[f, c, i, j] · x[2t + i − 1, 2m + j − 1, c]`, zeros around `x`;
+    /// `out[t, m, f] = max(0, (y[t, m, f] − mean_f y) · (var_f y + eps)^(-1/2) · weight[f])`.
+    /// `x` is `[n, bands, channels]`, `out` `[halved(n), halved(bands), filters]`, `filters` `[filters, channels, 3, 3]`.
+    fn subsample(
+        &mut self,
+        out: &mut Self::Buffer,
+        x: &Self::Buffer,
+        filters: &Self::Vector,
+        norm: Norm<'_, Self::Vector>,
+        shape: Subsampling,
+    );
+    /// `x = min(max(x, low), high)` for `len` values.
+    fn clamp(&mut self, x: &mut Self::Buffer, bounds: [f32; 2], len: usize);
+    /// `x[i] += bias` for `n` rows of `bias`'s length.
+    fn add_bias(&mut self, x: &mut Self::Buffer, bias: &Self::Vector, n: usize);
+    /// `x = silu(x)` for `len` values, `silu(v) = v · σ(v)`, `σ(v) = 1 / (1 + e^(−v))`.
+    fn silu(&mut self, x: &mut Self::Buffer, len: usize);
+    /// `out[i, c] = x[i, c] · σ(x[i, d + c])`: `x` `[n, 2d]`, `out` `[n, d]`.
+    fn glu(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, d: usize, n: usize);
+    /// `out[i, c] = Σ_j taps[c, j] · x[i − (k − 1) + j, c]` over the rows from 0 on: `n` rows of `d` values, `taps`
+    /// `[d, k]`.
+    fn causal_conv(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, taps: &Self::Vector, d: usize, n: usize);
+    /// `out[i, h] = Σ_j p_j · v[j, h]` over the keys `i − reach < j ≤ i` from 0 on, `p = softmax(s)` in f32,
+    /// `s_j = cap · tanh((q[i, h] ⊙ scale) · (k[j, h] + relative[i − j, h]) / cap)`. Queries, keys, values and `out` are
+    /// `[n, n_heads, head_dim]`.
+    fn attend_near(
+        &mut self,
+        out: &mut Self::Buffer,
+        q: &Self::Buffer,
+        k: &Self::Buffer,
+        v: &Self::Buffer,
+        near: Near<'_, Self::Vector>,
+        n: usize,
+    );
 
     // ---- rows out
 

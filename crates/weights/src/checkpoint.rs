@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::mmap::{is_there, open_regular};
-use crate::{GgufFile, HfDir, Weights, WeightsError, gguf};
+use crate::{GgufFile, HfDir, Weights, WeightsError, foreign, gguf};
 
 /// A checkpoint, by kind.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ impl Checkpoint {
     }
 }
 
+/// What a directory with an adapter's files is.
+const ADAPTER: &str = "an adapter (LoRA) and no model: merge it into the model that it was made for";
+
 /// Reads the checkpoint at `path`: a directory with `config.json`, a GGUF file (told by its first bytes, not
 /// its name), or a `.safetensors` file beside its `config.json`.
 ///
@@ -45,7 +48,8 @@ pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
         return if is_there(&path.join("config.json")) {
             HfDir::open(path).map(Checkpoint::HfDir)
         } else {
-            refuse("a directory without config.json".into())
+            let is_adapter = is_there(&path.join("adapter_config.json"));
+            refuse(if is_adapter { ADAPTER.into() } else { "a directory without config.json".into() })
         };
     }
     if !facts.is_file() {
@@ -55,12 +59,9 @@ pub fn open(path: &Path) -> Result<Checkpoint, WeightsError> {
         return HfDir::open_beside(path).map(Checkpoint::HfDir);
     }
     let mut start = Vec::new();
-    open_regular(path)?.0.take(4).read_to_end(&mut start).map_err(io)?;
-    if start == gguf::MAGIC {
+    open_regular(path)?.0.take(foreign::START as u64).read_to_end(&mut start).map_err(io)?;
+    if start.starts_with(&gguf::MAGIC) {
         return GgufFile::open(path).map(Checkpoint::Gguf);
     }
-    refuse(match start.len() {
-        0 => "an empty file".into(),
-        _ => format!("a file that starts with `{}`", start.escape_ascii()),
-    })
+    refuse(foreign::describe(&start))
 }

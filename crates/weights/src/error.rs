@@ -26,7 +26,7 @@ pub enum WeightsError {
         expected: String,
     },
     /// The file ends too early.
-    #[error("`{file}` is truncated: {what} reaches to byte {expected}, the file ends at byte {found}")]
+    #[error("`{file}` is truncated: {what} reaches to byte {expected}, the file ends at byte {found}: get it again")]
     Truncated {
         /// The file.
         file: String,

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use carat_tensor::{Bytes, DType};
 
-use crate::tensors::{Span, refuse_overlaps};
+use crate::tensors::{Span, are_countable, refuse_overlaps};
 use crate::{MappedFile, StoredType, TensorInfo, Weights, WeightsError};
 use metadata::Metadata;
 use reader::Reader;
@@ -217,7 +217,7 @@ impl Entry {
         let rows = self.ne.iter().skip(1).try_fold(1u64, |n, &d| n.checked_mul(d));
         let len = rows.and_then(|rows| (row / block_len).checked_mul(rows)?.checked_mul(block_bytes));
         let shape = self.ne.iter().rev().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
-        let (Some(len), Ok(shape)) = (len, shape) else {
+        let (Some(len), Ok(shape), true) = (len, shape, are_countable(&self.ne)) else {
             return Err(bad(format!("dimensions {:?}", self.ne), "a size that can be counted".into()));
         };
         if !self.offset.is_multiple_of(alignment) {
@@ -231,7 +231,7 @@ impl Entry {
         if end > bytes.len() as u64 {
             return Err(bad(
                 format!("{len} bytes of data at byte {start}, in a file of {}", bytes.len()),
-                format!("a file of at least {end} bytes"),
+                format!("a file of at least {end} bytes: this one was cut short, get it again"),
             ));
         }
         // Both are at most the file's length here, which is a `usize`.

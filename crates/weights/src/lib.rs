@@ -8,6 +8,7 @@
 
 pub mod checkpoint;
 pub mod error;
+mod foreign;
 pub mod gguf;
 pub mod hf;
 pub mod imatrix;
@@ -24,5 +25,5 @@ pub use gguf::metadata::{Metadata, Value};
 pub use gguf::writer::{GgufData, GgufWriter};
 pub use hf::HfDir;
 pub use imatrix::Importance;
-pub use mmap::{MappedFile, exit_on_lost_pages, map_file};
+pub use mmap::{MappedFile, exit_on_lost_pages, map_file, release};
 pub use tensors::{StoredType, TensorInfo, Weights};

@@ -87,6 +87,25 @@ pub fn map_file(path: &Path) -> Result<Bytes, WeightsError> {
     Ok(MappedFile::open(path)?.bytes())
 }
 
+/// Says that `bytes` will not be read again soon. Where they are mapped from a file, the process gives back the pages that
+/// are theirs alone; reading them all the same brings them back. Other bytes stay as they are.
+pub fn release(bytes: &[u8]) {
+    #[cfg(target_os = "linux")]
+    if lost::holds(bytes) {
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1);
+        let start = (bytes.as_ptr() as usize).next_multiple_of(page);
+        let end = (bytes.as_ptr() as usize + bytes.len()) / page * page;
+        if start < end {
+            // SAFETY: the pages lie in a read-only mapping of a file, which the reference to `bytes` keeps; of such a one
+            // this changes nothing that can be read. Advice that fails is no loss.
+            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
 /// Opens the file at `path`, which must be a regular one: a pipe or a device could be read without end.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, Metadata), WeightsError> {
     let io = |source| WeightsError::Io { file: path.display().to_string(), source };

@@ -15,7 +15,8 @@ use std::path::Path;
 use carat_tensor::{Bytes, DType};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use crate::tensors::{Span, refuse_overlaps};
+use crate::foreign;
+use crate::tensors::{Span, are_countable, refuse_overlaps};
 use crate::{MappedFile, StoredType, TensorInfo, Weights, WeightsError};
 
 pub use shards::{open_sharded, read_index};
@@ -95,6 +96,10 @@ pub fn read(file: &str, bytes: &Bytes) -> Result<Vec<TensorInfo>, WeightsError> 
         found: bytes.len() as u64,
         expected,
     };
+    if let Some(found) = foreign::known(&bytes[..bytes.len().min(foreign::START)]) {
+        let expected = "a safetensors file".into();
+        return Err(WeightsError::NotACheckpoint { file: file.into(), found: found.into(), expected });
+    }
     let Some(prefix) = bytes.first_chunk::<8>() else {
         return Err(truncated("the header length", 8));
     };
@@ -146,7 +151,7 @@ fn tensor(file: &str, name: &str, entry: Entry, data: &Bytes) -> Result<TensorIn
     if entry.shape.len() > MAX_DIMS {
         return Err(bad(format!("{} dimensions", entry.shape.len()), format!("at most {MAX_DIMS}")));
     }
-    let bytes = entry.shape.iter().try_fold(size, |n, &d| n.checked_mul(d));
+    let bytes = entry.shape.iter().try_fold(size, |n, &d| n.checked_mul(d)).filter(|_| are_countable(&entry.shape));
     let (start, end) = entry.data_offsets;
     if bytes.is_none() || end.checked_sub(start) != bytes {
         let needed = bytes.map_or("more bytes than can be counted".into(), |n| format!("{n} bytes"));

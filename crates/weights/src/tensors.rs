@@ -200,3 +200,9 @@ pub(crate) fn refuse_overlaps(file: &str, spans: &mut [Span]) -> Result<(), Weig
     }
     Ok(())
 }
+
+/// Whether the product of any of these sizes can be counted: a size of nothing must not hide what the others come to.
+pub(crate) fn are_countable(sizes: &[u64]) -> bool {
+    let product = sizes.iter().try_fold(1u64, |n, &size| n.checked_mul(size.max(1)));
+    product.is_some_and(|n| usize::try_from(n).is_ok())
+}

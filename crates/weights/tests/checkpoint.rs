@@ -177,7 +177,7 @@ fn parts_that_are_not_of_one_whole_are_refused() {
     fs::rename(dir.join(first), dir.join("part.gguf")).unwrap();
     check_refused(&dir.join("part.gguf"), &["the file name", "-00001-of-00002.gguf"]);
     let error = open(&dir.join(second)).map(drop).unwrap_err().to_string();
-    assert!(error.contains("cannot read") && error.contains(first), "{error}");
+    assert!(error.contains("no part 1 of 2") && error.contains(first), "{error}");
     fs::copy(dir.join(second), dir.join(first)).unwrap();
     check_refused(&dir.join(second), &["split.no", "found 1, expected 0"]);
 }
@@ -194,7 +194,11 @@ fn what_is_no_checkpoint_is_named() {
     fs::write(dir.join("picture"), b"\x89PNG\r\n").unwrap();
     check_refused(&dir.join("picture"), &["starts with `\\x89PNG`"]);
     fs::write(dir.join("model.safetensors"), "").unwrap();
-    check_refused(&dir, &["truncated", "the header length"]);
+    check_refused(&dir, &["model.safetensors", "an empty file"]);
+    fs::write(dir.join("model.safetensors"), "1234").unwrap();
+    check_refused(&dir, &["truncated", "the header length", "get it again"]);
+    fs::write(dir.join("model.safetensors"), "version https://git-lfs.github.com/spec/v1\n").unwrap();
+    check_refused(&dir, &["model.safetensors", "a Git LFS pointer"]);
     fs::write(dir.join("model.safetensors"), tensors(&["a"], 1.0)).unwrap();
     fs::write(dir.join("config.json"), "[1]").unwrap();
     check_refused(&dir, &["config.json", "not an object"]);
@@ -203,6 +207,8 @@ fn what_is_no_checkpoint_is_named() {
     fs::remove_file(dir.join("config.json")).unwrap();
     let error = open(&dir.join("model.safetensors")).map(drop).unwrap_err().to_string();
     assert!(error.contains("weights without `config.json`"), "{error}");
+    fs::write(dir.join("adapter_config.json"), "{}").unwrap();
+    check_refused(&dir, &["an adapter (LoRA)", "merge it"]);
 }
 
 #[test]

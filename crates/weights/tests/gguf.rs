@@ -143,7 +143,10 @@ fn a_file_cut_at_any_byte_is_an_error_and_not_a_panic() {
     }
     assert!(read(&TINY[..TINY.len() - padding]).is_ok());
     let whole = read(&TINY[..40]).unwrap_err().to_string();
-    assert_eq!(whole, "`test.gguf` is truncated: metadata key 0 reaches to byte 52, the file ends at byte 40");
+    assert_eq!(
+        whole,
+        "`test.gguf` is truncated: metadata key 0 reaches to byte 52, the file ends at byte 40: get it again"
+    );
 }
 
 #[test]

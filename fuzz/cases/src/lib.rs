@@ -8,6 +8,7 @@
 
 mod chat;
 mod hub;
+mod media;
 mod parser;
 mod quant;
 mod tokenizer;
@@ -15,6 +16,7 @@ mod weights;
 
 pub use chat::{conversation, jinja};
 pub use hub::hub_listing;
+pub use media::{picture, sound};
 pub use parser::output_parser;
 pub use quant::{blocks, quantised_checkpoint};
 pub use tokenizer::{tokenizer_json, tokenizer_text};
@@ -34,9 +36,11 @@ pub const CASES: &[Case] = &[
     ("imatrix", imatrix),
     ("jinja", jinja),
     ("output_parser", output_parser),
+    ("picture", picture),
     ("quantised_checkpoint", quantised_checkpoint),
     ("safetensors", safetensors),
     ("safetensors_index", safetensors_index),
+    ("sound", sound),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_text", tokenizer_text),
 ];

@@ -1,18 +1,36 @@
-//! Every input in `fuzz/corpus` goes through the laws of its parser.
+//! Every input in `fuzz/corpus` goes through the laws of its parser, and so do the pictures and sounds of `fixtures/media`:
+//! whole, cut short and damaged.
+//!
+//! `CARAT_DAMAGE=N` adds N rounds of heavier damage to each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use carat_fuzz_cases::CASES;
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus")
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Where a parser's inputs are. Decoders of media share those of their tests, so a corpus of theirs holds what broke them.
+fn folders(name: &str) -> Vec<PathBuf> {
+    let media = fuzz().join("../fixtures/media");
+    let mut folders = vec![fuzz().join("corpus").join(name)];
+    match name {
+        "picture" => folders.push(media.join("pictures")),
+        "sound" => folders.push(media.join("sounds")),
+        _ => {}
+    }
+    folders.into_iter().filter(|folder| folder.is_dir()).collect()
 }
 
 fn inputs(name: &str) -> Vec<PathBuf> {
-    let dir = corpus().join(name);
-    let entries = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    entries.map(|entry| entry.expect("a readable directory").path()).collect()
+    let entries = folders(name).into_iter().flat_map(|dir| fs::read_dir(dir).expect("a readable directory"));
+    let mut inputs: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
+    // Pixels that the tests of pictures compare with.
+    inputs.retain(|path| path.extension().is_none_or(|extension| extension != "rgb"));
+    inputs.sort();
+    inputs
 }
 
 #[test]
@@ -30,6 +48,7 @@ fn every_input_of_the_corpus_keeps_the_laws() {
 
 #[test]
 fn truncated_and_damaged_inputs_keep_the_laws() {
+    let rounds = std::env::var("CARAT_DAMAGE").map_or(10, |rounds| rounds.parse().expect("a number of rounds"));
     for (name, case) in CASES {
         for path in inputs(name) {
             println!("{}", path.display());
@@ -40,17 +59,54 @@ fn truncated_and_damaged_inputs_keep_the_laws() {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1 << (at % 8);
                 case(&damaged);
+                damaged[at] = 0xff;
+                case(&damaged);
             }
+            let mut dice = Dice(whole.len() as u64);
+            (0..rounds).for_each(|_| case(&dice.damage(&whole)));
         }
     }
 }
 
+/// A linear congruential generator (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+
+    /// A few bytes changed, most of them near the start, where the sizes are; now and then a piece doubled or lost.
+    fn damage(&mut self, whole: &[u8]) -> Vec<u8> {
+        let mut bytes = whole.to_vec();
+        for _ in 0..1 + self.below(6) {
+            let reach = if self.below(3) > 0 { bytes.len().min(120) } else { bytes.len() };
+            let at = self.below(reach);
+            let value = [0, 1, 0x7f, 0x80, 0xff, self.below(256) as u8][self.below(6)];
+            bytes.get_mut(at).into_iter().for_each(|byte| *byte = value);
+        }
+        let (at, len) = (self.below(bytes.len()), self.below(64));
+        let piece = at..(at + len).min(bytes.len());
+        match self.below(4) {
+            0 => drop(bytes.drain(piece)),
+            1 => {
+                let copy = bytes[piece].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            _ => {}
+        }
+        bytes
+    }
+}
+
 #[test]
-fn every_directory_of_the_corpus_has_a_case_and_a_target() {
-    let targets = corpus().join("../fuzz_targets");
-    for entry in fs::read_dir(corpus()).unwrap() {
+fn every_case_has_a_target_and_every_directory_of_the_corpus_a_case() {
+    for (name, _) in CASES {
+        assert!(fuzz().join(format!("fuzz_targets/{name}.rs")).is_file(), "`{name}` has no fuzz target");
+    }
+    for entry in fs::read_dir(fuzz().join("corpus")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(CASES.iter().any(|case| case.0 == name), "`{name}` has no case");
-        assert!(targets.join(format!("{name}.rs")).is_file(), "`{name}` has no fuzz target");
     }
 }

@@ -38,7 +38,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer { name: "conformance", imports: &["tensor"], tests: &[] },
     // `fuzz/cases`: the laws of every parser.
-    Layer { name: "cases", imports: &["tensor", "weights", "hub", "chat", "model"], tests: &[] },
+    Layer { name: "cases", imports: &["tensor", "weights", "hub", "chat", "media", "model"], tests: &[] },
     Layer { name: "xtask", imports: &[], tests: &[] },
 ];
 

@@ -1,6 +1,10 @@
 //! Outputs that are there whole or not at all: written beside their place under another name, then renamed.
+//!
+//! What is written is locked until then. A killed process leaves its part behind without a lock, which is how the next one
+//! for the same output knows it, and takes it away.
 
-use std::fs::{self, File};
+use std::cell::RefCell;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +17,8 @@ use crate::interrupt;
 pub struct Pending {
     part: PathBuf,
     target: PathBuf,
+    /// Says that somebody writes it.
+    lock: RefCell<Option<File>>,
     committed: bool,
 }
 
@@ -29,21 +35,34 @@ impl Pending {
         if target.exists() && !force {
             bail!("`{}` is there already; --force replaces it", target.display());
         }
-        let part = target.with_file_name(format!(".{}.{}.part", name.display(), std::process::id()));
-        Ok(Pending { part, target: target.into(), committed: false })
+        remove_leftovers(target, PART);
+        let part = target.with_file_name(format!(".{}.{}{PART}", name.display(), std::process::id()));
+        Ok(Pending { part, target: target.into(), lock: RefCell::default(), committed: false })
     }
 
     /// A file to write to.
     pub fn create_file(&self) -> anyhow::Result<BufWriter<File>> {
         let file =
             File::create(&self.part).with_context(|| format!("cannot write beside `{}`", self.target.display()))?;
+        self.lock()?;
         Ok(BufWriter::with_capacity(1 << 20, file))
     }
 
     /// A directory to write in.
     pub fn create_dir(&self) -> anyhow::Result<&Path> {
         fs::create_dir(&self.part).with_context(|| format!("cannot write beside `{}`", self.target.display()))?;
+        self.lock()?;
         Ok(&self.part)
+    }
+
+    /// Locks the part, where its file system can.
+    fn lock(&self) -> anyhow::Result<()> {
+        let Ok(file) = File::open(&self.part) else { return Ok(()) };
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            bail!("`{}` is being written by another process", self.target.display());
+        }
+        *self.lock.borrow_mut() = Some(file);
+        Ok(())
     }
 
     /// Puts the whole output in its place.
@@ -54,7 +73,7 @@ impl Pending {
         }
         if self.target.is_dir() {
             // A directory can't be renamed over another: the old one goes aside first.
-            let old = self.part.with_extension("old");
+            let old = self.part.with_extension(&OLD[1..]);
             fs::rename(&self.target, &old).with_context(what)?;
             fs::rename(&self.part, &self.target).with_context(what)?;
             fs::remove_dir_all(&old).with_context(|| format!("cannot remove `{}`", old.display()))?;
@@ -62,15 +81,45 @@ impl Pending {
             fs::rename(&self.part, &self.target).with_context(what)?;
         }
         self.committed = true;
+        remove_leftovers(&self.target, OLD);
         Ok(())
     }
+}
+
+/// Ends of the names of an output being written, and of one that goes aside for another.
+const PART: &str = ".part";
+const OLD: &str = ".old";
+
+/// Removes what killed processes left of the same output: `.NAME.PID.part` and `.NAME.PID.old` that nobody has locked. One
+/// that can't be removed is in nobody's way.
+fn remove_leftovers(target: &Path, end: &str) {
+    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (Some(name), Ok(entries)) = (target.file_name().and_then(|name| name.to_str()), fs::read_dir(dir)) else {
+        return;
+    };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let found = path.file_name().and_then(|found| found.to_str()).unwrap_or_default();
+        let pid = found.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(end));
+        if pid.is_some_and(|pid| !pid.is_empty() && pid.chars().all(|c| c.is_ascii_digit())) && !is_locked(&path) {
+            remove(&path);
+        }
+    }
+}
+
+/// Whether somebody writes it, or that can't be told.
+fn is_locked(path: &Path) -> bool {
+    !File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Whatever makes us remove it is being told; that nothing is left behind is a courtesy.
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         if !self.committed {
-            // Whatever made us stop is being told; that nothing is left behind is a courtesy.
-            let _ = if self.part.is_dir() { fs::remove_dir_all(&self.part) } else { fs::remove_file(&self.part) };
+            remove(&self.part);
         }
     }
 }
@@ -130,6 +179,23 @@ mod tests {
         let error = explain(io::ErrorKind::StorageFull.into(), Path::new("out.gguf"), 3 << 30);
         assert!(error.to_string().contains("`out.gguf` needs 3.00 GiB and the disk is full"), "{error}");
         assert!(explain(io::ErrorKind::Interrupted.into(), Path::new("x"), 1).is::<Interrupted>());
+    }
+
+    #[test]
+    fn leftovers_go_and_what_is_being_written_stays() {
+        let dir = std::env::temp_dir().join(format!("carat-leftovers-{}", std::process::id()));
+        fs::create_dir_all(dir.join(".out.gguf.11.part")).unwrap();
+        for name in [".out.gguf.12.part", ".out.gguf.13.part", ".out.gguf.x.part", ".other.gguf.14.part", "in.gguf"] {
+            fs::write(dir.join(name), "").unwrap();
+        }
+        let writing = File::open(dir.join(".out.gguf.13.part")).unwrap();
+        writing.try_lock().unwrap();
+        drop(Pending::new(&dir.join("out.gguf"), &dir.join("in.gguf"), false).unwrap());
+        let entries = fs::read_dir(&dir).unwrap();
+        let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(left, [".other.gguf.14.part", ".out.gguf.13.part", ".out.gguf.x.part", "in.gguf"]);
     }
 
     #[test]

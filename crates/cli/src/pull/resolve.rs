@@ -29,7 +29,8 @@ pub fn located(text: &Path) -> anyhow::Result<PathBuf> {
     }
     let progress = Progress::new();
     let extras = Extras { encoder: true, drafter: true };
-    let pulled = super::pull(&settings, &name, extras, &|event| progress.event(&event))?;
+    let pulled =
+        super::pull(&settings, super::What { name: &name, revision: None }, extras, &|event| progress.event(&event))?;
     progress.finish();
     Ok(pulled.path)
 }

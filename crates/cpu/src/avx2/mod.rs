@@ -9,12 +9,14 @@
 mod gemm;
 mod matvec;
 mod plain;
+mod tiles;
 mod wise;
 
 pub use gemm::{gemm, gemm_f32};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
-pub use wise::{exp_sum, gelu_mul, quantise, softcap};
+pub use tiles::matvec_tiles;
+pub use wise::{exp_sum, gelu_mul, quantise, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
 

@@ -124,6 +124,22 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     });
 }
 
+/// See [`crate::scalar::sigmoid_mul`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+    let one = _mm256_set1_ps(1.0);
+    map(x, |x, at| {
+        let mut eight = [0.0; 8];
+        let gate = &gate[at..gate.len().min(at + 8)];
+        eight[..gate.len()].copy_from_slice(gate);
+        let gate = load(&eight);
+        let power = exp(_mm256_sub_ps(_mm256_setzero_ps(), gate));
+        // `exp` takes what is no number for a large one.
+        let power = _mm256_blendv_ps(power, gate, _mm256_cmp_ps::<_CMP_UNORD_Q>(gate, gate));
+        _mm256_div_ps(x, _mm256_add_ps(one, power))
+    });
+}
+
 /// See [`crate::scalar::softcap`]; near zero the odd series of tanh, elsewhere `1 − 2 / (e^(2y) + 1)`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn softcap(x: &mut [f32], cap: f32) {

@@ -97,6 +97,19 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// See [`crate::scalar::sigmoid_mul`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+    let one = _mm512_set1_ps(1.0);
+    for (x, gate) in x.chunks_mut(16).zip(gate.chunks(16)) {
+        let gate = load_some(gate);
+        let power = exp(_mm512_sub_ps(_mm512_setzero_ps(), gate));
+        // `exp` takes what is no number for a large one.
+        let power = _mm512_mask_mov_ps(power, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(gate, gate), gate);
+        store_some(x, _mm512_div_ps(load_some(x), _mm512_add_ps(one, power)));
+    }
+}
+
 /// See [`crate::scalar::softcap`]; near zero the odd series of tanh, elsewhere `1 − 2 / (e^(2y) + 1)`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn softcap(x: &mut [f32], cap: f32) {

@@ -119,6 +119,12 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     });
 }
 
+/// See [`crate::scalar::sigmoid_mul`].
+pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+    // SAFETY: NEON is part of every 64-bit Arm; registers only.
+    map(x, gate, |x, gate| unsafe { vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0), exp(vnegq_f32(gate)))) });
+}
+
 /// See [`crate::scalar::softcap`]; near zero the odd series of tanh, elsewhere `1 − 2 / (e^(2y) + 1)`.
 pub fn softcap(x: &mut [f32], cap: f32) {
     let tanh = |y: float32x4_t| {

@@ -18,8 +18,13 @@ use std::time::Duration;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// The commit of every repository.
+/// The commit of every repository's main branch.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// The commit of another revision, whose files are added to `REPO@REVISION`.
+pub fn commit_of(repo: &str) -> String {
+    if repo.contains('@') { git_blob(repo.as_bytes()) } else { COMMIT.into() }
+}
+
 /// Files from this size on are on the other host.
 pub const LARGE: usize = 1000;
 
@@ -179,10 +184,15 @@ impl StandIn {
         if repo.contains("gated") && (expected.is_none() || request.authorization != expected) {
             return Answer::status(401);
         }
+        let revision = unescaped(commit);
+        let named = if revision == "main" { repo.clone() } else { format!("{repo}@{revision}") };
+        let of_repo = |key: &&String| key.split('@').next() == Some(&repo);
+        let of_commit = world.repos.keys().filter(of_repo).find(|key| commit_of(key) == revision);
+        let repo = if world.repos.contains_key(&named) { named } else { of_commit.cloned().unwrap_or_default() };
         match (api, world.repos.get(&repo)) {
             (_, None) => Answer::status(404),
-            (true, Some(files)) if verb == "revision" && commit == "main" => Answer::listing(files),
-            (false, Some(files)) if verb == "resolve" && commit == COMMIT => match files.get(&unescaped(file)) {
+            (true, Some(files)) if verb == "revision" => Answer::listing(files, &commit_of(&repo)),
+            (false, Some(files)) if verb == "resolve" => match files.get(&unescaped(file)) {
                 None => Answer::status(404),
                 Some(stored) if stored.bytes.len() < LARGE => Answer::small(stored, request.range),
                 Some(stored) => self.linked(&repo, file, stored),
@@ -228,9 +238,9 @@ impl Answer {
         self
     }
 
-    fn listing(files: &BTreeMap<String, Stored>) -> Self {
+    fn listing(files: &BTreeMap<String, Stored>, commit: &str) -> Self {
         let siblings: Vec<_> = files.keys().map(|file| serde_json::json!({ "rfilename": file })).collect();
-        let body = serde_json::json!({ "id": "x", "sha": COMMIT, "siblings": siblings }).to_string().into_bytes();
+        let body = serde_json::json!({ "id": "x", "sha": commit, "siblings": siblings }).to_string().into_bytes();
         Answer::bytes(&Arc::new(body), None)
     }
 
@@ -335,7 +345,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Request> {
 }
 
 fn unescaped(path: &str) -> String {
-    path.replace("%20", " ")
+    path.replace("%20", " ").replace("%2F", "/")
 }
 
 /// The hash that names a large file.

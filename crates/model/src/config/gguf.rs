@@ -30,16 +30,33 @@ pub struct FromTensors {
     pub own_head: bool,
 }
 
+/// The family that a file is of.
+///
+/// # Errors
+/// If it is of another one, or no model.
+pub fn family(metadata: &Metadata) -> Result<Family, ModelError> {
+    if let Some(kind @ "adapter") = metadata.opt_str("general.type")? {
+        return Err(wrong("general.type", kind, "model: merge an adapter into the model that it was made for"));
+    }
+    let found = metadata.str("general.architecture")?;
+    FAMILIES.into_iter().find(|f| f.architecture() == found).ok_or_else(|| {
+        let known = FAMILIES.map(Family::architecture).join(" or ");
+        let hint = match found {
+            "clip" => ": this is an encoder of pictures or sound; give the file of the model that it belongs to",
+            _ if found.contains("assistant") => ": this is a drafter; give the file of the model that it belongs to",
+            _ => "",
+        };
+        wrong("general.architecture", found, format!("{known}{hint}"))
+    })
+}
+
 impl ModelConfig {
     /// Reads the metadata of a GGUF file.
     ///
     /// # Errors
     /// Names the key, what was found and what was expected.
     pub fn from_gguf(metadata: &Metadata, tensors: &FromTensors) -> Result<Self, ModelError> {
-        let found = metadata.str("general.architecture")?;
-        let Some(family) = FAMILIES.into_iter().find(|f| f.architecture() == found) else {
-            return Err(wrong("general.architecture", found, FAMILIES.map(Family::architecture).join(" or ")));
-        };
+        let family = family(metadata)?;
         let m = Keys { metadata, family };
         let layers = layers(&m)?;
         let width = m.usize_or("embedding_length_per_layer_input", 0)?;

@@ -3,6 +3,7 @@
 //! Kernels find an expert by a stride, so experts that lie one by one are brought together in memory.
 
 use carat_tensor::{Bytes, DType, Tensor};
+use carat_weights::release;
 
 use super::names::{
     EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, EXPERTS_GATE, EXPERTS_GATE_UP, EXPERTS_UP, Name,
@@ -84,18 +85,22 @@ fn gather(source: &Source<'_>, name: Name, layer: usize, [n, rows, cols]: [usize
     let names: Vec<_> = (0..n).map(|expert| source.spell_expert(name, layer, expert)).collect();
     let scaled = names.iter().map(|name| source.scaled(name, &[rows, cols])).collect::<Result<Vec<_>, _>>()?;
     let common = common(scaled.iter().flatten().map(|scaled| scaled.dtype()));
-    let (mut data, mut dtype) = (Vec::new(), None);
+    let (mut data, mut dtype) = (Vec::new(), None::<DType>);
     for (name, scaled) in names.iter().zip(scaled) {
         let tensor = match scaled {
             Some(scaled) => scaled.tensor(common.unwrap_or_else(|| scaled.dtype()))?,
             None => source.take_named(name, &[rows, cols])?,
         };
+        if dtype.is_none() {
+            data.reserve_exact(n * tensor.data.len());
+        }
         let first = *dtype.get_or_insert(tensor.dtype);
         if tensor.dtype != first {
             let expected = format!("{first}, as `{}`", names[0]);
             return Err(ModelError::Layout { name: name.clone(), found: tensor.dtype.to_string(), expected });
         }
         data.extend_from_slice(&tensor.data);
+        release(&tensor.data);
     }
     let dtype = dtype.unwrap_or(DType::F32);
     let name = source.spell(name, Some(layer));
@@ -103,7 +108,7 @@ fn gather(source: &Source<'_>, name: Name, layer: usize, [n, rows, cols]: [usize
 }
 
 /// The type that holds the integers and scales of all of these types; `None` where they are no integers.
-fn common(mut dtypes: impl Iterator<Item = DType>) -> Option<DType> {
+pub(super) fn common(mut dtypes: impl Iterator<Item = DType>) -> Option<DType> {
     let first = dtypes.next()?;
     let integers = |t: DType| matches!(t, DType::Q4_0 | DType::Q8_0 | DType::I8F32);
     dtypes.try_fold(first, |a, b| match (a, b) {

@@ -1,6 +1,7 @@
-//! The names of every tensor of the text model and the picture encoder: the only place where they are spelt.
+//! The names of every tensor of the text model and the encoders: the only place where they are spelt.
 //!
-//! Sources: transformers `modeling_gemma4`; llama.cpp `src/llama-arch.cpp`, `src/models/gemma4.cpp`.
+//! Sources: transformers `modeling_gemma4`; llama.cpp `src/llama-arch.cpp`, `src/models/gemma4.cpp`, and for encoders
+//! `tools/mtmd/clip.cpp`, `gguf-py/gguf/tensor_mapping.py`, `conversion/gemma.py`.
 
 /// One tensor's names: within the text model or a layer of it in a Hugging Face file; in a GGUF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,29 +62,95 @@ pub(super) const HEADS: [&str; 4] =
     ["lm_head.weight", "model.lm_head.weight", "language_model.lm_head.weight", "output.weight"];
 pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
-// ---- of the picture encoder
-/// What precedes its names in Hugging Face files, the published one first.
+// ---- of encoders
+/// What precedes their names in Hugging Face files, the published one first.
 pub(super) const TOWER_PREFIXES: [&str; 2] = ["model.", ""];
-/// The parts of a checkpoint that are the picture encoder's.
-pub(super) const TOWER_PARTS: [&str; 2] = ["vision_tower.", "embed_vision."];
-/// `{}` is the layer's number.
-pub(super) const TOWER_LAYER: &str = "vision_tower.encoder.layers.{}.";
-pub(super) const PATCH_PROJECTION: &str = "vision_tower.patch_embedder.input_proj.weight";
-pub(super) const PATCH_POSITIONS: &str = "vision_tower.patch_embedder.position_embedding_table";
-pub(super) const STANDARD_BIAS: &str = "vision_tower.std_bias";
-pub(super) const STANDARD_SCALE: &str = "vision_tower.std_scale";
-pub(super) const SOFT_TOKENS: &str = "embed_vision.embedding_projection.weight";
-/// Of a layer, where matrices and their bounds have names below these; norms are named as the text model's.
-pub(super) const TOWER_Q: &str = "self_attn.q_proj";
-pub(super) const TOWER_K: &str = "self_attn.k_proj";
-pub(super) const TOWER_V: &str = "self_attn.v_proj";
-pub(super) const TOWER_O: &str = "self_attn.o_proj";
-pub(super) const TOWER_GATE: &str = "mlp.gate_proj";
-pub(super) const TOWER_UP: &str = "mlp.up_proj";
-pub(super) const TOWER_DOWN: &str = "mlp.down_proj";
-pub(super) const TOWER_MATRIX: &str = ".linear.weight";
+/// What follows a matrix's name between bounds, and one's without them.
+pub(super) const BOUNDED_MATRIX: Name = name(".linear.weight", ".weight");
 /// Bounds of the input, lower and upper, then of the output.
-pub(super) const TOWER_BOUNDS: [&str; 4] = [".input_min", ".input_max", ".output_min", ".output_max"];
+pub(super) const BOUNDS: [&str; 4] = [".input_min", ".input_max", ".output_min", ".output_max"];
+
+// ---- of the picture encoder
+/// Its parts of a checkpoint, as names start.
+pub(super) const VISION_PARTS: [Name; 2] = [name("vision_tower.", "v."), name("embed_vision.", "mm.")];
+/// `{}` is the layer's number.
+pub(super) const VISION_LAYER: Name = name("vision_tower.encoder.layers.{}.", "v.blk.{}.");
+pub(super) const PATCH_PROJECTION: Name = name("vision_tower.patch_embedder.input_proj.weight", "v.patch_embd.weight");
+pub(super) const PATCH_POSITIONS: Name =
+    name("vision_tower.patch_embedder.position_embedding_table", "v.position_embd.weight");
+pub(super) const STANDARD_BIAS: Name = name("vision_tower.std_bias", "v.std_bias");
+pub(super) const STANDARD_SCALE: Name = name("vision_tower.std_scale", "v.std_scale");
+pub(super) const VISION_SOFT_TOKENS: Name =
+    name("embed_vision.embedding_projection.weight", "mm.input_projection.weight");
+// Of a layer.
+pub(super) const VISION_NORMS: [Name; 4] = [
+    name("input_layernorm.weight", "ln1.weight"),
+    name("post_attention_layernorm.weight", "attn_post_norm.weight"),
+    name("pre_feedforward_layernorm.weight", "ln2.weight"),
+    name("post_feedforward_layernorm.weight", "ffn_post_norm.weight"),
+];
+pub(super) const VISION_Q: Name = name("self_attn.q_proj", "attn_q");
+pub(super) const VISION_K: Name = name("self_attn.k_proj", "attn_k");
+pub(super) const VISION_V: Name = name("self_attn.v_proj", "attn_v");
+pub(super) const VISION_O: Name = name("self_attn.o_proj", "attn_out");
+pub(super) const VISION_GATE: Name = name("mlp.gate_proj", "ffn_gate");
+pub(super) const VISION_UP: Name = name("mlp.up_proj", "ffn_up");
+pub(super) const VISION_DOWN: Name = name("mlp.down_proj", "ffn_down");
+
+// ---- of the sound encoder
+/// Its parts of a checkpoint, as names start.
+pub(super) const AUDIO_PARTS: [Name; 2] = [name("audio_tower.", "a."), name("embed_audio.", "mm.a.")];
+/// `{}` is the layer's number.
+pub(super) const AUDIO_LAYER: Name = name("audio_tower.layers.{}.", "a.blk.{}.");
+/// Filters of both layers that subsample, and their norms. One-dimensional in GGUF by name only.
+pub(super) const SUBSAMPLING: [[Name; 2]; 2] = [
+    [
+        name("audio_tower.subsample_conv_projection.layer0.conv.weight", "a.conv1d.0.weight"),
+        name("audio_tower.subsample_conv_projection.layer0.norm.weight", "a.conv1d.0.norm.weight"),
+    ],
+    [
+        name("audio_tower.subsample_conv_projection.layer1.conv.weight", "a.conv1d.1.weight"),
+        name("audio_tower.subsample_conv_projection.layer1.norm.weight", "a.conv1d.1.norm.weight"),
+    ],
+];
+pub(super) const SUBSAMPLED: Name =
+    name("audio_tower.subsample_conv_projection.input_proj_linear.weight", "a.input_projection.weight");
+pub(super) const AUDIO_OUT: Name = name("audio_tower.output_proj.weight", "a.pre_encode.out.weight");
+pub(super) const AUDIO_OUT_BIAS: Name = name("audio_tower.output_proj.bias", "a.pre_encode.out.bias");
+pub(super) const AUDIO_SOFT_TOKENS: Name =
+    name("embed_audio.embedding_projection.weight", "mm.a.input_projection.weight");
+// Of a layer.
+/// Of both feed-forwards: the norm before, the widening and the narrowing matrix, the norm after.
+pub(super) const AUDIO_FFNS: [[Name; 4]; 2] = [
+    [
+        name("feed_forward1.pre_layer_norm.weight", "ffn_norm.weight"),
+        name("feed_forward1.ffw_layer_1", "ffn_up"),
+        name("feed_forward1.ffw_layer_2", "ffn_down"),
+        name("feed_forward1.post_layer_norm.weight", "ffn_post_norm.weight"),
+    ],
+    [
+        name("feed_forward2.pre_layer_norm.weight", "ffn_norm_1.weight"),
+        name("feed_forward2.ffw_layer_1", "ffn_up_1"),
+        name("feed_forward2.ffw_layer_2", "ffn_down_1"),
+        name("feed_forward2.post_layer_norm.weight", "ffn_post_norm_1.weight"),
+    ],
+];
+pub(super) const AUDIO_ATTENTION_NORM: Name = name("norm_pre_attn.weight", "attn_pre_norm.weight");
+pub(super) const AUDIO_Q: Name = name("self_attn.q_proj", "attn_q");
+pub(super) const AUDIO_K: Name = name("self_attn.k_proj", "attn_k");
+pub(super) const AUDIO_V: Name = name("self_attn.v_proj", "attn_v");
+pub(super) const AUDIO_O: Name = name("self_attn.post", "attn_out");
+pub(super) const AUDIO_DISTANCES: Name = name("self_attn.relative_k_proj.weight", "attn_k_rel.weight");
+/// In GGUF the softplus is already applied.
+pub(super) const AUDIO_QUERY_SCALE: Name = name("self_attn.per_dim_scale", "per_dim_scale.weight");
+pub(super) const AUDIO_POST_ATTENTION_NORM: Name = name("norm_post_attn.weight", "attn_post_norm.weight");
+/// GGUF's names of this norm and of the one after the taps are crossed.
+pub(super) const AUDIO_CONV_NORM: Name = name("lconv1d.pre_layer_norm.weight", "conv_norm.weight");
+pub(super) const AUDIO_CONV_START: Name = name("lconv1d.linear_start", "conv_pw1");
+pub(super) const AUDIO_TAPS: Name = name("lconv1d.depthwise_conv1d.weight", "conv_dw.weight");
+pub(super) const AUDIO_TAPS_NORM: Name = name("lconv1d.conv_norm.weight", "norm_conv.weight");
+pub(super) const AUDIO_CONV_END: Name = name("lconv1d.linear_end", "conv_pw2");
+pub(super) const AUDIO_OUT_NORM: Name = name("norm_out.weight", "ln2.weight");
 
 // ---- of models that see and hear without a tower, after the same prefixes: the published names, then transformers' own
 pub(super) const BLOCK_PARTS: [&str; 2] = ["vision_embedder.", "embed_vision."];

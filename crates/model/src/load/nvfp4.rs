@@ -7,7 +7,7 @@
 
 use carat_tensor::quant::{BlockNvfp4, Coded, integers};
 use carat_tensor::{Bytes, DType, Tensor};
-use carat_weights::Weights;
+use carat_weights::{Weights, release};
 
 use super::source::values;
 use crate::ModelError;
@@ -17,10 +17,10 @@ fn scale_name(name: &str) -> Option<String> {
     name.strip_suffix(".weight").map(|stem| format!("{stem}.scale"))
 }
 
-/// Bytes of the tensor once it holds its second scale, if it has one.
-pub(super) fn bytes_with_scale(tensors: &Weights, name: &str, bytes: usize) -> Option<usize> {
+/// What a tensor of so many bytes becomes if it has a second scale: how many values, in which type.
+pub(super) fn becomes(tensors: &Weights, name: &str, bytes: usize) -> Option<(usize, DType)> {
     let scale = scale_name(name)?;
-    tensors.contains(&scale).then(|| bytes / DType::Nvfp4.block_bytes() * 2 * DType::F4F32.block_bytes())
+    tensors.contains(&scale).then(|| (bytes / DType::Nvfp4.block_bytes() * 64, DType::F4F32))
 }
 
 /// The tensor with its second scale, if the file has one.
@@ -45,6 +45,7 @@ pub(super) fn with_second_scale(tensors: &Weights, tensor: Tensor) -> Result<Ten
             data.extend(codes);
         }
     }
+    release(&tensor.data);
     const { assert!(<BlockNvfp4 as Coded>::GROUP == 16, "two groups make a block of 32") };
     Ok(Tensor { dtype: DType::F4F32, data: Bytes::from_vec(data), ..tensor })
 }

@@ -19,12 +19,12 @@ mod find;
 
 use carat_tensor::quant::e4m3;
 use carat_tensor::{Bytes, DType, Tensor};
-use carat_weights::{StoredType, TensorInfo, Weights};
+use carat_weights::{StoredType, TensorInfo, Weights, release};
 use half::{bf16, f16};
 
 use super::quantization::Quantization;
 use crate::ModelError;
-use find::Finder;
+use find::{Finder, WIDTHS};
 
 /// Values of a block that is made; scales must not change within.
 const BLOCK: usize = 32;
@@ -112,7 +112,23 @@ impl<'a> Scaled<'a> {
         shape: &[usize],
         quantization: &Quantization,
     ) -> Result<Option<Self>, ModelError> {
-        let packed = weights.get(&format!("{name}_packed"));
+        let found = Self::look(weights, name, shape, quantization)?;
+        if found.is_some() {
+            for end in ["", PACKED].into_iter().chain(COMPANIONS) {
+                weights.ignore(&format!("{name}{end}"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// As [`Scaled::find`], which also notes that the tensors are used.
+    fn look(
+        weights: &'a Weights,
+        name: &str,
+        shape: &[usize],
+        quantization: &Quantization,
+    ) -> Result<Option<Self>, ModelError> {
+        let packed = weights.get(&format!("{name}{PACKED}"));
         let Some(info) = packed.or_else(|| weights.get(name)) else { return Ok(None) };
         let StoredType::Other(stored) = info.dtype else { return Ok(None) };
         let finder = Finder { weights, name, shape, quantization };
@@ -120,9 +136,6 @@ impl<'a> Scaled<'a> {
         let scales = finder.scales(codes)?;
         let found = Scaled { name: name.into(), shape: shape.into(), codes, scales, second: finder.second()? };
         found.check(quantization)?;
-        for name in [info.name.clone()].into_iter().chain(COMPANIONS.iter().map(|end| format!("{name}{end}"))) {
-            weights.ignore(&name);
-        }
         Ok(Some(found))
     }
 
@@ -210,6 +223,12 @@ impl<'a> Scaled<'a> {
             workers.into_iter().try_for_each(|worker| worker.join().expect("workers return their errors"))
         });
         done?;
+        match self.codes {
+            Codes::Packed { words: codes, .. } | Codes::Int8(codes) | Codes::Float8(codes) | Codes::Float4(codes) => {
+                release(codes);
+            }
+        }
+        release(self.scales.data);
         Ok(Tensor { name: self.name.clone(), dtype, shape: self.shape.clone(), data: Bytes::from_vec(data) })
     }
 
@@ -306,23 +325,55 @@ impl<'a> Scaled<'a> {
     }
 }
 
-/// Bytes that a tensor of codes takes in memory once it is in blocks with its scales; `None` for other tensors.
-///
-/// Scales beyond f16 make it more.
-pub(super) fn bytes_in_blocks(info: &TensorInfo) -> Option<usize> {
+/// What a tensor of codes becomes when it is loaded: how many values, in which type; `None` for other tensors, and for those
+/// that can't be read, which loading tells.
+pub(super) fn becomes(weights: &Weights, info: &TensorInfo, quantization: &Quantization) -> Option<(usize, DType)> {
     let StoredType::Other(stored) = info.dtype else { return None };
-    let packed = info.name.ends_with("_packed");
-    let weight = |name: &str| name.ends_with("_proj") || name.ends_with(".weight");
-    let (of, from) = match stored {
-        "I32" if packed => (18, 16),
-        "U8" if packed || weight(&info.name) => (24, 16),
-        "I8" if weight(&info.name) => (34, 32),
-        "F8_E4M3" if weight(&info.name) => (36, 32),
-        _ => return None,
+    let name = info.name.strip_suffix(PACKED).unwrap_or(&info.name);
+    let is_weight = name != info.name || name.ends_with("_proj") || name.ends_with(".weight");
+    let per_code: &[usize] = match stored {
+        _ if !is_weight => return None,
+        "I32" => &WIDTHS.map(|bits| 32 / bits),
+        "U8" => &[2],
+        _ => &[1],
     };
-    Some(info.data.len() / from * of)
+    let rows: usize = info.shape.iter().rev().skip(1).product();
+    let noted = noted_columns(weights, name);
+    per_code.iter().find_map(|codes| {
+        let mut shape = info.shape.clone();
+        let cols = shape.last_mut()?;
+        *cols = cols.checked_mul(*codes)?;
+        // Words of 4 bits may hold as many as those of 8 bits, and a few more.
+        *cols = noted.filter(|noted| noted.div_ceil(*codes) * codes == *cols).unwrap_or(*cols);
+        if noted.is_some_and(|noted| noted != *cols) {
+            return None;
+        }
+        let cols = *cols;
+        let found = Scaled::look(weights, name, &shape, quantization).ok()??;
+        Some((rows * cols, found.dtype()))
+    })
 }
 
+/// Whether `name` is what lies beside a matrix of codes.
+pub(super) fn is_companion(weights: &Weights, name: &str) -> bool {
+    let codes = |name: &str| weights.get(name).is_some_and(|info| matches!(info.dtype, StoredType::Other(_)));
+    let mut stems = COMPANIONS.iter().filter_map(|end| name.strip_suffix(end));
+    stems.any(|stem| codes(stem) || codes(&format!("{stem}{PACKED}")))
+}
+
+/// The columns of a packed matrix, where a tensor of integers beside it notes its shape.
+fn noted_columns(weights: &Weights, name: &str) -> Option<usize> {
+    let noted = weights.get(&format!("{name}_shape"))?;
+    let last = match noted.dtype {
+        StoredType::Other("I64") => i64::from_le_bytes(*noted.data.last_chunk()?),
+        StoredType::Other("I32") => i32::from_le_bytes(*noted.data.last_chunk()?).into(),
+        _ => return None,
+    };
+    usize::try_from(last).ok()
+}
+
+/// The end of the names of packed codes.
+const PACKED: &str = "_packed";
 /// What may lie beside a matrix, appended to its name; `_shape` and `_packed` say nothing that shapes don't.
 const COMPANIONS: [&str; 6] = ["_shape", "_scale", "_scale_inv", "_scale_2", "_global_scale", "_zero_point"];
 

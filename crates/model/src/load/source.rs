@@ -4,7 +4,7 @@
 //! ([`super::scaled`]) and experts that lie one by one ([`super::experts`]).
 
 use carat_tensor::{DType, Tensor};
-use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights};
+use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights, release};
 
 use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, FINAL_NORM, Name};
 use super::quantization::Quantization;
@@ -43,6 +43,14 @@ const NAMES_SHOWN: usize = 8;
 enum Spelling {
     HuggingFace { prefix: &'static str },
     Gguf,
+}
+
+/// A copy of a tensor that loading makes.
+pub(super) struct Copied {
+    pub values: usize,
+    pub dtype: DType,
+    /// Those that it is brought together with, all in one type: the name without the expert's number.
+    pub experts: Option<String>,
 }
 
 /// A checkpoint's tensors.
@@ -96,16 +104,36 @@ impl<'a> Source<'a> {
         holds(self.tensors, &self.spell(name, layer))
     }
 
-    /// Bytes of the copy that loading makes of a tensor; `None` where it stays in the map.
-    pub fn copied_bytes(&self, tensor: &TensorInfo) -> Option<usize> {
-        let name = &tensor.name;
-        match (self.spelling, tensor.dtype) {
+    /// The copy that loading makes of a tensor; `None` where it stays in the map.
+    pub fn copied(&self, tensor: &TensorInfo) -> Option<Copied> {
+        let (name, experts) = (&tensor.name, experts_of(&tensor.name));
+        let (values, dtype) = match (self.spelling, tensor.dtype) {
             (Spelling::Gguf, StoredType::Known(DType::Nvfp4)) if !name.ends_with(EXPERTS_DOWN.gguf) => {
-                nvfp4::bytes_with_scale(self.tensors, name, tensor.data.len())
+                nvfp4::becomes(self.tensors, name, tensor.data.len())?
             }
-            (_, StoredType::Known(_)) => is_expert(name).then(|| tensor.data.len()),
-            (_, StoredType::Other(_)) => scaled::bytes_in_blocks(tensor),
+            (_, StoredType::Known(dtype)) => {
+                experts.as_ref()?;
+                (tensor.shape.iter().product(), dtype)
+            }
+            (_, StoredType::Other(_)) => scaled::becomes(self.tensors, tensor, &self.quantization)?,
+        };
+        Some(Copied { values, dtype, experts })
+    }
+
+    /// Says that what was copied will not be read again. Reading one tensor maps pages of its neighbours too, so this comes
+    /// after all were read.
+    pub fn release_copied(&self) {
+        for tensor in self.tensors.iter() {
+            let is_copied = matches!(tensor.dtype, StoredType::Other(_)) || experts_of(&tensor.name).is_some();
+            if is_copied || self.belongs_to_codes(&tensor.name) {
+                release(&tensor.data);
+            }
         }
+    }
+
+    /// Whether a tensor is a scale or what else lies beside a matrix of codes.
+    pub fn belongs_to_codes(&self, name: &str) -> bool {
+        matches!(self.spelling, Spelling::HuggingFace { .. }) && scaled::is_companion(self.tensors, name)
     }
 
     /// The tensor, which must have this shape.
@@ -171,12 +199,10 @@ impl<'a> Source<'a> {
         Ok(LoadReport { ignored: self.ignored })
     }
 
-    /// Refuses tensors of these parts of the checkpoint that nobody has taken or ignored.
-    pub fn finish_parts(&self, prefix: &str, parts: &[&str]) -> Result<(), ModelError> {
-        let of_parts = |name: &String| {
-            let name = name.strip_prefix(prefix);
-            name.is_some_and(|name| parts.iter().any(|part| name.starts_with(part)) && !is_activation_scale(name))
-        };
+    /// Refuses tensors whose names start as one of `parts`, and as none of `others`, that nobody has taken or ignored.
+    pub fn finish_parts(&self, parts: &[String], others: &[String]) -> Result<(), ModelError> {
+        let starts = |name: &str, starts: &[String]| starts.iter().any(|start| name.starts_with(start));
+        let of_parts = |name: &String| starts(name, parts) && !starts(name, others) && !is_activation_scale(name);
         refuse(self.tensors.unused().into_iter().filter(of_parts).collect())
     }
 
@@ -202,13 +228,14 @@ fn holds(tensors: &Weights, name: &str) -> bool {
     tensors.contains(name) || tensors.contains(&format!("{name}_packed"))
 }
 
-/// Whether a tensor is a matrix of one expert.
-fn is_expert(name: &str) -> bool {
+/// For a matrix of one expert, plain or packed, the name without the expert's number.
+fn experts_of(name: &str) -> Option<String> {
+    let name = name.strip_suffix("_packed").unwrap_or(name);
     let parts = [EXPERT_GATE, EXPERT_UP, EXPERT_DOWN].into_iter().flat_map(|name| [name.hf, name.gguf]);
-    parts.filter_map(|part| part.split_once("{}")).any(|(before, after)| {
-        let rest = name.strip_suffix(after).unwrap_or_default();
+    parts.filter_map(|part| part.split_once("{}")).find_map(|(before, after)| {
+        let rest = name.strip_suffix(after)?;
         let stem = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-        stem.len() < rest.len() && stem.ends_with(before)
+        (stem.len() < rest.len() && stem.ends_with(before)).then(|| format!("{stem}{after}"))
     })
 }
 

@@ -1,97 +1,97 @@
-//! The picture encoder's tensors: names → fields, shapes checked.
+//! What loading any encoder shares: where its names are, matrices between bounds.
 //!
-//! A checkpoint without its text model is enough, and the text model's loader leaves these tensors alone.
+//! An encoder lies beside the text model in a Hugging Face directory, or in a GGUF file of its own (`mmproj`). A checkpoint
+//! without its text model is enough, and the text model's loader leaves these tensors alone.
 
 use carat_tensor::backend::Clip;
 use carat_tensor::{Backend, Tensor};
 use carat_weights::Checkpoint;
 
-use super::names::*;
+use super::names::{BOUNDED_MATRIX, BOUNDS, Name, TOWER_PREFIXES};
 use super::source::{Source, numbers, values};
 use crate::ModelError;
-use crate::config::{PATCH_VALUES, VisionConfig};
-use crate::vision::{Linear, Standard, TowerLayer, TowerWeights};
+use crate::linear::Linear;
 
-/// Finds everything.
-pub(crate) fn load<B: Backend>(
-    backend: &mut B,
-    checkpoint: &Checkpoint,
-    config: &VisionConfig,
-) -> Result<TowerWeights<B>, ModelError> {
-    let source = Source::new(checkpoint)?;
-    let tensors = checkpoint.tensors();
-    let has = |prefix: &&str| tensors.contains(&format!("{prefix}{PATCH_PROJECTION}"));
-    let prefix = TOWER_PREFIXES.into_iter().find(has).unwrap_or(TOWER_PREFIXES[0]);
-    let mut loader = Loader { backend, source, prefix, config };
-    let weights = loader.tower()?;
-    loader.source.finish_parts(prefix, &TOWER_PARTS)?;
-    Ok(weights)
-}
-
-struct Loader<'a, B: Backend> {
-    backend: &'a mut B,
+/// An encoder's tensors, in either kind of file.
+pub(super) struct TowerSource<'a, B: Backend> {
+    pub backend: &'a mut B,
     source: Source<'a>,
-    prefix: &'static str,
-    config: &'a VisionConfig,
+    /// Of Hugging Face names; `None` for a GGUF file.
+    prefix: Option<&'static str>,
+    /// Whether matrices of layers have bounds.
+    clipped: bool,
 }
 
-impl<B: Backend> Loader<'_, B> {
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
-        self.source.take_named(&format!("{}{name}", self.prefix), shape)
+impl<'a, B: Backend> TowerSource<'a, B> {
+    /// `first` is a tensor that every such encoder has.
+    pub fn new(backend: &'a mut B, checkpoint: &'a Checkpoint, first: Name, clipped: bool) -> Result<Self, ModelError> {
+        let tensors = checkpoint.tensors();
+        let has = |prefix: &&str| tensors.contains(&format!("{prefix}{}", first.hf));
+        let prefix = match checkpoint {
+            Checkpoint::HfDir(_) => Some(TOWER_PREFIXES.into_iter().find(has).unwrap_or(TOWER_PREFIXES[0])),
+            Checkpoint::Gguf(_) => None,
+        };
+        Ok(TowerSource { backend, source: Source::new(checkpoint)?, prefix, clipped })
     }
 
-    fn matrix(&mut self, name: &str, shape: &[usize]) -> Result<B::Matrix, ModelError> {
-        let tensor = self.take(name, shape)?;
+    /// Whether the file is a GGUF file, some of whose tensors are laid out otherwise.
+    pub fn is_gguf(&self) -> bool {
+        self.prefix.is_none()
+    }
+
+    fn spell(&self, name: Name) -> String {
+        match self.prefix {
+            Some(prefix) => format!("{prefix}{}", name.hf),
+            None => name.gguf.into(),
+        }
+    }
+
+    /// How names of layer `l` start, `{}` in `layers` standing for it.
+    pub fn layer(&self, layers: Name, l: usize) -> Layer {
+        Layer(self.spell(layers).replace("{}", &l.to_string()))
+    }
+
+    /// In layer or without.
+    fn full(&self, layer: Option<&Layer>, name: Name) -> String {
+        match (layer, self.is_gguf()) {
+            (None, _) => self.spell(name),
+            (Some(layer), false) => format!("{}{}", layer.0, name.hf),
+            (Some(layer), true) => format!("{}{}", layer.0, name.gguf),
+        }
+    }
+
+    /// The tensor, which must have this shape.
+    pub fn take(&self, layer: Option<&Layer>, name: Name, shape: &[usize]) -> Result<Tensor, ModelError> {
+        self.source.take_named(&self.full(layer, name), shape)
+    }
+
+    /// A matrix, all dimensions but the last its rows.
+    pub fn matrix(&mut self, layer: Option<&Layer>, name: Name, shape: &[usize]) -> Result<B::Matrix, ModelError> {
+        let tensor = self.take(layer, name, shape)?;
         Ok(self.backend.matrix(&tensor)?)
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<B::Vector, ModelError> {
-        let values = values(&self.take(name, &[len])?)?;
+    /// A parameter's values, of any shape.
+    pub fn values(&self, layer: Option<&Layer>, name: Name, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        values(&self.take(layer, name, shape)?)
+    }
+
+    /// A parameter, of any shape.
+    pub fn vector(&mut self, layer: Option<&Layer>, name: Name, shape: &[usize]) -> Result<B::Vector, ModelError> {
+        let values = self.values(layer, name, shape)?;
         Ok(self.backend.vector(&values)?)
     }
 
-    fn tower(&mut self) -> Result<TowerWeights<B>, ModelError> {
-        let VisionConfig { d_model: d, n_positions, d_text, n_layers, .. } = *self.config;
-        Ok(TowerWeights {
-            patches: self.matrix(PATCH_PROJECTION, &[d, PATCH_VALUES])?,
-            positions: self.matrix(PATCH_POSITIONS, &[2, n_positions, d])?,
-            layers: (0..n_layers).map(|l| self.layer(l)).collect::<Result<_, _>>()?,
-            standard: match self.config.standardised {
-                true => Some(Standard { bias: self.vector(STANDARD_BIAS, d)?, scale: self.vector(STANDARD_SCALE, d)? }),
-                false => None,
-            },
-            ones: self.backend.vector(&vec![1.0; d])?,
-            soft_tokens: self.matrix(SOFT_TOKENS, &[d_text, d])?,
-        })
-    }
-
-    fn layer(&mut self, l: usize) -> Result<TowerLayer<B>, ModelError> {
-        let VisionConfig { d_model: d, head_dim, ffn_width: ff, .. } = *self.config;
-        let (heads, layer) = (self.config.heads_width(), TOWER_LAYER.replace("{}", &l.to_string()));
-        let norm = |name: Name| format!("{layer}{}", name.hf);
-        Ok(TowerLayer {
-            attention_norm: self.vector(&norm(ATTENTION_NORM), d)?,
-            q: self.linear(&layer, TOWER_Q, &[heads, d])?,
-            k: self.linear(&layer, TOWER_K, &[heads, d])?,
-            v: self.linear(&layer, TOWER_V, &[heads, d])?,
-            q_norm: self.vector(&norm(Q_NORM), head_dim)?,
-            k_norm: self.vector(&norm(K_NORM), head_dim)?,
-            o: self.linear(&layer, TOWER_O, &[d, heads])?,
-            post_attention_norm: self.vector(&norm(POST_ATTENTION_NORM), d)?,
-            ffn_norm: self.vector(&norm(FFN_NORM), d)?,
-            gate: self.linear(&layer, TOWER_GATE, &[ff, d])?,
-            up: self.linear(&layer, TOWER_UP, &[ff, d])?,
-            down: self.linear(&layer, TOWER_DOWN, &[d, ff])?,
-            post_ffn_norm: self.vector(&norm(POST_FFN_NORM), d)?,
-        })
-    }
-
-    fn linear(&mut self, layer: &str, name: &str, shape: &[usize]) -> Result<Linear<B>, ModelError> {
-        let matrix = self.matrix(&format!("{layer}{name}{TOWER_MATRIX}"), shape)?;
-        if !self.config.clipped {
+    /// A matrix of a layer with its bounds.
+    pub fn linear(&mut self, layer: &Layer, name: Name, shape: &[usize]) -> Result<Linear<B>, ModelError> {
+        let stem = self.full(Some(layer), name);
+        let end = if self.is_gguf() { BOUNDED_MATRIX.gguf } else { BOUNDED_MATRIX.hf };
+        let tensor = self.source.take_named(&format!("{stem}{end}"), shape)?;
+        let matrix = self.backend.matrix(&tensor)?;
+        if !self.clipped {
             return Ok(Linear { matrix, clip: Clip::NONE });
         }
-        let [a, b, c, d] = TOWER_BOUNDS.map(|end| format!("{}{layer}{name}{end}", self.prefix));
+        let [a, b, c, d] = BOUNDS.map(|end| format!("{stem}{end}"));
         let (input, output) = (self.bounds(&a, &b)?, self.bounds(&c, &d)?);
         Ok(Linear { matrix, clip: Clip { input, output } })
     }
@@ -112,4 +112,15 @@ impl<B: Backend> Loader<'_, B> {
         }
         Err(ModelError::Bound { name: high.into(), found: bounds[1], expected: format!("not below {}", bounds[0]) })
     }
+
+    /// Refuses tensors of the encoder that nobody has taken; `others` are parts of other encoders whose names start alike.
+    pub fn finish(&self, parts: &[Name], others: &[Name]) -> Result<(), ModelError> {
+        let spelt = |names: &[Name]| -> Vec<String> { names.iter().map(|name| self.spell(*name)).collect() };
+        // What follows `mm.` in a GGUF file may be of either encoder.
+        let others = if self.is_gguf() { spelt(others) } else { Vec::new() };
+        self.source.finish_parts(&spelt(parts), &others)
+    }
 }
+
+/// How the names of a layer start.
+pub(super) struct Layer(String);

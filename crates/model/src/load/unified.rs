@@ -42,7 +42,8 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn finish(self, parts: &[&str]) -> Result<(), ModelError> {
-        TOWER_PREFIXES.into_iter().try_for_each(|prefix| self.source.finish_parts(prefix, parts))
+        let starts = |prefix| parts.iter().map(move |part| format!("{prefix}{part}"));
+        self.source.finish_parts(&TOWER_PREFIXES.into_iter().flat_map(starts).collect::<Vec<_>>(), &[])
     }
 }
 

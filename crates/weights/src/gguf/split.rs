@@ -3,6 +3,7 @@
 //! The parts are named `NAME-00001-of-00003.gguf` and so on. The first holds the metadata; each says its
 //! number, the number of parts, and how many tensors there are in all. Any part stands for the whole.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use carat_tensor::Bytes;
@@ -33,7 +34,14 @@ pub(super) fn open(path: &Path, metadata: &Metadata, count: u32) -> Result<GgufF
     let mut files = Vec::new();
     for i in 0..count {
         let part = part_path(path, stem, i, count);
-        let mapped = MappedFile::open(&part)?;
+        let mapped = MappedFile::open(&part).map_err(|error| match error {
+            WeightsError::Io { source, .. } if source.kind() == ErrorKind::NotFound => WeightsError::NotACheckpoint {
+                file: path.display().to_string(),
+                found: format!("no part {} of {count} beside it, `{}`", i + 1, part.display()),
+                expected: "all parts in one directory, under the names they were published with".into(),
+            },
+            other => other,
+        })?;
         joining.add(&part.display().to_string(), &mapped.bytes())?;
         files.push(mapped);
     }

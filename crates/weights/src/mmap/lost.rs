@@ -68,6 +68,16 @@ impl Drop for Watched {
     }
 }
 
+/// Whether all of `bytes` lies in a mapping on the list.
+pub fn holds(bytes: &[u8]) -> bool {
+    let range = bytes.as_ptr_range();
+    let (start, end) = (range.start as usize, range.end as usize);
+    nodes().any(|node| {
+        let first = node.start.load(Acquire);
+        first != 0 && first <= start && end <= node.end.load(Relaxed)
+    })
+}
+
 fn nodes() -> impl Iterator<Item = &'static Node> {
     // SAFETY: null, or a node that `added` leaked.
     let first = unsafe { FIRST.load(Acquire).as_ref() };

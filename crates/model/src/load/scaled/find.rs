@@ -8,7 +8,7 @@ use crate::ModelError;
 use crate::load::quantization::Quantization;
 
 /// Bits of packed integers that divide a word; versions of the package differ in how they pack others.
-const WIDTHS: [usize; 3] = [2, 4, 8];
+pub(super) const WIDTHS: [usize; 3] = [2, 4, 8];
 
 /// Looks for the parts of one matrix.
 pub(super) struct Finder<'a, 'q> {

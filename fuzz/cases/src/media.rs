@@ -1,4 +1,4 @@
-//! What is true of pictures and sounds, whatever the bytes. An error is a fine answer; a panic or a broken law isn't.
+//! Pictures and sounds, decoded and cut up as models want them.
 
 use carat_media::limits::{MAX_PIXELS, MAX_SAMPLES, RATES};
 use carat_media::picture::{self, Budget, Patching};

@@ -1,0 +1,106 @@
+//! Weights in the order in which kernels want them: 16 rows at a time, interleaved.
+//!
+//! A tile holds 16 rows. The blocks of the same columns follow one another as one block of 16 times the size, in which each
+//! unit of a row's block, four bytes or the two of a scale that stands alone, is followed by the same unit of the next row:
+//! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`. No bit changes, so a tile takes what its rows
+//! took. One load then has the same columns of several rows, a row in each 32-bit lane: sums stay in their lanes, and the
+//! activations, broadcast, are shared.
+
+use std::ops::Range;
+
+use carat_tensor::DType;
+
+/// Rows of a tile.
+pub const ROWS: usize = crate::kernels::TILE;
+
+/// Units of a block in order: their size in bytes and their number.
+const fn units(dtype: DType) -> Option<&'static [(usize, usize)]> {
+    match dtype {
+        DType::Q4_0 => Some(&[(2, 1), (4, 4)]),
+        DType::Q8_0 => Some(&[(2, 1), (4, 8)]),
+        DType::Q4K => Some(&[(4, 36)]),
+        DType::Q6K => Some(&[(4, 52), (2, 1)]),
+        _ => None,
+    }
+}
+
+/// Whether rows of the type can be interleaved.
+pub const fn has_layout(dtype: DType) -> bool {
+    units(dtype).is_some()
+}
+
+/// Byte ranges of the units of a block.
+fn unit_ranges(dtype: DType) -> impl Iterator<Item = Range<usize>> {
+    let units = units(dtype).expect("the type has a layout").iter();
+    units.flat_map(|&(size, count)| std::iter::repeat_n(size, count)).scan(0, |at, size| {
+        *at += size;
+        Some(*at - size..*at)
+    })
+}
+
+/// Interleaves whole tiles: `rows` and `out` have the same length, a multiple of 16 rows of `row_bytes`.
+///
+/// # Panics
+/// If the type has no layout or the lengths aren't as said.
+pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    let block = dtype.block_bytes();
+    assert!(rows.len() == out.len() && rows.len().is_multiple_of(ROWS * row_bytes), "{} bytes of tiles", rows.len());
+    for (rows, tile) in rows.chunks_exact(ROWS * row_bytes).zip(out.chunks_exact_mut(ROWS * row_bytes)) {
+        for (b, tile) in tile.chunks_exact_mut(ROWS * block).enumerate() {
+            for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+                let row = &row[b * block..(b + 1) * block];
+                for unit in unit_ranges(dtype) {
+                    let at = ROWS * unit.start + r * unit.len();
+                    tile[at..at + unit.len()].copy_from_slice(&row[unit]);
+                }
+            }
+        }
+    }
+}
+
+/// The rows of one tile as they were before.
+pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) {
+    let block = dtype.block_bytes();
+    rows.resize(ROWS * row_bytes, 0);
+    for (b, tile) in tile.chunks_exact(ROWS * block).enumerate() {
+        for (r, row) in rows.chunks_exact_mut(row_bytes).enumerate() {
+            let row = &mut row[b * block..(b + 1) * block];
+            for unit in unit_ranges(dtype) {
+                let at = ROWS * unit.start + r * unit.len();
+                row[unit.clone()].copy_from_slice(&tile[at..at + unit.len()]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back() {
+        for dtype in DType::ALL.into_iter().filter(|&dtype| has_layout(dtype)) {
+            let cols = 3 * dtype.block_len();
+            let row_bytes = dtype.row_bytes(cols).unwrap();
+            let rows: Vec<u8> = (0..32 * row_bytes).map(|i| (i * 2_654_435_761 >> 7) as u8).collect();
+            let mut tiles = vec![0; rows.len()];
+            interleave(dtype, &rows, row_bytes, &mut tiles);
+            assert_eq!(unit_ranges(dtype).last().unwrap().end, dtype.block_bytes(), "{dtype}");
+            let mut back = Vec::new();
+            for (tile, expected) in tiles.chunks_exact(16 * row_bytes).zip(rows.chunks_exact(16 * row_bytes)) {
+                rows_of(dtype, tile, row_bytes, &mut back);
+                assert_eq!(back, expected, "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_q4_0_tile_lies_as_described() {
+        let rows: Vec<u8> = (0..16u8).flat_map(|r| (0..18).map(move |i| 16 * (i % 16) + r)).collect();
+        let mut tile = vec![0; rows.len()];
+        interleave(DType::Q4_0, &rows, 18, &mut tile);
+        // Scales first, then bytes 2 to 5 of rows 0, 1, ….
+        assert_eq!(tile[..6], [0, 16, 1, 17, 2, 18]);
+        assert_eq!(tile[32..40], [32, 48, 64, 80, 33, 49, 65, 81]);
+    }
+}

@@ -1,0 +1,66 @@
+//! Attention to the row itself and a few rows before it, with keys that change by distance.
+//!
+//! There are too few keys to share between queries: a task takes some rows of one head, and for each adds the distances'
+//! keys to those it sees.
+
+use crate::kernels::Kernels;
+use crate::pool::{Output, Pool};
+
+/// Rows of a task.
+const ROWS: usize = 16;
+
+/// What is attended with.
+pub struct Near<'a> {
+    /// Heads.
+    pub n_heads: usize,
+    /// Values per head.
+    pub d: usize,
+    /// Keys that a row sees at most.
+    pub reach: usize,
+    /// `[d]`.
+    pub scale: &'a [f32],
+    /// `[reach, n_heads, d]`.
+    pub relative: &'a [f32],
+    /// Of the scores.
+    pub softcap: f32,
+}
+
+/// See `Backend::attend_near`; queries, keys and values.
+pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], near: &Near<'_>, n: usize) {
+    let (d, width) = (near.d, near.n_heads * near.d);
+    let [q, keys, values] = qkv;
+    pool.tiles(&mut [Output::new(out, n, width, ROWS, d)], |_, _, mut tile| {
+        let head = tile.cols.start;
+        let at = |row: usize| width * row + head;
+        let (mut query, mut scores) = (vec![0.0; d], vec![0.0; near.reach]);
+        let (mut seen_keys, mut seen_values) = (vec![0.0; near.reach * d], vec![0.0; near.reach * d]);
+        for i in tile.rows.clone() {
+            let first = (i + 1).saturating_sub(near.reach);
+            let seen = i + 1 - first;
+            for (q, (from, scale)) in query.iter_mut().zip(q[at(i)..].iter().zip(near.scale)) {
+                *q = from * scale;
+            }
+            for (slot, j) in (first..=i).enumerate() {
+                let relative = &near.relative[at(i - j)..][..d];
+                let key = &keys[at(j)..][..d];
+                let sums = key.iter().zip(relative).map(|(key, relative)| key + relative);
+                seen_keys[slot * d..(slot + 1) * d].iter_mut().zip(sums).for_each(|(key, sum)| *key = sum);
+                seen_values[slot * d..(slot + 1) * d].copy_from_slice(&values[at(j)..][..d]);
+            }
+            let scores = &mut scores[..seen];
+            (k.scores)(&query, &seen_keys[..seen * d], d, scores);
+            let out = tile.row(i);
+            if scores.iter().any(|score| score.is_nan()) {
+                // The functions that follow may take it for a large one.
+                out.fill(f32::NAN);
+                continue;
+            }
+            (k.softcap)(scores, near.softcap);
+            let max = scores.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
+            let sum = (k.exp_sum)(scores, max);
+            scores.iter_mut().for_each(|p| *p /= sum);
+            out.fill(0.0);
+            (k.weighted_sum)(scores, &seen_values[..seen * d], d, out);
+        }
+    });
+}
