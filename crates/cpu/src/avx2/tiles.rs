@@ -161,7 +161,7 @@ fn q4_0<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
         for (g, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
             prefetch(block);
             let (d, negative) = (_mm256_set1_ps(x.d[g]), _mm256_set1_epi32(x.negative::<P, 32>(g)));
-            for half in 0..2 {
+            for (half, acc) in acc.iter_mut().enumerate() {
                 let mut pairs = Pairs::<P>::new();
                 for k in 0..4 {
                     let w = load32(block, 32 + 64 * k + 32 * half);
@@ -169,7 +169,7 @@ fn q4_0<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
                     pairs.add(high_nibbles(w), x, 32 * g + 16 + 4 * k);
                 }
                 let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(pairs.total(), negative));
-                acc[half] = _mm256_fmadd_ps(dot, _mm256_mul_ps(halves(block, 16 * half), d), acc[half]);
+                *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(halves(block, 16 * half), d), *acc);
             }
         }
         store(out, acc[0]);
@@ -191,7 +191,7 @@ fn q4_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
     for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 256 * BLOCK)) {
         let mut acc = [_mm256_setzero_ps(); 2];
         for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            for half in 0..2 {
+            for (half, acc) in acc.iter_mut().enumerate() {
                 let dword = |u: usize| load32(block, 64 * u + 32 * half);
                 let both = dword(0);
                 let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
@@ -211,9 +211,9 @@ fn q4_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
                         let g = 8 * s + j;
                         let (scale, min) = scales.get(j);
                         let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), _mm256_set1_ps(x.d[g]));
-                        acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc[half]);
+                        *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
                         let sum = _mm256_set1_ps(x.weighted::<P>(g));
-                        acc[half] = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_min), sum, acc[half]);
+                        *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_min), sum, *acc);
                     }
                 }
             }
@@ -254,7 +254,7 @@ fn q6_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
     for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 256 * BLOCK)) {
         let mut acc = [_mm256_setzero_ps(); 2];
         for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            for half in 0..2 {
+            for (half, acc) in acc.iter_mut().enumerate() {
                 let d = halves(block, ROWS * 208 + 16 * half);
                 // Groups of 16: of part, half of a chunk of 32, and chunk.
                 for at in 0..16 {
@@ -298,7 +298,7 @@ fn q6_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
                     let scales = _mm256_sllv_epi32(scales, _mm256_set1_epi32(24 - 8 * (at as i32 % 4)));
                     let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(scales)), d);
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g / 2]));
-                    acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc[half]);
+                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
                 }
             }
         }
@@ -316,7 +316,7 @@ fn q8_0(tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]
         let mut acc = [_mm256_setzero_ps(); 2];
         for (g, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
             prefetch(block);
-            for half in 0..2 {
+            for (half, acc) in acc.iter_mut().enumerate() {
                 let scale = halves(block, 16 * half);
                 let mut add = |x: IntRows<'_>| {
                     let mut dot = _mm256_setzero_si256();
@@ -329,7 +329,7 @@ fn q8_0(tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]
                         dot = _mm256_add_epi32(dot, _mm256_madd_epi16(odd, odd_x));
                     }
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g]));
-                    acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc[half]);
+                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
                 };
                 add(x);
                 if let Some(rest) = rest {
