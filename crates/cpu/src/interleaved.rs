@@ -82,7 +82,7 @@ mod tests {
         for dtype in DType::ALL.into_iter().filter(|&dtype| has_layout(dtype)) {
             let cols = 3 * dtype.block_len();
             let row_bytes = dtype.row_bytes(cols).unwrap();
-            let rows: Vec<u8> = (0..32 * row_bytes).map(|i| (i * 2_654_435_761 >> 7) as u8).collect();
+            let rows: Vec<u8> = (0..32 * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
             let mut tiles = vec![0; rows.len()];
             interleave(dtype, &rows, row_bytes, &mut tiles);
             assert_eq!(unit_ranges(dtype).last().unwrap().end, dtype.block_bytes(), "{dtype}");
