@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 impl Args {
     /// The files that hold the encoders: the model's own, or those of `--mmproj` or what lies beside a GGUF file.
     fn encoders(&self) -> anyhow::Result<ModelFiles> {
-        let open = |path: PathBuf| ModelFiles::open(&ModelSource::Path(path));
+        let open = |path: PathBuf| ModelFiles::open_encoders(&ModelSource::Path(path));
         if let Some(path) = &self.mmproj {
             return Ok(open(path.clone())?);
         }

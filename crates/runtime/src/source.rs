@@ -39,11 +39,17 @@ pub struct ModelFiles {
 impl ModelFiles {
     /// Opens the files of `source`.
     pub fn open(source: &ModelSource) -> Result<Self, Error> {
+        let files = ModelFiles::open_encoders(source)?;
+        carat_model::load::check_family(&files.checkpoint).map_err(|error| Error::of_files(source, error))?;
+        Ok(files)
+    }
+
+    /// Opens files that may hold nothing but encoders, as mmproj files do.
+    pub fn open_encoders(source: &ModelSource) -> Result<Self, Error> {
         let checkpoint = match source {
             ModelSource::Embedded => Checkpoint::HfDir(embedded()?),
             ModelSource::Path(path) => carat_weights::open(path)?,
         };
-        carat_model::load::check_family(&checkpoint).map_err(|error| Error::of_files(source, error))?;
         Ok(ModelFiles { source: source.clone(), checkpoint })
     }
 
