@@ -159,26 +159,6 @@ pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Approx {
     Approx::relative(definitions::rms(x, weight, eps), gamma(x.len()) + 8.0 * U)
 }
 
-/// A norm about the mean. A deviation's error is that of the mean, `γ·mean|x|`, and of its own difference; the factor's
-/// relative error is half of the variance's: the sum's rounding, and the deviations' errors over their own size.
-pub fn layer_norm(x: &[f64], weight: &[f64], bias: &[f64], eps: f64) -> Approx {
-    let n = x.len() as f64;
-    let (mean, size) = (x.iter().sum::<f64>() / n, x.iter().map(|v| v.abs()).sum::<f64>() / n);
-    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-    let factor = (variance + eps).powf(-0.5);
-    let steps: Vec<f64> = x.iter().map(|v| gamma(x.len()) * size + 2.0 * U * (v.abs() + mean.abs())).collect();
-    let of_steps = (steps.iter().map(|s| s * s).sum::<f64>() / n).sqrt() * factor;
-    let relative = gamma(x.len()) + of_steps + 8.0 * U;
-    let exact = definitions::layer_norm(x, weight, bias, eps);
-    let limit: Vec<f64> = (0..x.len())
-        .map(|i| {
-            let scaled = factor * weight[i].abs();
-            scaled * (steps[i] + relative * (x[i] - mean).abs()) + U * exact[i].abs() + FLOOR
-        })
-        .collect();
-    Approx { exact, typical: limit.clone(), limit }
-}
-
 /// `matrix · x`: the sum's own rounding, new rounding of the inputs, and the errors they came with.
 pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     let n = matrix.cols;
@@ -342,10 +322,10 @@ pub fn sigmoid_times(x: &[f64], y: &[f64]) -> Approx {
 /// `layer_norm(x)`. With `z` the normed values and `s` the root, `dz_f = (e_f − mean(e) − z_f · mean(z·e)) / s` to first
 /// order, and `mean(z·e) ≤ rms(e)` as `rms(z) ≤ 1`; the mean's own rounding is an error of all values alike, and enters the
 /// variance squared.
-pub fn layer_norm(x: &Approx, weight: &[f64], eps: f64) -> Approx {
+pub fn layer_norm(x: &Approx, weight: &[f64], bias: &[f64], eps: f64) -> Approx {
     let n = x.exact.len() as f64;
-    let exact = definitions::layer_norm(&x.exact, weight, eps);
-    let normed = definitions::layer_norm(&x.exact, &vec![1.0; weight.len()], eps);
+    let exact = definitions::layer_norm(&x.exact, weight, bias, eps);
+    let normed = definitions::layer_norm(&x.exact, &vec![1.0; weight.len()], &vec![0.0; weight.len()], eps);
     let mean = x.exact.iter().sum::<f64>() / n;
     let root = (x.exact.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n + eps).sqrt();
     let size = x.exact.iter().map(|v| v.abs()).sum::<f64>() / n;
@@ -355,7 +335,9 @@ pub fn layer_norm(x: &Approx, weight: &[f64], eps: f64) -> Approx {
     let limit: Vec<f64> = (0..weight.len())
         .map(|f| {
             let of_value = (x.limit[f] + shift + U * (x.exact[f].abs() + mean.abs())) / root;
-            (of_value + normed[f].abs() * of_root) * weight[f].abs() * (1.0 + 2.0 * of_root) + FLOOR
+            (of_value + normed[f].abs() * of_root) * weight[f].abs() * (1.0 + 2.0 * of_root)
+                + U * exact[f].abs()
+                + FLOOR
         })
         .collect();
     Approx { exact, typical: limit.clone(), limit }

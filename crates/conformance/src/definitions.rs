@@ -46,14 +46,6 @@ pub fn sigmoid_times(x: f64, y: f64) -> f64 {
     x / (1.0 + (-y).exp())
 }
 
-/// `(x − mean(x)) · (var(x) + eps)^(-1/2) ⊙ weight`.
-pub fn layer_norm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
-    let n = x.len() as f64;
-    let mean = x.iter().sum::<f64>() / n;
-    let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-    x.iter().zip(weight).map(|(v, w)| (v - mean) * (variance + eps).powf(-0.5) * w).collect()
-}
-
 /// The places `[channels, 3, 3]` of `x` `[n, bands, channels]` around time `t` and frequency `m`, zeros beyond its ends.
 pub fn around(x: &[f64], [n, bands, channels]: [usize; 3], t: usize, m: usize) -> Vec<f64> {
     let value = |time: isize, band: isize, c: usize| {

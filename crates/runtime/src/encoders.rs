@@ -80,7 +80,11 @@ impl Encoders {
         name: &str,
         bytes: &[u8],
     ) -> Result<Arc<SoftTokens>, Error> {
-        let cannot = |reason| Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason };
+        let cannot = |reason| Error::Cannot {
+            model: self.files.source().to_string(),
+            kind: kind.name(),
+            reason: Box::new(reason),
+        };
         let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
         let room = self.image_tokens.unwrap_or_default();
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
@@ -119,7 +123,11 @@ impl Encoders {
 
     fn sound(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
         let kind = SoftKind::Audio;
-        let cannot = |reason| Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason };
+        let cannot = |reason| Error::Cannot {
+            model: self.files.source().to_string(),
+            kind: kind.name(),
+            reason: Box::new(reason),
+        };
         let source = Source { content: Sha256::digest(bytes).into(), kind, budget: 0 };
         if let Some(made) = self.made.get(&source) {
             return Ok(made.clone());

@@ -127,7 +127,7 @@ pub enum Error {
         /// `image`, `audio` or `video`.
         kind: &'static str,
         /// What it lacks.
-        reason: ModelError,
+        reason: Box<ModelError>,
     },
     /// The model was loaded without room for pictures.
     #[error("no room was planned for {kind} when the model was loaded: set `LoadOptions::image_tokens`")]

@@ -68,11 +68,11 @@ impl PromptRows {
 
     /// As a decoder takes them.
     pub fn pieces(&self) -> Vec<Piece<'_>> {
-        let piece = |span| match span {
-            &Span::Tokens(ref tokens) => Piece::Tokens(tokens),
+        let pieces = self.spans.iter().map(|span| match span {
+            Span::Tokens(tokens) => Piece::Tokens(tokens),
             Span::Soft(soft) => Piece::Soft { kind: soft.kind, n: soft.n, rows: &soft.rows },
-        };
-        self.spans.iter().map(piece).collect()
+        });
+        pieces.collect()
     }
 }
 

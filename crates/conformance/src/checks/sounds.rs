@@ -53,7 +53,7 @@ fn subsample<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, shape: Subsampli
         &stack(places.map(|(t, m)| {
             let under = definitions::around(&x, [n, bands, channels], 2 * t, 2 * m);
             let filtered = bounds::product(&matrix, &Approx::exact(under), Inputs::Kept);
-            bounds::layer_norm(&filtered, &weight, f64::from(EPS)).positive()
+            bounds::layer_norm(&filtered, &weight, &vec![0.0; filters], f64::from(EPS)).positive()
         })),
     );
 }
