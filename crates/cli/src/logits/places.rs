@@ -35,13 +35,9 @@ pub fn fill<'a>(
         runs += 1;
         let mut filled = 0;
         while filled < n {
-            let place = format!("run {runs} of placeholders, {} ids {} from token {} on", n, kind.name(), run.start);
+            let place = format!("run {runs} of placeholders, {n} of {} from token {} on", kind.name(), run.start);
             let Some((name, soft)) = left[kind as usize].pop_front() else {
-                return Err(format!(
-                    "{place}: found {} for {} of them; expected --{0} for the rest",
-                    kind.name(),
-                    filled
-                ));
+                return Err(format!("{place}: found soft tokens for {filled}; expected another --{}", kind.name()));
             };
             filled += soft.n;
             if filled > n {
