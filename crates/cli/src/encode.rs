@@ -12,7 +12,6 @@ use carat_media::picture::{Budget, Picture};
 use carat_model::{AudioTap, VisionTap};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::{ModelFiles, ModelSource, mmproj};
-use carat_weights::Checkpoint;
 
 use crate::args;
 use crate::safetensors::{Entry, Writer};
@@ -98,17 +97,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 impl Args {
     /// The files that hold the encoders: the model's own, or those of `--mmproj` or what lies beside a GGUF file.
     fn encoders(&self) -> anyhow::Result<ModelFiles> {
-        let open = |path: PathBuf| ModelFiles::open_encoders(&ModelSource::Path(path));
         if let Some(path) = &self.mmproj {
-            return Ok(open(path.clone())?);
+            return Ok(ModelFiles::open_encoders(&ModelSource::Path(path.clone()))?);
         }
         let files = args::open(self.model.as_ref())?;
-        if let (Checkpoint::Gguf(_), ModelSource::Path(path)) = (files.checkpoint(), files.source())
-            && let Some(beside) = mmproj::beside(path)?
-        {
-            return Ok(open(beside)?);
-        }
-        Ok(files)
+        Ok(mmproj::open_beside(&files)?.unwrap_or(files))
     }
 
     fn device(&self) -> anyhow::Result<Device> {

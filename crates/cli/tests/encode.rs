@@ -1,56 +1,19 @@
 //! `carat encode` against what the reference computed (`fixtures/make_towers.py`), and what it refuses.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
-#[path = "../../media/tests/drawing/mod.rs"]
-mod drawing;
+mod files;
 mod program;
 #[path = "../../media/tests/waves/mod.rs"]
 mod waves;
 
 use std::path::Path;
 
-use carat_media::picture::Picture;
-use carat_tensor::Bytes;
-use carat_weights::{Weights, map_file, safetensors};
-use drawing::pattern;
+use files::{assert_close, bmp, floats, tensors, wav};
 use program::{Scratch, carat, done};
 use waves::wave;
 
 const HEARING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/audio/clipped");
 const TOWER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/vision/clipped");
-
-fn tensors(path: &Path) -> Weights {
-    let bytes = map_file(path).unwrap();
-    Weights::new("file".into(), safetensors::read("file", &bytes).unwrap()).unwrap()
-}
-
-fn floats(bytes: &Bytes) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-}
-
-/// The drawing of `pattern` in `fixtures/media/make_pictures.py` as a BMP file: from the bottom up, blue first.
-fn bmp(width: usize, height: usize) -> Vec<u8> {
-    let Picture { rgb, .. } = pattern(width, height);
-    let row_bytes = (width * 3).next_multiple_of(4);
-    let mut file = b"BM".to_vec();
-    for word in [54 + row_bytes * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
-        file.extend((word as u32).to_le_bytes());
-    }
-    for y in (0..height).rev() {
-        let row = rgb[3 * width * y..][..3 * width].chunks_exact(3).flat_map(|pixel| pixel.iter().rev().copied());
-        file.extend(row.chain(std::iter::repeat_n(0, row_bytes - width * 3)));
-    }
-    file
-}
-
-#[track_caller]
-fn assert_close(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let distance: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
-    let error = (distance / expected.iter().map(|b| square(*b)).sum::<f64>()).sqrt();
-    assert!(error < 1e-4, "{what} is off by {error:e}");
-}
 
 #[test]
 fn a_picture_s_soft_tokens_are_the_reference_s() {
@@ -82,20 +45,6 @@ fn a_picture_s_soft_tokens_are_the_reference_s() {
         let soft = floats(&soft.data);
         assert_close(&soft[soft.len() - last.len()..], &last, "soft_tokens");
     }
-}
-
-/// A WAV file of floats at 16 kHz.
-fn wav(samples: &[f32]) -> Vec<u8> {
-    let data = 4 * samples.len() as u32;
-    let mut file = b"RIFF".to_vec();
-    file.extend((36 + data).to_le_bytes());
-    file.extend(b"WAVEfmt ");
-    let words: [(u32, usize); 7] = [(16, 4), (3, 2), (1, 2), (16_000, 4), (64_000, 4), (4, 2), (32, 2)];
-    words.iter().for_each(|(word, bytes)| file.extend(&word.to_le_bytes()[..*bytes]));
-    file.extend(b"data");
-    file.extend(data.to_le_bytes());
-    file.extend(samples.iter().flat_map(|sample| sample.to_le_bytes()));
-    file
 }
 
 #[test]

@@ -17,7 +17,7 @@ mod resample;
 pub use clips::clips;
 pub use decode::decode;
 pub use frames::{RawFrames, SAMPLES_PER_FRAME, raw_frames};
-pub use mel::{BANDS, LogMel, log_mel};
+pub use mel::{BANDS, LogMel, MAX_FRAMES, log_mel};
 
 /// Samples per second that the encoders expect, in Hz.
 pub const RATE: u32 = 16_000;

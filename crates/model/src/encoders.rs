@@ -4,6 +4,7 @@ use carat_tensor::Backend;
 use carat_tensor::backend::{Rounding, Work};
 use carat_weights::Checkpoint;
 
+use crate::audio::AudioTower;
 use crate::config::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig, PATCH_SIDE, PATCHES_PER_TOKEN};
 use crate::unified::{BlockEmbedder, FrameEmbedder};
 use crate::vision::{VisionTap, VisionTower};
@@ -24,7 +25,10 @@ impl PictureConfig {
     /// # Errors
     /// If it sees in a way that isn't known here.
     pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>, ModelError> {
-        let Checkpoint::HfDir(dir) = checkpoint else { return Ok(None) };
+        let dir = match checkpoint {
+            Checkpoint::HfDir(dir) => dir,
+            Checkpoint::Gguf(file) => return Ok(VisionConfig::from_gguf(file)?.map(PictureConfig::Tower)),
+        };
         if let Some(config) = BlocksConfig::from_json(&dir.config)? {
             return Ok(Some(PictureConfig::Blocks(config)));
         }
@@ -135,43 +139,44 @@ impl<B: Backend> PictureEncoder<B> {
 
 /// What a model hears with.
 pub enum SoundEncoder<B: Backend> {
+    /// A tower over features.
+    Tower(Box<AudioTower<B>>),
     /// Frames of sound are projected.
     Frames(Box<FrameEmbedder<B>>),
 }
 
 impl<B: Backend> SoundEncoder<B> {
-    /// Finds the weights.
+    /// Finds the weights, and for a tower takes memory for sounds of up to `max_frames` frames of features.
     ///
     /// # Errors
     /// If the model can't hear, or a tensor is missing, misshapen or unknown.
-    pub fn load(backend: &mut B, checkpoint: &Checkpoint) -> Result<Self, ModelError> {
-        let none = |found: &str| ModelError::NoEncoder { part: "sound", found: found.into(), expected: "12B" };
-        let Checkpoint::HfDir(dir) = checkpoint else {
-            return Err(none("it is a GGUF file, which holds the text model alone"));
-        };
-        match FramesConfig::from_json(&dir.config)? {
-            Some(config) => Ok(Self::Frames(Box::new(FrameEmbedder::load(backend, checkpoint, config)?))),
-            None if dir.config.get("audio_config").is_some_and(serde_json::Value::is_object) => {
-                Err(none("its audio_config is a tower's, which can't be run yet"))
-            }
-            None => Err(none("its config.json has no audio_config")),
+    pub fn load(backend: &mut B, checkpoint: &Checkpoint, max_frames: usize) -> Result<Self, ModelError> {
+        if let Checkpoint::HfDir(dir) = checkpoint
+            && let Some(config) = FramesConfig::from_json(&dir.config)?
+        {
+            return Ok(Self::Frames(Box::new(FrameEmbedder::load(backend, checkpoint, config)?)));
         }
+        // A model without a tower is refused with what it has instead.
+        Ok(Self::Tower(Box::new(AudioTower::load(backend, checkpoint, max_frames)?)))
     }
 
     /// Width of soft tokens.
     pub fn d_text(&self) -> usize {
         match self {
+            SoundEncoder::Tower(tower) => tower.config().d_text,
             SoundEncoder::Frames(frames) => frames.config().d_text,
         }
     }
 
-    /// Soft tokens `[n, d_text]`, see [`FrameEmbedder::encode`].
+    /// Soft tokens `[n, d_text]` of features or frames, see [`AudioTower::encode`] and [`FrameEmbedder::encode`].
     ///
     /// # Errors
-    /// As that.
+    /// As these.
     pub fn encode(&mut self, backend: &mut B, input: &[f32]) -> Result<Vec<f32>, ModelError> {
+        // A decoder may have left it coarse.
         backend.set_rounding(Rounding::Fine);
         match self {
+            SoundEncoder::Tower(tower) => tower.encode(backend, input, None),
             SoundEncoder::Frames(frames) => frames.encode(backend, input),
         }
     }

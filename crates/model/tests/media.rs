@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
 use carat_media::picture::{Budget, Patching, patches};
-use carat_media::sound::raw_frames;
+use carat_media::sound::{BANDS, MAX_FRAMES, log_mel, raw_frames};
 use carat_model::{
     Decoder, DecoderOptions, LogitRows, ModelError, PictureEncoder, Piece, SoftKind, SoundEncoder, Step,
 };
@@ -51,9 +51,16 @@ fn media(fixture: &Fixture) -> Vec<Medium> {
         let kind = [SoftKind::Image, SoftKind::Video, SoftKind::Audio][kind - 1];
         let rows = if kind == SoftKind::Audio {
             let wave = |i: usize| (0.5 * (i as f64 / 7.0).sin() + 0.25 * (i as f64 / 3.1).sin()) as f32;
-            let frames = raw_frames(&(0..width).map(wave).collect::<Vec<f32>>()).unwrap();
-            let mut ears = SoundEncoder::load(&mut backend, &checkpoint).unwrap();
-            ears.encode(&mut backend, &frames.values).unwrap()
+            let samples: Vec<f32> = (0..width).map(wave).collect();
+            let mut ears = SoundEncoder::load(&mut backend, &checkpoint, MAX_FRAMES).unwrap();
+            let input = match &ears {
+                SoundEncoder::Frames(_) => raw_frames(&samples).unwrap().values,
+                SoundEncoder::Tower(_) => {
+                    let mel = log_mel(&samples).unwrap();
+                    mel.values[..mel.valid * BANDS].to_vec()
+                }
+            };
+            ears.encode(&mut backend, &input).unwrap()
         } else {
             let patching = if eyes.patch_side() == 16 { Patching::Tower } else { Patching::Blocks };
             let patches = patches(&pattern(width, height), Budget::ALL[0], patching);

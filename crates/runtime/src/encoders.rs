@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::device::Device;
 use crate::media::{ImageTokens, Medium};
-use crate::{Error, ModelFiles};
+use crate::{Error, ModelFiles, mmproj};
 
 /// Values of soft tokens that are kept: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
 const MOST_VALUES: usize = 16 << 20;
@@ -51,12 +51,14 @@ pub struct Encoders {
     made: HashMap<Source, Arc<SoftTokens>>,
     /// How many there have been.
     count: u64,
+    /// Whether encoders beside a GGUF file have been looked for.
+    looked: bool,
 }
 
 impl Encoders {
     /// Those of the model in `files`; nothing is loaded yet.
     pub fn new(files: ModelFiles, image_tokens: Option<ImageTokens>) -> Self {
-        Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0 }
+        Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0, looked: false }
     }
 
     /// The soft tokens of a medium, one after another those of a video's frames.
@@ -64,6 +66,12 @@ impl Encoders {
     /// # Errors
     /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
     pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+        if !self.looked {
+            if let Some(beside) = mmproj::open_beside(&self.files)? {
+                self.files = beside;
+            }
+            self.looked = true;
+        }
         match medium {
             Medium::Image { name, bytes } => Ok(vec![self.picture(device, SoftKind::Image, name, bytes)?]),
             Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, bytes)?]),
@@ -133,7 +141,7 @@ impl Encoders {
             return Ok(made.clone());
         }
         if self.sounds.is_none() {
-            self.sounds = Some(SoundEncoder::load(device, self.files.checkpoint()).map_err(cannot)?);
+            self.sounds = Some(SoundEncoder::load(device, self.files.checkpoint(), sound::MAX_FRAMES).map_err(cannot)?);
         }
         let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
@@ -168,10 +176,13 @@ fn hear(
     name: &str,
 ) -> Result<Vec<f32>, Error> {
     let unreadable = |reason| Error::Medium { name: name.into(), reason };
-    match encoder {
-        SoundEncoder::Frames(_) => {
-            let frames = sound::raw_frames(samples).map_err(unreadable)?;
-            Ok(encoder.encode(device, &frames.values)?)
+    let input = match encoder {
+        SoundEncoder::Tower(_) => {
+            let mut mel = sound::log_mel(samples).map_err(unreadable)?;
+            mel.values.truncate(mel.valid * sound::BANDS);
+            mel.values
         }
-    }
+        SoundEncoder::Frames(_) => sound::raw_frames(samples).map_err(unreadable)?.values,
+    };
+    Ok(encoder.encode(device, &input)?)
 }

@@ -7,7 +7,7 @@ use carat_model::{
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision};
-use crate::{Error, ImageTokens, ModelFiles, host};
+use crate::{Error, ImageTokens, ModelFiles, host, mmproj};
 
 /// The context where none is asked for: long enough for a long talk, and small beside any model's weights.
 pub const DEFAULT_CONTEXT: usize = 16_384;
@@ -83,6 +83,8 @@ fn eyes(files: &ModelFiles, options: &LoadOptions) -> Result<Option<PictureConfi
     if options.image_tokens.is_none() {
         return Ok(None);
     }
+    let beside = mmproj::open_beside(files)?;
+    let files = beside.as_ref().unwrap_or(files);
     PictureConfig::of(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
 }
 

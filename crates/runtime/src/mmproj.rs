@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use carat_weights::Checkpoint;
+
+use crate::{Error, ModelFiles, ModelSource};
 
 /// What marks such files' names.
 const MARK: &str = "mmproj";
@@ -40,6 +42,15 @@ pub fn beside(model: &Path) -> Result<Option<PathBuf>, Error> {
         }
         all => Ok(all.first().map(|(_, path)| path.clone())),
     }
+}
+
+/// The encoders of the model in `files`, where they are in a file beside it.
+///
+/// # Errors
+/// As [`beside`], or if that file can't be read.
+pub fn open_beside(files: &ModelFiles) -> Result<Option<ModelFiles>, Error> {
+    let (Checkpoint::Gguf(_), ModelSource::Path(path)) = (files.checkpoint(), files.source()) else { return Ok(None) };
+    beside(path)?.map(|path| ModelFiles::open_encoders(&ModelSource::Path(path))).transpose()
 }
 
 /// In lower case.

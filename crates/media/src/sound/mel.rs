@@ -21,6 +21,8 @@ pub const BANDS: usize = 128;
 
 const FRAME: usize = 320;
 const HOP: usize = 160;
+/// The most frames of a sound that a model hears at once.
+pub const MAX_FRAMES: usize = super::MAX_CLIP / HOP;
 const FFT: usize = 512;
 const FLOOR: f64 = 1e-3;
 

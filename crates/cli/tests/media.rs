@@ -1,0 +1,104 @@
+//! Pictures and sounds shown to a model from the command line, against what the reference computed
+//! (`fixtures/make_media_models.py`).
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
+mod files;
+mod program;
+
+use std::path::PathBuf;
+
+use files::{assert_close, bmp, floats, tensors, wav};
+use program::{Scratch, carat, done};
+
+/// Placeholders of pictures, sounds and frames.
+const PLACES: [u32; 3] = [7, 10, 11];
+
+fn model(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/multimodal")).join(name)
+}
+
+/// The integers of a tensor of a fixture's expectations.
+fn integers(name: &str, tensor: &str) -> Vec<u32> {
+    let data = tensors(&model(name).join("expected.safetensors")).get(tensor).unwrap().data.clone();
+    data.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+}
+
+fn joined(ids: &[u32]) -> String {
+    ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The error of a command that must fail as a wrong command line.
+#[track_caller]
+fn refused(args: &[&str], words: &[&str]) {
+    let output = carat(args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(words.iter().all(|word| error.contains(word)), "{error}");
+}
+
+/// Up to the first frame of a video, which is seen only after the pictures.
+#[test]
+fn logits_after_pictures_are_the_reference_s() {
+    for name in ["e2b", "31b", "12b"] {
+        let (ids, out) = (integers(name, "ids"), Scratch::new(&format!("media-{name}.safetensors")));
+        let end = ids.iter().position(|id| *id == PLACES[2]).unwrap();
+        let pictures: Vec<Scratch> = integers(name, "media")
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .filter(|[kind, ..]| *kind == 1)
+            .map(|&[_, width, height, _]| {
+                let file = Scratch::new(&format!("media-{name}-{width}.bmp"));
+                std::fs::write(&file.0, bmp(width as usize, height as usize)).unwrap();
+                file
+            })
+            .collect();
+        let (dir, tokens) = (model(name), joined(&ids[..end]));
+        let fixed = ["logits", dir.to_str().unwrap(), "--tokens", &tokens, "--out", out.arg(), "--precision", "f32"];
+        let shown: Vec<&str> = pictures.iter().flat_map(|file| ["--image", file.arg()]).collect();
+        let small = ["--image-tokens", "70", "--chunk", "50"];
+        done(carat(&[&fixed[..], &small, &shown].concat()).output().unwrap());
+        let expected = tensors(&dir.join("expected.safetensors")).get("logits").unwrap().clone();
+        let found = tensors(&out.0).get("logits").unwrap().clone();
+        let (all, vocab) = (floats(&found.data), found.shape[1]);
+        let rows: Vec<usize> = integers(name, "positions").iter().map(|p| *p as usize).filter(|p| *p < end).collect();
+        let found: Vec<f32> = rows.iter().flat_map(|row| all[row * vocab..(row + 1) * vocab].to_vec()).collect();
+        assert_close(&found, &floats(&expected.data)[..rows.len() * vocab], name);
+        // The last picture is left out.
+        refused(&[&fixed[..], &small, &shown[..shown.len() - 2]].concat(), &["run 3", "expected another --image"]);
+    }
+}
+
+#[test]
+fn sounds_are_heard_and_counted() {
+    let file = Scratch::new("media-heard.wav");
+    std::fs::write(&file.0, wav(&(0..3277).map(|i| (i as f32 / 7.0).sin() / 2.0).collect::<Vec<_>>())).unwrap();
+    // A tower makes 5 soft tokens of it, frames of 40 ms are 6.
+    for (name, n) in [("e2b", 5), ("12b", 6)] {
+        let out = Scratch::new(&format!("media-heard-{name}.safetensors"));
+        let dir = model(name);
+        let run = |places: usize, sound: bool| {
+            let ids = joined(&[&[2, 14][..], &vec![PLACES[1]; places], &[15, 30]].concat());
+            let fixed = ["logits", dir.to_str().unwrap(), "--tokens", &ids, "--out", out.arg()];
+            let heard = ["--audio", file.arg()];
+            carat(&[&fixed[..], if sound { &heard } else { &[] }].concat()).output().unwrap()
+        };
+        done(run(n, true));
+        let heard = floats(&tensors(&out.0).get("logits").unwrap().data);
+        done(run(n, false));
+        let not_heard = floats(&tensors(&out.0).get("logits").unwrap().data);
+        assert!(heard.iter().all(|v| v.is_finite()) && heard != not_heard, "{name}");
+        let error = run(n + 1, true).stderr;
+        assert!(String::from_utf8_lossy(&error).contains("expected another --audio"), "{name}");
+    }
+}
+
+#[test]
+fn who_can_t_see_or_hear_says_so() {
+    let file = Scratch::new("media-unseen.bmp");
+    std::fs::write(&file.0, bmp(60, 60)).unwrap();
+    let output = carat(&["run", "--image", file.arg(), "What is this?"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("can't take image") && error.contains("no picture encoder"), "{error}");
+}
