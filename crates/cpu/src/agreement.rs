@@ -7,10 +7,10 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
-use crate::interleaved::{has_layout, interleave};
+use crate::interleaved::{has_layout, interleave, pack_tile};
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
 use crate::scalar;
-use crate::unpack::form;
+use crate::unpack::{Unpacked, form, unpack};
 
 /// xorshift, so that tests need nothing.
 struct Random(u64);
@@ -162,7 +162,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
-                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
+                        pack_tile(dtype, &tiles, cols, &mut packed);
                         (k.pack)(dtype, &weights, cols, &mut expected);
                         assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
                         assert_eq!(packed.min, expected.min, "{what} pack_tile");
@@ -182,6 +182,21 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn no_weight_is_above_what_its_form_says() {
+    let mut random = Random(21);
+    for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
+        let (len, most) = (dtype.block_len(), form(dtype).unwrap().most);
+        let mut block = Unpacked::new();
+        let mut largest = 0;
+        for weights in random.weights(dtype, 400, len).chunks_exact(dtype.block_bytes()) {
+            unpack(dtype, weights, &mut block);
+            largest = block.q[..len].iter().fold(largest, |largest, &q| q.max(largest));
+        }
+        assert!(largest <= most, "{dtype}: {largest} of {most}");
     }
 }
 

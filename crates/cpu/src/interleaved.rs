@@ -9,9 +9,14 @@
 use std::ops::Range;
 
 use carat_tensor::DType;
+use carat_tensor::quant::k4_scale_min;
+use half::f16;
+
+use crate::kernels::{PackedTile, TILE};
+use crate::unpack::form;
 
 /// Rows of a tile.
-pub const ROWS: usize = crate::kernels::TILE;
+pub const ROWS: usize = TILE;
 
 /// Units of a block in order: their size in bytes and their number.
 const fn units(dtype: DType) -> Option<&'static [(usize, usize)]> {
@@ -68,6 +73,87 @@ pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) 
             for unit in unit_ranges(dtype) {
                 let at = ROWS * unit.start + r * unit.len();
                 row[unit.clone()].copy_from_slice(&tile[at..at + unit.len()]);
+            }
+        }
+    }
+}
+
+/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows: bytes only change their place, and each of a
+/// dword's is in the row's lane already.
+pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
+    let form = form(dtype).expect("types with a layout are quantised");
+    tile.reset(form, cols);
+    let (len, bytes) = (dtype.block_len(), ROWS * dtype.block_bytes());
+    let PackedTile { q, scale, min, .. } = tile;
+    let groups = ROWS * len / form.group;
+    let outs = q.chunks_exact_mut(ROWS * len).zip(scale.chunks_exact_mut(groups));
+    for (b, (block, (q, scale))) in interleaved.chunks_exact(bytes).zip(outs).enumerate() {
+        match dtype {
+            DType::Q4_0 => {
+                scale.copy_from_slice(&halves(&block[..2 * ROWS]));
+                let (low, high) = q.split_at_mut(16 * ROWS);
+                nibbles(&block[2 * ROWS..], low, high);
+            }
+            DType::Q8_0 => {
+                scale.copy_from_slice(&halves(&block[..2 * ROWS]));
+                q.iter_mut().zip(&block[2 * ROWS..]).for_each(|(q, w)| *q = w ^ 0x80);
+            }
+            DType::Q4K => {
+                let min = &mut min[b * groups..(b + 1) * groups];
+                scales_of_q4_k(&block[..16 * ROWS], scale, min);
+                for (q, w) in q.chunks_exact_mut(64 * ROWS).zip(block[16 * ROWS..].chunks_exact(32 * ROWS)) {
+                    let (low, high) = q.split_at_mut(32 * ROWS);
+                    nibbles(w, low, high);
+                }
+            }
+            _ => q6_k(block, q, scale),
+        }
+    }
+}
+
+/// 16 scales that stand alone.
+fn halves(bytes: &[u8]) -> [f32; ROWS] {
+    std::array::from_fn(|r| f16::from_le_bytes([bytes[2 * r], bytes[2 * r + 1]]).to_f32())
+}
+
+fn nibbles(w: &[u8], low: &mut [u8], high: &mut [u8]) {
+    for ((low, high), &w) in low.iter_mut().zip(high).zip(w) {
+        *low = w & 15;
+        *high = w >> 4;
+    }
+}
+
+/// `[8, 16]` scales and minima of a block's first four dwords a row.
+fn scales_of_q4_k(head: &[u8], scale: &mut [f32], min: &mut [f32]) {
+    for r in 0..ROWS {
+        let dword = |u: usize| &head[4 * (u * ROWS + r)..4 * (u * ROWS + r) + 4];
+        let half = |at: usize| f16::from_le_bytes([dword(0)[at], dword(0)[at + 1]]).to_f32();
+        let (d, d_min) = (half(0), half(2));
+        let mut bytes = [0; 12];
+        bytes.chunks_exact_mut(4).zip(1..).for_each(|(bytes, u)| bytes.copy_from_slice(dword(u)));
+        for j in 0..8 {
+            let (s, m) = k4_scale_min(&bytes, j);
+            scale[j * ROWS + r] = d * f32::from(s);
+            min[j * ROWS + r] = d_min * f32::from(m);
+        }
+    }
+}
+
+/// A block of Q6_K: `[64, 16, 4]` weights and `[16, 16]` scales.
+fn q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32]) {
+    let d = halves(&block[208 * ROWS..]);
+    for (at, scale) in scale.chunks_exact_mut(ROWS).enumerate() {
+        let bytes = &block[192 * ROWS + at / 4 * 4 * ROWS..];
+        scale.iter_mut().enumerate().for_each(|(r, s)| *s = d[r] * f32::from(bytes[4 * r + at % 4] as i8));
+    }
+    // Of 128 columns 64 bytes a row with two nibbles each, and 32 with four pairs of higher bits.
+    for (part, q) in q.chunks_exact_mut(128 * ROWS).enumerate() {
+        let (w, bits) = (&block[64 * ROWS * part..], &block[(128 + 32 * part) * ROWS..]);
+        for (chunk, q) in q.chunks_exact_mut(32 * ROWS).enumerate() {
+            let w = &w[chunk % 2 * 32 * ROWS..];
+            for ((q, &w), &bits) in q.iter_mut().zip(w).zip(bits) {
+                let nibble = if chunk < 2 { w & 15 } else { w >> 4 };
+                *q = nibble | ((bits >> (2 * chunk)) & 3) << 4;
             }
         }
     }

@@ -61,7 +61,7 @@ pub struct PackedTile {
 impl PackedTile {
     /// An empty tile.
     pub const fn new() -> Self {
-        let form = Form { group: 32, offset: 0, has_min: false };
+        let form = Form { group: 32, offset: 0, has_min: false, most: 255 };
         PackedTile { form, q: Vec::new(), scale: Vec::new(), min: Vec::new() }
     }
 
@@ -98,7 +98,6 @@ pub struct Kernels {
     pub prefers_tiles: bool,
     /// Whether kernels want [`IntRows::wide`].
     pub wide: bool,
-    pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
@@ -127,7 +126,6 @@ static SCALAR: Kernels = Kernels {
     matvec_tiles: scalar::matvec_tiles,
     prefers_tiles: false,
     wide: false,
-    pack_tile: scalar::pack_tile,
     pack: scalar::pack,
     gemm: scalar::gemm,
     decode: scalar::decode,
@@ -160,7 +158,6 @@ static AVX2: Kernels = {
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
         prefers_tiles: true,
         wide: true,
-        pack_tile: scalar::pack_tile,
         pack: scalar::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
@@ -186,8 +183,10 @@ static AVX2: Kernels = {
         sum_squares: |x| unsafe { avx2::sum_squares(x) },
         // SAFETY: as above.
         prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
-        read_all: scalar::read_all,
-        dot_rounds: (scalar::dot_rounds, 2 * 32),
+        // SAFETY: as above.
+        read_all: |x| unsafe { avx2::read_all(x) },
+        // SAFETY: as above.
+        dot_rounds: (|rounds| unsafe { avx2::dot_rounds(rounds) }, 2 * 32 * avx2::PRODUCTS),
     }
 };
 
@@ -206,7 +205,6 @@ static AVX512: Kernels = {
         matvec_tiles: scalar::matvec_tiles,
         prefers_tiles: false,
         wide: false,
-        pack_tile: scalar::pack_tile,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.

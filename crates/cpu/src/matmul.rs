@@ -9,6 +9,7 @@ use std::ops::Range;
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
+use crate::interleaved;
 use crate::kernels::{Kernels, PackedTile, TILE};
 use crate::pool::Tile;
 
@@ -122,7 +123,7 @@ impl Product<'_> {
         let k = self.kernels;
         if self.uses_integers(m) {
             match m.tile_bytes(rows.clone()) {
-                Some(tile) => (k.pack_tile)(m.dtype, tile, m.cols, packed.tile),
+                Some(tile) => interleaved::pack_tile(m.dtype, tile, m.cols, packed.tile),
                 None => (k.pack)(m.dtype, m.row_bytes(rows), m.cols, packed.tile),
             }
             (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);

@@ -119,14 +119,6 @@ pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<Int
     }
 }
 
-/// [`pack`] of 16 rows that lie in a tile of [`crate::interleaved`].
-pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
-    let mut rows = Vec::new();
-    let row_bytes = dtype.row_bytes(cols).expect("the matrix was made with whole blocks");
-    interleaved::rows_of(dtype, interleaved, row_bytes, &mut rows);
-    pack(dtype, &rows, cols, tile);
-}
-
 /// Unpacks up to 16 rows into a tile.
 pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
     let form = form(dtype).expect("only quantised types reach the integer kernels");

@@ -17,6 +17,8 @@ pub struct Form {
     pub offset: i32,
     /// Whether groups have a minimum.
     pub has_min: bool,
+    /// No `q` is above it: 3, 7, 15, 31, 63, 127 or 255.
+    pub most: u8,
 }
 
 /// The form of a quantised type; `None` for types that are decoded.
@@ -24,21 +26,22 @@ pub struct Form {
 /// Types whose codes come from a table hold signed bytes. Their offsets are the least of those that kernels have at
 /// which none is negative: kernels without 8-bit dot products want `q` small.
 pub const fn form(dtype: DType) -> Option<Form> {
-    let (group, offset, has_min) = match dtype {
+    let (group, offset, has_min, most) = match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::F8F32 => return None,
-        DType::Q4_0 => (32, 8, false),
-        DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => (32, 0, true),
-        DType::Q5_0 => (32, 16, false),
-        DType::Q8_0 => (32, 128, false),
-        DType::Q2K => (16, 0, true),
-        DType::Q3K => (16, 4, false),
-        DType::Q6K => (16, 32, false),
-        DType::Iq4Nl | DType::Iq4Xs | DType::Iq2Xxs | DType::Iq3Xxs | DType::I8F32 => (32, 128, false),
-        DType::Mxfp4 | DType::Iq3S | DType::Iq1S => (32, 16, false),
-        DType::Nvfp4 | DType::F4F32 | DType::Iq1M => (16, 32, false),
-        DType::Iq2Xs | DType::Iq2S => (16, 64, false),
+        DType::Q4_0 => (32, 8, false, 15),
+        DType::Q4_1 | DType::Q4K => (32, 0, true, 15),
+        DType::Q5_1 | DType::Q5K => (32, 0, true, 31),
+        DType::Q5_0 => (32, 16, false, 31),
+        DType::Q8_0 => (32, 128, false, 255),
+        DType::Q2K => (16, 0, true, 3),
+        DType::Q3K => (16, 4, false, 7),
+        DType::Q6K => (16, 32, false, 63),
+        DType::Iq4Nl | DType::Iq4Xs | DType::Iq2Xxs | DType::Iq3Xxs | DType::I8F32 => (32, 128, false, 255),
+        DType::Mxfp4 | DType::Iq3S | DType::Iq1S => (32, 16, false, 31),
+        DType::Nvfp4 | DType::F4F32 | DType::Iq1M => (16, 32, false, 63),
+        DType::Iq2Xs | DType::Iq2S => (16, 64, false, 127),
     };
-    Some(Form { group, offset, has_min })
+    Some(Form { group, offset, has_min, most })
 }
 
 /// Largest number of groups in a block.

@@ -1,46 +1,74 @@
-//! Blocked products of one 16-row tile with all activation rows: two halves of 8 rows, four activation rows at a time.
+//! Blocked products of one 16-row tile with some activation rows at a time, one 32-bit lane per weight row in two halves.
 //!
-//! Without VNNI, pairs of byte products are summed in 16 bits: unsigned weights up to 63 fit; Q8_0's are made signed
-//! again first.
+//! Without VNNI, pairs of byte products are summed in 16 bits, as many as fit (`RUN · 2 · most · 127 < 2¹⁵`), before
+//! `vpmaddwd` brings them to 32 and weighs the planes of 15-bit activations, by 128 and 1. Weights of 8 bits become 16-bit, and
+//! meet activations of 16.
 
 use std::arch::x86_64::*;
 
-use super::{dot_signed, load, store};
+use super::tiles::wide_quad;
+use super::{load, store};
 use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    match (tile.form.group, tile.form.offset, x.is_fine()) {
-        (32, 128, true) => all::<8, true, true>(tile, x, out),
-        (32, 128, false) => all::<8, true, false>(tile, x, out),
-        (32, _, true) => all::<8, false, true>(tile, x, out),
-        (32, _, false) => all::<8, false, false>(tile, x, out),
-        (_, _, true) => all::<4, false, true>(tile, x, out),
-        (_, _, false) => all::<4, false, false>(tile, x, out),
+    match (tile.form.group, tile.form.most) {
+        (32, 0..=15) => narrow::<8, 8>(tile, x, out),
+        (32, 16..=31) => narrow::<8, 4>(tile, x, out),
+        (32, _) => all_wide(tile, x, out),
+        (_, 0..=31) => narrow::<4, 4>(tile, x, out),
+        (_, 32..=63) => narrow::<4, 2>(tile, x, out),
+        (_, most) => {
+            assert!(most < 128, "the largest weight of groups of 16 is {most}");
+            narrow::<4, 1>(tile, x, out);
+        }
     }
 }
 
-/// Groups of `4 · QUADS` weights; `WIDE` weights need all 8 bits, `FINE` activations 15.
+/// Groups of `4 · QUADS` weights, of which 16 bits hold the products of `4 · RUN`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn all<const QUADS: usize, const WIDE: bool, const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
+fn narrow<const QUADS: usize, const RUN: usize>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let n = out.len() / TILE;
     let mut i = 0;
-    while i + 4 <= n {
-        some::<QUADS, WIDE, FINE, 4>(tile, x, i, out);
-        i += 4;
+    // As many rows as leave room for their sums in registers.
+    if x.is_fine() {
+        while i + 3 <= n {
+            some::<QUADS, RUN, true, 3>(tile, x, i, out);
+            i += 3;
+        }
+        while i < n {
+            some::<QUADS, RUN, true, 1>(tile, x, i, out);
+            i += 1;
+        }
+    } else {
+        while i + 6 <= n {
+            some::<QUADS, RUN, false, 6>(tile, x, i, out);
+            i += 6;
+        }
+        while i < n {
+            some::<QUADS, RUN, false, 1>(tile, x, i, out);
+            i += 1;
+        }
     }
-    while i < n {
-        some::<QUADS, WIDE, FINE, 1>(tile, x, i, out);
-        i += 1;
-    }
+}
+
+/// Four of a row's bytes, in every lane.
+///
+/// # Safety
+/// Bytes `at .. at + 4` must be there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn quad(bytes: &[i8], at: usize) -> __m256i {
+    // SAFETY: as the caller says.
+    _mm256_set1_epi32(unsafe { bytes.as_ptr().add(at).cast::<i32>().read_unaligned() })
 }
 
 /// Activation rows `first .. first + C`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn some<const QUADS: usize, const WIDE: bool, const FINE: bool, const C: usize>(
+fn some<const QUADS: usize, const RUN: usize, const FINE: bool, const C: usize>(
     tile: &PackedTile,
     x: &IntRows<'_>,
     first: usize,
@@ -50,48 +78,120 @@ fn some<const QUADS: usize, const WIDE: bool, const FINE: bool, const C: usize>(
     let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
     assert!(tile.q.len() >= x.cols * TILE);
     assert!(rows.iter().all(|row| row.q.len() == x.cols && (!FINE || row.low.len() == x.cols)));
-    let product = |w: __m256i, quad: __m256i| {
-        if WIDE {
-            dot_signed(_mm256_xor_si256(w, _mm256_set1_epi8(-128)), quad)
-        } else {
-            _mm256_madd_epi16(_mm256_maddubs_epi16(w, quad), _mm256_set1_epi16(1))
-        }
-    };
-    for half in 0..2 {
-        let mut acc = [_mm256_setzero_ps(); C];
-        for g in 0..groups {
-            let lanes = g * TILE + 8 * half;
-            let scale = load(&tile.scale[lanes..]);
-            let (mut dots, mut low) = ([_mm256_setzero_si256(); C], [_mm256_setzero_si256(); C]);
-            for k in g * QUADS..(g + 1) * QUADS {
+    let (one, weight) = (_mm256_set1_epi16(1), _mm256_set1_epi16(if FINE { 128 } else { 1 }));
+    let mut acc = [[_mm256_setzero_ps(); 2]; C];
+    for g in 0..groups {
+        let mut dots = [[_mm256_setzero_si256(); 2]; C];
+        for run in 0..QUADS / RUN {
+            let (mut pairs, mut low) = ([[_mm256_setzero_si256(); 2]; C], [[_mm256_setzero_si256(); 2]; C]);
+            for k in g * QUADS + run * RUN..g * QUADS + (run + 1) * RUN {
                 // SAFETY: the tile has `cols / 4` rows of 64 bytes (asserted) and `k < cols / 4`.
-                let w = unsafe { _mm256_loadu_si256(tile.q.as_ptr().add(64 * k + 32 * half).cast()) };
-                for (row, (dot, low)) in rows.iter().zip(dots.iter_mut().zip(&mut low)) {
-                    let quad = |bytes: &[i8]| {
-                        // SAFETY: a row's `cols` bytes (asserted), of which four are read at `4 · k`.
-                        _mm256_set1_epi32(unsafe { bytes.as_ptr().add(4 * k).cast::<i32>().read_unaligned() })
-                    };
-                    *dot = _mm256_add_epi32(*dot, product(w, quad(row.q)));
-                    if FINE {
-                        *low = _mm256_add_epi32(*low, product(w, quad(row.low)));
+                let w = unsafe {
+                    let at = tile.q.as_ptr().add(64 * k);
+                    [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())]
+                };
+                for c in 0..C {
+                    // SAFETY: a row has `cols` bytes (asserted), of which four are read at `4 · k`.
+                    let (q, l) = unsafe { (quad(rows[c].q, 4 * k), if FINE { quad(rows[c].low, 4 * k) } else { one }) };
+                    for half in 0..2 {
+                        pairs[c][half] = _mm256_add_epi16(pairs[c][half], _mm256_maddubs_epi16(w[half], q));
+                        if FINE {
+                            low[c][half] = _mm256_add_epi16(low[c][half], _mm256_maddubs_epi16(w[half], l));
+                        }
                     }
                 }
             }
-            for ((row, (dot, low)), acc) in rows.iter().zip(dots.into_iter().zip(low)).zip(&mut acc) {
-                let dot = if FINE { _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), low) } else { dot };
-                let sum = if QUADS == 8 { row.sum[2 * g] + row.sum[2 * g + 1] } else { row.sum[g] };
-                let d = row.d[g * QUADS / 8];
-                let dot = if WIDE { dot } else { _mm256_sub_epi32(dot, _mm256_set1_epi32(offset * sum)) };
-                *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(scale, _mm256_set1_ps(d)), *acc);
-                if tile.form.has_min {
-                    let min = load(&tile.min[lanes..]);
-                    *acc = _mm256_fnmadd_ps(min, _mm256_set1_ps(d * sum as f32), *acc);
+            for c in 0..C {
+                for half in 0..2 {
+                    let dot = &mut dots[c][half];
+                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs[c][half], weight));
+                    if FINE {
+                        *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(low[c][half], one));
+                    }
                 }
             }
         }
-        for (c, acc) in acc.into_iter().enumerate() {
-            store(&mut out[(first + c) * TILE + 8 * half..], acc);
+        for c in 0..C {
+            finish(tile, &rows[c], g, 4 * QUADS, offset, dots[c], &mut acc[c]);
         }
+    }
+    for (c, [low, high]) in acc.into_iter().enumerate() {
+        store(&mut out[(first + c) * TILE..], low);
+        store(&mut out[(first + c) * TILE + 8..], high);
+    }
+}
+
+/// Adds what group `g` of a row gives, `offset` still in its dots.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn finish(
+    tile: &PackedTile,
+    row: &IntRows<'_>,
+    g: usize,
+    group: usize,
+    offset: i32,
+    dots: [__m256i; 2],
+    acc: &mut [__m256; 2],
+) {
+    let (negative, weighted) = if group == 32 { (row.neg32[g], row.dsum32[g]) } else { (row.neg16[g], row.dsum16[g]) };
+    // `−8 · Σv`, brought to `−offset · Σv`.
+    let start = _mm256_set1_epi32(negative / 8 * offset);
+    let d = _mm256_set1_ps(row.d[g * group / 32]);
+    for (half, (dot, acc)) in dots.into_iter().zip(acc).enumerate() {
+        let lanes = g * TILE + 8 * half;
+        let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dot, start));
+        *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(load(&tile.scale[lanes..]), d), *acc);
+        if tile.form.has_min {
+            *acc = _mm256_fnmadd_ps(load(&tile.min[lanes..]), _mm256_set1_ps(weighted), *acc);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn all_wide(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
+    let n = out.len() / TILE;
+    let mut i = 0;
+    while i + 4 <= n {
+        wide::<4>(tile, x, i, out);
+        i += 4;
+    }
+    while i < n {
+        wide::<1>(tile, x, i, out);
+        i += 1;
+    }
+}
+
+/// Weights of 8 bits in groups of 32, made signed: activation rows `first .. first + C`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, out: &mut [f32]) {
+    let offset = tile.form.offset;
+    assert!(offset == 128 && tile.q.len() >= x.cols * TILE && x.wide.len() >= (first + C) * x.cols);
+    let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
+    let sign = _mm256_set1_epi8(-128);
+    let mut acc = [[_mm256_setzero_ps(); 2]; C];
+    for g in 0..x.cols / 32 {
+        let mut dots = [[_mm256_setzero_si256(); C]; 2];
+        for k in 8 * g..8 * (g + 1) {
+            for (half, dots) in dots.iter_mut().enumerate() {
+                // SAFETY: the tile has `cols / 4` rows of 64 bytes (asserted) and `k < cols / 4`.
+                let w = unsafe { _mm256_loadu_si256(tile.q.as_ptr().add(64 * k + 32 * half).cast()) };
+                let w = _mm256_xor_si256(w, sign);
+                let (even, odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
+                for (dot, row) in dots.iter_mut().zip(rows) {
+                    let (even_x, odd_x) = wide_quad(row, 4 * k);
+                    let both = _mm256_add_epi32(_mm256_madd_epi16(even, even_x), _mm256_madd_epi16(odd, odd_x));
+                    *dot = _mm256_add_epi32(*dot, both);
+                }
+            }
+        }
+        for c in 0..C {
+            finish(tile, &rows[c], g, 32, 0, [dots[0][c], dots[1][c]], &mut acc[c]);
+        }
+    }
+    for (c, [low, high]) in acc.into_iter().enumerate() {
+        store(&mut out[(first + c) * TILE..], low);
+        store(&mut out[(first + c) * TILE + 8..], high);
     }
 }
 

@@ -7,12 +7,14 @@
 #![allow(unsafe_code, reason = "vector loads and stores by pointer")]
 
 mod gemm;
+mod limit;
 mod matvec;
 mod plain;
 mod tiles;
 mod wise;
 
 pub use gemm::{gemm, gemm_f32};
+pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::matvec_tiles;
