@@ -13,6 +13,7 @@ use carat_tensor::quant::k4_scale_min;
 use half::f16;
 
 use crate::kernels::{PackedTile, TILE};
+use crate::scalar;
 use crate::unpack::form;
 
 /// Rows of a tile.
@@ -51,14 +52,27 @@ pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     let block = dtype.block_bytes();
     assert!(rows.len() == out.len() && rows.len().is_multiple_of(ROWS * row_bytes), "{} bytes of tiles", rows.len());
     for (rows, tile) in rows.chunks_exact(ROWS * row_bytes).zip(out.chunks_exact_mut(ROWS * row_bytes)) {
-        for (b, tile) in tile.chunks_exact_mut(ROWS * block).enumerate() {
-            for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-                let row = &row[b * block..(b + 1) * block];
-                for unit in unit_ranges(dtype) {
-                    let at = ROWS * unit.start + r * unit.len();
-                    tile[at..at + unit.len()].copy_from_slice(&row[unit]);
-                }
+        for (b, out) in tile.chunks_exact_mut(ROWS * block).enumerate() {
+            interleave_block(dtype, rows, row_bytes, b, out);
+        }
+    }
+}
+
+/// Block `b` of each of 16 rows.
+fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: &mut [u8]) {
+    let block = dtype.block_bytes();
+    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        let (mut row, mut at) = (&row[b * block..(b + 1) * block], 0);
+        for &(size, count) in units(dtype).expect("the type has a layout") {
+            let (units, rest) = row.split_at(size * count);
+            let places = out[at..at + ROWS * units.len()].chunks_exact_mut(ROWS * size);
+            // Of known lengths: copies of a register each.
+            if size == 4 {
+                places.zip(units.as_chunks::<4>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
+            } else {
+                places.zip(units.as_chunks::<2>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
             }
+            (row, at) = (rest, at + ROWS * units.len());
         }
     }
 }
@@ -78,36 +92,56 @@ pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) 
     }
 }
 
-/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows: bytes only change their place, and each of a
-/// dword's is in the row's lane already.
+/// The longest block with a layout.
+const MAX_BLOCK_BYTES: usize = 210;
+
+/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows.
 pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
-    let form = form(dtype).expect("types with a layout are quantised");
-    tile.reset(form, cols);
-    let (len, bytes) = (dtype.block_len(), ROWS * dtype.block_bytes());
-    let PackedTile { q, scale, min, .. } = tile;
-    let groups = ROWS * len / form.group;
-    let outs = q.chunks_exact_mut(ROWS * len).zip(scale.chunks_exact_mut(groups));
-    for (b, (block, (q, scale))) in interleaved.chunks_exact(bytes).zip(outs).enumerate() {
-        match dtype {
-            DType::Q4_0 => {
-                scale.copy_from_slice(&halves(&block[..2 * ROWS]));
-                let (low, high) = q.split_at_mut(16 * ROWS);
-                nibbles(&block[2 * ROWS..], low, high);
-            }
-            DType::Q8_0 => {
-                scale.copy_from_slice(&halves(&block[..2 * ROWS]));
-                q.iter_mut().zip(&block[2 * ROWS..]).for_each(|(q, w)| *q = w ^ 0x80);
-            }
-            DType::Q4K => {
-                let min = &mut min[b * groups..(b + 1) * groups];
-                scales_of_q4_k(&block[..16 * ROWS], scale, min);
-                for (q, w) in q.chunks_exact_mut(64 * ROWS).zip(block[16 * ROWS..].chunks_exact(32 * ROWS)) {
-                    let (low, high) = q.split_at_mut(32 * ROWS);
-                    nibbles(w, low, high);
-                }
-            }
-            _ => q6_k(block, q, scale),
+    tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
+    for (b, block) in interleaved.chunks_exact(ROWS * dtype.block_bytes()).enumerate() {
+        unpack_block(dtype, block, b, tile);
+    }
+}
+
+/// [`crate::scalar::pack`]: whole tiles of types that have a layout are interleaved block by block on the way, which is faster.
+pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
+    let row_bytes = dtype.row_bytes(cols).expect("the matrix was made with whole blocks");
+    if !has_layout(dtype) || rows.len() != ROWS * row_bytes {
+        return scalar::pack(dtype, rows, cols, tile);
+    }
+    tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
+    let mut block = [0; ROWS * MAX_BLOCK_BYTES];
+    let block = &mut block[..ROWS * dtype.block_bytes()];
+    for b in 0..cols / dtype.block_len() {
+        interleave_block(dtype, rows, row_bytes, b, block);
+        unpack_block(dtype, block, b, tile);
+    }
+}
+
+/// Bytes only change their place, and each of a dword's is in the row's lane already.
+fn unpack_block(dtype: DType, block: &[u8], b: usize, tile: &mut PackedTile) {
+    let len = ROWS * dtype.block_len();
+    let groups = len / tile.form.group;
+    let q = &mut tile.q[b * len..(b + 1) * len];
+    let scale = &mut tile.scale[b * groups..(b + 1) * groups];
+    match dtype {
+        DType::Q4_0 => {
+            scale.copy_from_slice(&halves(&block[..2 * ROWS]));
+            let (low, high) = q.split_at_mut(16 * ROWS);
+            nibbles(&block[2 * ROWS..], low, high);
         }
+        DType::Q8_0 => {
+            scale.copy_from_slice(&halves(&block[..2 * ROWS]));
+            q.iter_mut().zip(&block[2 * ROWS..]).for_each(|(q, w)| *q = w ^ 0x80);
+        }
+        DType::Q4K => {
+            scales_of_q4_k(&block[..16 * ROWS], scale, &mut tile.min[b * groups..(b + 1) * groups]);
+            for (q, w) in q.chunks_exact_mut(64 * ROWS).zip(block[16 * ROWS..].chunks_exact(32 * ROWS)) {
+                let (low, high) = q.split_at_mut(32 * ROWS);
+                nibbles(w, low, high);
+            }
+        }
+        _ => q6_k(block, q, scale),
     }
 }
 

@@ -8,6 +8,7 @@
 use carat_tensor::DType;
 
 use crate::acts::IntRows;
+use crate::interleaved;
 use crate::scalar;
 use crate::unpack::Form;
 
@@ -158,7 +159,7 @@ static AVX2: Kernels = {
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
         prefers_tiles: true,
         wide: true,
-        pack: scalar::pack,
+        pack: interleaved::pack,
         // SAFETY: as above.
         gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
         // SAFETY: as above.

@@ -256,54 +256,80 @@ fn q6_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
         for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
             for (half, acc) in acc.iter_mut().enumerate() {
                 let d = halves(block, ROWS * 208 + 16 * half);
-                // Groups of 16: of part, half of a chunk of 32, and chunk.
-                for at in 0..16 {
-                    let (part, chunk, second) = (at / 8, at / 2 % 4, at % 2);
+                for part in 0..2 {
                     if half == 0 {
-                        prefetch(&block[ROWS * 13 * at..ROWS * 13 * (at + 1)]);
+                        prefetch(&block[ROWS * 105 * part..ROWS * 105 * (part + 1)]);
                     }
-                    let g = 16 * s + at;
-                    let mut dot = _mm256_set1_epi32(4 * x.negative::<P, 16>(g));
-                    let mut fine = Pairs::<P>::new();
-                    for two in 0..2 {
-                        // A plane of 8 bits fills 16 after two quads, the others after four.
-                        let mut coarse = _mm256_setzero_si256();
-                        for k in 2 * two..2 * two + 2 {
-                            let dword = 4 * second + k;
-                            let w = load32(block, 64 * (16 * part + 8 * (chunk % 2) + dword) + 32 * half);
-                            let bits = load32(block, ROWS * 128 + 64 * (8 * part + dword) + 32 * half);
-                            let w = if chunk < 2 { low_nibbles(w) } else { high_nibbles(w) };
-                            let upper = match chunk {
-                                0 => _mm256_slli_epi16::<4>(bits),
-                                1 => _mm256_slli_epi16::<2>(bits),
-                                2 => bits,
-                                _ => _mm256_srli_epi16::<2>(bits),
-                            };
-                            let w = _mm256_or_si256(w, _mm256_and_si256(upper, _mm256_set1_epi8(0x30)));
-                            let column = 256 * s + 16 * at + 4 * k;
-                            coarse = _mm256_add_epi16(coarse, _mm256_maddubs_epi16(w, x.quad(0, column)));
-                            for plane in 1..P {
-                                let product = _mm256_maddubs_epi16(w, x.quad(plane, column));
-                                fine.0[plane] = _mm256_add_epi16(fine.0[plane], product);
-                            }
-                        }
-                        let weight = [1, 128, 128 * 128][P - 1];
-                        dot = _mm256_add_epi32(dot, _mm256_madd_epi16(coarse, _mm256_set1_epi16(weight)));
+                    for second in 0..2 {
+                        let group = Sixteen { block, part, second, half };
+                        *acc = group.add::<P, 0>(x, s, d, *acc);
+                        *acc = group.add::<P, 1>(x, s, d, *acc);
+                        *acc = group.add::<P, 2>(x, s, d, *acc);
+                        *acc = group.add::<P, 3>(x, s, d, *acc);
                     }
-                    for plane in 1..P {
-                        let weight = if plane + 1 == P { 1 } else { 128 };
-                        dot = _mm256_add_epi32(dot, _mm256_madd_epi16(fine.0[plane], _mm256_set1_epi16(weight)));
-                    }
-                    let scales = load32(block, ROWS * 192 + 64 * (at / 4) + 32 * half);
-                    let scales = _mm256_sllv_epi32(scales, _mm256_set1_epi32(24 - 8 * (at as i32 % 4)));
-                    let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(scales)), d);
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g / 2]));
-                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
                 }
             }
         }
         store(out, acc[0]);
         store(&mut out[8..], acc[1]);
+    }
+}
+
+/// Groups of 16 columns of a block of Q6_K: of each chunk of 32 in a part of 128 the first or the second, eight rows.
+#[derive(Clone, Copy)]
+struct Sixteen<'a> {
+    block: &'a [u8; ROWS * 210],
+    part: usize,
+    second: usize,
+    half: usize,
+}
+
+impl Sixteen<'_> {
+    /// Four columns from `4 · k` on.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn weights<const CHUNK: usize>(self, k: usize) -> __m256i {
+        let Sixteen { block, part, second, half } = self;
+        let dword = 4 * second + k;
+        let w = load32(block, 64 * (16 * part + 8 * (CHUNK % 2) + dword) + 32 * half);
+        let bits = load32(block, ROWS * 128 + 64 * (8 * part + dword) + 32 * half);
+        let upper = match CHUNK {
+            0 => _mm256_slli_epi16::<4>(bits),
+            1 => _mm256_slli_epi16::<2>(bits),
+            2 => bits,
+            _ => _mm256_srli_epi16::<2>(bits),
+        };
+        let lower = if CHUNK < 2 { low_nibbles(w) } else { high_nibbles(w) };
+        _mm256_or_si256(lower, _mm256_and_si256(upper, _mm256_set1_epi8(0x30)))
+    }
+
+    /// `acc` and the group of a chunk.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn add<const P: usize, const CHUNK: usize>(self, x: Planes<'_>, s: usize, d: __m256, acc: __m256) -> __m256 {
+        let at = 8 * self.part + 2 * CHUNK + self.second;
+        let (g, column) = (16 * s + at, 256 * s + 16 * at);
+        let w =
+            [self.weights::<CHUNK>(0), self.weights::<CHUNK>(1), self.weights::<CHUNK>(2), self.weights::<CHUNK>(3)];
+        let product = |plane: usize, k: usize| _mm256_maddubs_epi16(w[k], x.quad(plane, column + 4 * k));
+        // A plane of 8 bits fills 16 after two quads, the others after four.
+        let two = |k: usize| _mm256_add_epi16(product(0, k), product(0, k + 1));
+        let weight = _mm256_set1_epi16([1, 128, 128 * 128][P - 1]);
+        let coarse = _mm256_add_epi32(_mm256_madd_epi16(two(0), weight), _mm256_madd_epi16(two(2), weight));
+        let mut dot = _mm256_add_epi32(coarse, _mm256_set1_epi32(4 * x.negative::<P, 16>(g)));
+        for plane in 1..P {
+            let four = _mm256_add_epi16(
+                _mm256_add_epi16(product(plane, 0), product(plane, 1)),
+                _mm256_add_epi16(product(plane, 2), product(plane, 3)),
+            );
+            let weight = _mm256_set1_epi16(if plane + 1 == P { 1 } else { 128 });
+            dot = _mm256_add_epi32(dot, _mm256_madd_epi16(four, weight));
+        }
+        let scales = load32(self.block, ROWS * 192 + 64 * (at / 4) + 32 * self.half);
+        let scales = _mm256_sllv_epi32(scales, _mm256_set1_epi32(24 - 8 * (at as i32 % 4)));
+        let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(scales)), d);
+        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g / 2]));
+        _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc)
     }
 }
 
