@@ -17,6 +17,7 @@ mod list;
 mod logits;
 mod media;
 mod output;
+mod pack;
 mod perplexity;
 mod pull;
 mod quantize;
@@ -53,6 +54,7 @@ enum Command {
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Pack(pack::Args),
     Quantize(quantize::Args),
     Convert(convert::Args),
 }
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Pack(args) => pack::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         Command::Convert(args) => convert::run(&args),
     };

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use carat_cpu::{CpuBackend, CpuOptions, Precision, measure};
+use carat_cpu::{CpuBackend, CpuOptions, Precision, interleave, measure};
 use carat_tensor::backend::Projection;
 use carat_tensor::{Backend, Bytes, DType, Tensor};
 
@@ -18,15 +18,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads: usize = args.next().map_or(Ok(2), |s| s.parse())?;
     let types = args.next().unwrap_or_else(|| "Q4_0,Q8_0,Q4_K,Q6_K,BF16".to_owned());
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
-    if args.next().is_some_and(|word| word == "interleaved") {
-        backend = backend.interleaving();
-    }
+    let interleaved = args.next().is_some_and(|word| word == "interleaved");
     let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
     for name in types.split(',') {
         let dtype = DType::ALL.into_iter().find(|t| t.name() == name).ok_or("unknown type")?;
         for (rows, cols) in [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)] {
-            run(&mut backend, dtype, (rows, cols), bandwidth, peak)?;
+            run(&mut backend, interleaved, dtype, (rows, cols), bandwidth, peak)?;
         }
     }
     Ok(())
@@ -34,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn run(
     backend: &mut CpuBackend,
+    interleaved: bool,
     dtype: DType,
     (rows, cols): (usize, usize),
     bandwidth: f64,
@@ -50,6 +49,12 @@ fn run(
         })
         .collect();
     let shape = vec![rows * copies, cols];
+    if interleaved && backend.prefers_tiles(dtype) {
+        let mut tiles = vec![0; bytes.len()];
+        interleave(dtype, &bytes, row_bytes, &mut tiles);
+        let tiles = Bytes::from_vec(tiles);
+        backend.set_tiles(move |_| Some(tiles.clone()));
+    }
     let all = backend.matrix(&Tensor { name: "w".into(), dtype, shape, data: Bytes::from_vec(bytes) })?;
     let matrices: Vec<_> = (0..copies).map(|c| backend.rows(&all, c * rows..(c + 1) * rows)).collect();
     for n in [1usize, 8, 512] {

@@ -10,12 +10,12 @@ use carat_tensor::backend::{
     Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, LayerNorm, Near, Norm, Pooling, Projection, Rope,
     Rounding, Router, Subsampling, Work,
 };
-use carat_tensor::{Bytes, Tensor, TokenId};
+use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
 use crate::attention;
 use crate::conv;
-use crate::interleaved::{has_layout, interleave};
+use crate::interleaved::has_layout;
 use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
 use crate::matmul::{Matrix, Product, Scratch, task_rows};
@@ -111,9 +111,11 @@ pub struct CpuBackend {
     acts: Acts,
     moe: Workspace,
     router_logits: Vec<f32>,
-    interleave: bool,
+    tiles: Tiles,
 }
 
+/// The interleaved rows of a tensor, where there are some.
+type Tiles = Box<dyn Fn(&Tensor) -> Option<Bytes> + Send + Sync>;
 type CpuNorm<'a> = Norm<'a, Vector>;
 
 impl CpuBackend {
@@ -140,26 +142,23 @@ impl CpuBackend {
             acts: Acts::default(),
             moe: Workspace::default(),
             router_logits: Vec::new(),
-            interleave: false,
+            tiles: Box::new(|_| None),
         })
     }
 
-    /// Lets matrices made from now on have a copy whose rows are interleaved by 16, which products read instead, where this
-    /// machine's kernels are faster so: those of AVX2, with weights in Q4_0, Q8_0, Q4_K or Q6_K. The copy takes as many bytes as
-    /// the tensor, which is then read for single rows only; [`Backend::workspace`] does not count it.
-    #[must_use]
-    pub fn interleaving(mut self) -> Self {
-        self.interleave = self.kernels.prefers_tiles && self.integer.is_some();
-        self
+    /// Whether this machine's kernels read weights of a type faster where the rows are interleaved by 16 ([`interleave`]):
+    /// those of AVX2 do, for Q4_0, Q8_0, Q4_K and Q6_K.
+    ///
+    /// [`interleave`]: crate::interleave
+    pub fn prefers_tiles(&self, dtype: DType) -> bool {
+        self.kernels.prefers_tiles && self.integer.is_some() && has_layout(dtype)
     }
 
-    fn interleaved(&self, tensor: &Tensor, row_bytes: usize) -> Result<Bytes, BackendError> {
-        let mut tiles = Vec::new();
-        let len = tensor.data.len();
-        tiles.try_reserve_exact(len).map_err(|_| self.out_of_memory("interleaved weights", len))?;
-        tiles.resize(len, 0);
-        interleave(tensor.dtype, &tensor.data, row_bytes, &mut tiles);
-        Ok(Bytes::from_vec(tiles))
+    /// Asks `tiles` for the interleaved rows of every tensor that a matrix is made of from now on, if this machine's kernels
+    /// prefer them. Products then read those, which must be what [`interleave`](crate::interleave) makes of the tensor; the
+    /// tensor itself is read for single rows only.
+    pub fn set_tiles(&mut self, tiles: impl Fn(&Tensor) -> Option<Bytes> + Send + Sync + 'static) {
+        self.tiles = Box::new(tiles);
     }
 
     /// Threads that work, the caller's among them.
@@ -247,8 +246,8 @@ impl Backend for CpuBackend {
             let (name, backend) = (tensor.name.clone(), self.name());
             return Err(BackendError::UnsupportedType { name, dtype, backend });
         };
-        let whole = self.interleave && has_layout(dtype) && rows.is_multiple_of(TILE);
-        let tiles = if whole { Some(self.interleaved(tensor, row_bytes)?) } else { None };
+        let whole = self.prefers_tiles(dtype) && rows.is_multiple_of(TILE);
+        let tiles = if whole { (self.tiles)(tensor).filter(|tiles| tiles.len() == tensor.data.len()) } else { None };
         Ok(Matrix { data: tensor.data.clone(), dtype, rows, cols, row_bytes, tiles })
     }
 

@@ -3,7 +3,8 @@
 //! The list of what ran is printed and asserted: a table that is skipped passes silently.
 
 use carat_conformance::{Exactness, check_backend};
-use carat_cpu::{CpuBackend, CpuOptions, Isa, Precision, available};
+use carat_cpu::{CpuBackend, CpuOptions, Isa, Precision, available, interleave};
+use carat_tensor::Bytes;
 use carat_tensor::backend::Rounding;
 
 /// What this machine can run, asked apart from the backend.
@@ -33,8 +34,15 @@ fn check(precision: Precision, exactness: Exactness) {
     for (isa, threads, interleaved) in exercised.into_iter().map(|isa| (isa, 3, false)).chain(best) {
         let options = CpuOptions { threads: Some(threads), precision, isa: Some(isa) };
         let mut make = || {
-            let backend = CpuBackend::new(options).expect("an available instruction set");
-            if interleaved { backend.interleaving() } else { backend }
+            let mut backend = CpuBackend::new(options).expect("an available instruction set");
+            if interleaved {
+                backend.set_tiles(|tensor| {
+                    let mut tiles = vec![0; tensor.data.len()];
+                    interleave(tensor.dtype, &tensor.data, tensor.data.len() / tensor.rows(), &mut tiles);
+                    Some(Bytes::from_vec(tiles))
+                });
+            }
+            backend
         };
         let summary = check_backend(&mut make, exactness);
         println!("{isa}, {threads} threads, {precision:?}: {} cases, {} values", summary.cases, summary.values);

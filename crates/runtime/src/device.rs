@@ -1,7 +1,7 @@
 //! Which hardware a model runs on. The only place that names a backend.
 
-pub use carat_cpu::Precision;
 use carat_cpu::{CpuBackend, CpuOptions};
+pub use carat_cpu::{Precision, TILE_ROWS, interleave};
 
 use crate::Error;
 

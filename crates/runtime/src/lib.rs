@@ -25,6 +25,7 @@ pub mod session;
 pub mod source;
 pub mod stop;
 pub mod thinking;
+pub mod tiles;
 pub mod work;
 
 pub use defaults::GenerationDefaults;

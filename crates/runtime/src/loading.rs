@@ -7,6 +7,7 @@ use carat_model::{
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision};
+use crate::tiles::{self, Tiles};
 use crate::{Error, ImageTokens, ModelFiles, host, mmproj};
 
 /// The context where none is asked for: long enough for a long talk, and small beside any model's weights.
@@ -180,7 +181,7 @@ pub fn load(
     options: &LoadOptions,
     announce: &mut dyn FnMut(&MemoryPlan),
 ) -> Result<(Decoder<Device>, LoadReport), Error> {
-    let device = device::open(options.device)?;
+    let mut device = device::open(options.device)?;
     let plan = plan_on(&device, files, options)?;
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
@@ -188,6 +189,9 @@ pub fn load(
         return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, options)?, table });
     }
     announce(&plan);
+    if let Tiles::Found(tiles) = tiles::find(files, &device)? {
+        device.set_tiles(move |tensor| tiles.get(&tensor.name).cloned());
+    }
     let resolved = options.resolve(&files.config()?);
     let source = files.source().clone();
     Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))

@@ -57,6 +57,11 @@ impl MappedFile {
         Bytes::new(self.clone(), 0..len)
     }
 
+    /// Bytes, and when it was last written to, where the system tells: what another file with other content hardly shares.
+    pub fn stamp(&self) -> (usize, Option<SystemTime>) {
+        ((*self).as_ref().len(), self.modified)
+    }
+
     /// Whether the mapped file is as it was when it was opened.
     ///
     /// # Errors

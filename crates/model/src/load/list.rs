@@ -115,6 +115,26 @@ impl<'a> ModelTensors<'a> {
         Ok(tensor)
     }
 
+    /// The matrices that products are made with, as the file holds each in one tensor of its own: those are the ones whose
+    /// names loading gives to a backend. Without the router's, which is small, and tables of which rows are read.
+    ///
+    /// # Errors
+    /// As [`ModelTensors::read`].
+    pub fn products(&self) -> Result<Vec<Tensor>, ModelError> {
+        let is_product = |tensor: &&ModelTensor| match tensor.role {
+            Role::Embedding => self.config.tied_head,
+            Role::Vector | Role::Router | Role::PerLayerTable => false,
+            Role::Head | Role::PerLayerProjection | Role::Value | Role::Down | Role::Matrix => true,
+        };
+        let mut products = Vec::new();
+        for tensor in self.list.iter().filter(is_product) {
+            if self.source.has(tensor.name, tensor.layer) {
+                products.push(self.read(tensor)?);
+            }
+        }
+        Ok(products)
+    }
+
     /// What the file holds beside them, once all have been read.
     ///
     /// # Errors

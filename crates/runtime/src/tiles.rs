@@ -1,0 +1,149 @@
+//! A model's weights once more, their rows interleaved by 16 as this machine's kernels like them, in a file beside the model's.
+//!
+//! The file is made once ([`Packing`]), mapped at every load, and may be removed at any time. It is a safetensors file: for
+//! each tensor its bytes in the order of [`interleave`], and under [`IDENTITY`] what model file it was made of, by
+//! size and time. A file made of another one is not used.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use carat_model::load::ModelTensors;
+use carat_tensor::{Bytes, Tensor};
+use carat_weights::{Checkpoint, MappedFile, safetensors};
+use serde_json::{Map, json};
+
+use crate::device::{Device, TILE_ROWS, interleave};
+use crate::{Error, ModelFiles, ModelSource};
+
+/// The tensor that says what the others were made of.
+pub const IDENTITY: &str = "carat.tiles";
+/// What a file's name has after the model's.
+const EXTENSION: &str = ".tiles";
+/// Of the layout.
+const VERSION: u32 = 1;
+/// The format wants data at a multiple of 8; this is a cache line.
+const ALIGNMENT: usize = 64;
+/// Bytes interleaved at a time.
+const PIECE: usize = 1 << 20;
+
+/// Where the interleaved weights of a model are, if they are anywhere.
+pub fn path(model: &Path) -> PathBuf {
+    let mut name = model.as_os_str().to_owned();
+    name.push(EXTENSION);
+    name.into()
+}
+
+/// What there is beside a model's file.
+pub enum Tiles {
+    /// They would be of no use: another kind of file, or kernels that read it as it is.
+    NotWanted,
+    /// Nothing.
+    Absent,
+    /// Something made of another file, or broken.
+    Stale,
+    /// The interleaved rows of tensors, by name.
+    Found(HashMap<String, Bytes>),
+}
+
+/// Looks for the interleaved weights of a model.
+///
+/// # Errors
+/// If the model's tensors can't be listed.
+pub fn find(files: &ModelFiles, device: &Device) -> Result<Tiles, Error> {
+    let Some(packing) = Packing::new(files, device)? else { return Ok(Tiles::NotWanted) };
+    if !packing.path.exists() {
+        return Ok(Tiles::Absent);
+    }
+    Ok(read(&packing).map_or(Tiles::Stale, Tiles::Found))
+}
+
+/// The tensors of a file that was made of the same model; `None` for any other.
+fn read(packing: &Packing) -> Option<HashMap<String, Bytes>> {
+    let bytes = MappedFile::open(&packing.path).ok()?.bytes();
+    let tensors = safetensors::read(&packing.path.display().to_string(), &bytes).ok()?;
+    let mut tiles: HashMap<String, Bytes> = tensors.into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
+    let identity = tiles.remove(IDENTITY)?;
+    (*identity == *packing.identity.as_bytes()).then_some(tiles)
+}
+
+/// A file of interleaved weights that can be written.
+pub struct Packing {
+    path: PathBuf,
+    identity: String,
+    tensors: Vec<Tensor>,
+}
+
+impl Packing {
+    /// What would be written for a model; `None` where that would be of no use.
+    ///
+    /// # Errors
+    /// If the model's tensors can't be listed.
+    pub fn new(files: &ModelFiles, device: &Device) -> Result<Option<Self>, Error> {
+        let (Checkpoint::Gguf(_), ModelSource::Path(model)) = (files.checkpoint(), files.source()) else {
+            return Ok(None);
+        };
+        let of_files = |error| Error::of_files(files.source(), error);
+        let mut tensors = ModelTensors::new(files.checkpoint()).and_then(|list| list.products()).map_err(of_files)?;
+        tensors.retain(|t| device.prefers_tiles(t.dtype) && t.rows().is_multiple_of(TILE_ROWS) && !t.is_empty());
+        if tensors.is_empty() {
+            return Ok(None);
+        }
+        let mut identity = format!("carat tiles {VERSION}\n");
+        for file in files.checkpoint().tensors().files() {
+            let (len, modified) = file.stamp();
+            let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+            identity += &format!("{len} {}.{:09}\n", modified.as_secs(), modified.subsec_nanos());
+        }
+        Ok(Some(Packing { path: path(model), identity, tensors }))
+    }
+
+    /// Where it belongs.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file, but for its header.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.data.len() as u64).sum()
+    }
+
+    /// Writes the file; `wrote` is told of bytes as they go, and of the tensor they are of.
+    ///
+    /// # Errors
+    /// Of `out` and of `wrote`.
+    pub fn write(&self, out: &mut dyn Write, wrote: &mut dyn FnMut(&str, usize) -> io::Result<()>) -> io::Result<()> {
+        out.write_all(&self.header())?;
+        out.write_all(self.identity.as_bytes())?;
+        let mut tiles = Vec::new();
+        for Tensor { name, dtype, data, shape } in &self.tensors {
+            let rows: usize = shape[..shape.len() - 1].iter().product();
+            let row_bytes = data.len() / rows;
+            let piece = (PIECE / (TILE_ROWS * row_bytes)).max(1) * TILE_ROWS * row_bytes;
+            for rows in data.chunks(piece) {
+                tiles.resize(rows.len(), 0);
+                interleave(*dtype, rows, row_bytes, &mut tiles);
+                out.write_all(&tiles)?;
+                wrote(name, rows.len())?;
+            }
+        }
+        out.flush()
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let (mut header, mut at) = (Map::new(), 0);
+        let lens = self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.data.len()));
+        for (name, len) in std::iter::once((IDENTITY, self.identity.len())).chain(lens) {
+            header.insert(name.into(), json!({"dtype": "U8", "shape": [len], "data_offsets": [at, at + len]}));
+            at += len;
+        }
+        let mut header = serde_json::Value::Object(header).to_string();
+        // So that the first tensor begins with a cache line.
+        let before = 8 + header.len() + self.identity.len();
+        header.push_str(&" ".repeat(before.next_multiple_of(ALIGNMENT) - before));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes
+    }
+}
