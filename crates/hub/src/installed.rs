@@ -113,7 +113,10 @@ pub fn removal(cache: &Cache, name: &ModelName) -> Result<Removal, Error> {
     };
     let bytes = match &what {
         What::Repository => tree_bytes(repo.dir(), 0),
-        What::Files { blobs, .. } => blobs.iter().map(|blob| size(blob)).sum(),
+        What::Files { links, blobs } => {
+            let own = |path: &&PathBuf| !path.is_symlink();
+            blobs.iter().chain(links.iter().filter(own)).map(|path| size(path)).sum()
+        }
     };
     Ok(Removal { name: name.clone(), bytes, repo, what })
 }
@@ -155,7 +158,8 @@ fn removal_of(repo: &RepoCache, name: &ModelName, quant: &str) -> Result<What, E
         others |= !models.iter().all(is_it) || snapshot.has_safetensors();
         let parts: Vec<&String> = models.iter().filter(|model| is_it(model)).flat_map(|model| &model.parts).collect();
         for file in &snapshot.files {
-            let into = if parts.contains(&file) { &mut going } else { &mut staying };
+            let of = file.strip_suffix(TILES).unwrap_or(file);
+            let into = if parts.iter().any(|part| *part == of) { &mut going } else { &mut staying };
             into.push(snapshot.dir.join(file));
         }
     }
@@ -179,6 +183,9 @@ fn blob_of(repo: &RepoCache, link: &Path) -> Option<PathBuf> {
     let is_ours = target.parent()?.ends_with("blobs") && fs::symlink_metadata(&blob).is_ok();
     is_ours.then_some(blob)
 }
+
+/// Ends the name of what this program keeps beside a model's file and can make again.
+const TILES: &str = ".tiles";
 
 /// The files of one commit.
 struct Snapshot {

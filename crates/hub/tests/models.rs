@@ -242,6 +242,9 @@ fn removing_a_quantisation_leaves_what_others_need() {
     let snapshot = scratch.0.join("models--org--m-GGUF/snapshots").join(COMMIT);
     let blob = fs::read_link(snapshot.join("m-Q8_0.gguf")).unwrap();
     std::os::unix::fs::symlink(blob, snapshot.join(".hash.carat-0123456789abcdef")).unwrap();
+    // What `carat pack` makes.
+    let tiles = snapshot.join("m-Q8_0.gguf.tiles");
+    fs::write(&tiles, noise(500)).unwrap();
     let remove = |name: &str| {
         let removal = installed::removal(&scratch.cache(), &name.parse().unwrap()).unwrap();
         removal.apply().unwrap();
@@ -249,8 +252,9 @@ fn removing_a_quantisation_leaves_what_others_need() {
     };
     let count = || fs::read_dir(scratch.0.join("models--org--m-GGUF/blobs")).unwrap().count();
     let before = count();
-    assert_eq!(remove("org/m-GGUF:q8_0"), 2001);
+    assert_eq!(remove("org/m-GGUF:q8_0"), 2001 + 500);
     assert_eq!(count(), before - 1);
+    assert!(!tiles.exists());
     assert_eq!(remove("org/m-GGUF:Q4_0"), 0);
     assert_eq!(names(&scratch), ["org/m-GGUF:Q5_0"]);
     let left = installed::find(&scratch.cache(), &"org/m-GGUF:q5_0".parse().unwrap()).unwrap().unwrap();
