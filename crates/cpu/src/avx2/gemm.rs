@@ -195,45 +195,49 @@ fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, out: &
     }
 }
 
-/// Columns after which partial sums are added up, so rounding grows with their number and not with the row's length.
+/// Columns after which partial sums are added up, so rounding grows with their number and not with the row's length. A
+/// tile's part of so many columns, 16 KiB, stays in the first cache while all rows meet it.
 const RUN: usize = 256;
 
 /// See [`crate::scalar::gemm_f32`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn gemm_f32(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
     let n = out.len() / TILE;
-    let mut i = 0;
-    while i + 4 <= n {
-        some_f32::<4>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
-        i += 4;
-    }
-    while i < n {
-        some_f32::<1>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
-        i += 1;
+    assert!(tile.len() >= cols * TILE && x.len() >= n * cols);
+    out.fill(0.0);
+    for start in (0..cols).step_by(RUN) {
+        let end = (start + RUN).min(cols);
+        let tile = &tile[start * TILE..end * TILE];
+        let mut i = 0;
+        while i + 6 <= n {
+            some_f32::<6>(tile, &x[i * cols + start..], cols, &mut out[i * TILE..]);
+            i += 6;
+        }
+        while i < n {
+            some_f32::<1>(tile, &x[i * cols + start..], cols, &mut out[i * TILE..]);
+            i += 1;
+        }
     }
 }
 
+/// Adds the products of a tile's part `[_, 16]` with `C` rows that lie `stride` apart.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn some_f32<const C: usize>(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
-    let mut total = [[_mm256_setzero_ps(); 2]; C];
-    for start in (0..cols).step_by(RUN) {
-        let end = (start + RUN).min(cols);
-        let rows: [&[f32]; C] = std::array::from_fn(|c| &x[c * cols + start..c * cols + end]);
-        let mut acc = [[_mm256_setzero_ps(); 2]; C];
-        for (k, w) in tile[start * TILE..end * TILE].chunks_exact(TILE).enumerate() {
-            let w = [load(w), load(&w[8..])];
-            for (row, acc) in rows.iter().zip(&mut acc) {
-                let x = _mm256_set1_ps(row[k]);
-                *acc = [_mm256_fmadd_ps(w[0], x, acc[0]), _mm256_fmadd_ps(w[1], x, acc[1])];
-            }
-        }
-        for (total, acc) in total.iter_mut().zip(acc) {
-            *total = [_mm256_add_ps(total[0], acc[0]), _mm256_add_ps(total[1], acc[1])];
+fn some_f32<const C: usize>(tile: &[f32], x: &[f32], stride: usize, out: &mut [f32]) {
+    let (tile, cols) = (tile.as_chunks::<TILE>().0, tile.len() / TILE);
+    assert!(x.len() >= (C - 1) * stride + cols);
+    let mut acc = [[_mm256_setzero_ps(); 2]; C];
+    for (k, w) in tile.iter().enumerate() {
+        let w = [load(w), load(&w[8..])];
+        for (c, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: `k < cols` and `c < C`, so this lies within what was asserted.
+            let x = _mm256_set1_ps(unsafe { *x.get_unchecked(c * stride + k) });
+            *acc = [_mm256_fmadd_ps(w[0], x, acc[0]), _mm256_fmadd_ps(w[1], x, acc[1])];
         }
     }
-    for (c, [low, high]) in total.into_iter().enumerate() {
-        store(&mut out[c * TILE..], low);
-        store(&mut out[c * TILE + 8..], high);
+    for (out, [low, high]) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(acc) {
+        let [low, high] = [_mm256_add_ps(load(out), low), _mm256_add_ps(load(&out[8..]), high)];
+        store(out, low);
+        store(&mut out[8..], high);
     }
 }
