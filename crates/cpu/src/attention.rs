@@ -16,8 +16,10 @@ use crate::pool::{Output, Pool};
 
 /// Keys decoded at a time: keys and values of 32 × 512 stay in L2.
 const BLOCK: usize = 32;
-/// Query rows (queries × heads of the group) that share a decoded block.
-const ROWS: usize = 32;
+/// Values of query rows (queries × heads of the group) that share a decoded block, and most of these rows: the narrower a
+/// head, the less work a block is for each of them, and the more must share it.
+const ROW_VALUES: usize = 32 * 512;
+const MAX_ROWS: usize = 128;
 /// A part of the keys is at least this long.
 const MIN_PART: usize = 128;
 
@@ -36,9 +38,15 @@ pub struct Scratch {
     sum: Vec<f32>,
 }
 
+/// Query rows of a task.
+fn rows(head_dim: usize) -> usize {
+    (ROW_VALUES / head_dim).clamp(1, MAX_ROWS)
+}
+
 /// Bytes of a worker's memory for heads of `head_dim`: queries and what they read, keys and values, scores and sums.
 pub fn scratch_bytes(head_dim: usize) -> usize {
-    4 * (2 * ROWS * head_dim + 2 * BLOCK * head_dim + ROWS * BLOCK + 2 * ROWS)
+    let rows = rows(head_dim);
+    4 * (2 * rows * head_dim + 2 * BLOCK * head_dim + rows * BLOCK + 2 * rows)
 }
 
 /// Where keys and values are.
@@ -105,7 +113,7 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn new(shape: Attention<'a>, sight: Sight, (n_kv_heads, d): (usize, usize), threads: usize) -> Self {
         let group = shape.n_heads / n_kv_heads;
-        let queries = (ROWS / group).clamp(1, shape.n.max(1));
+        let queries = (rows(d) / group).clamp(1, shape.n.max(1));
         let units = n_kv_heads * shape.n.div_ceil(queries);
         let mut plan = Plan { shape, sight, d, n_kv_heads, group, queries, parts: 1 };
         if units < 2 * threads {
