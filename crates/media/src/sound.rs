@@ -14,7 +14,7 @@ mod kind;
 mod mel;
 mod resample;
 
-pub use clips::clips;
+pub use clips::{MIN_CLIP, clips};
 pub use decode::decode;
 pub use frames::{RawFrames, SAMPLES_PER_FRAME, raw_frames};
 pub use mel::{BANDS, LogMel, MAX_FRAMES, log_mel};
@@ -32,6 +32,16 @@ pub struct Wave {
     pub rate: u32,
     /// In [−1, 1], unless a file of floats says otherwise; finite.
     pub samples: Vec<f32>,
+}
+
+/// What no recorded speech stays below, in dB under full scale: the loudest sample of a sound that counts as silent is one
+/// of 32 in 16 bits.
+pub const SILENCE_DB: u32 = 60;
+
+/// Whether nothing can be heard in `samples`: none is above [`SILENCE_DB`] below 1. Models make words of silence.
+pub fn is_silent(samples: &[f32]) -> bool {
+    let least = 10f32.powf(SILENCE_DB as f32 / -20.0);
+    samples.iter().all(|sample| sample.abs() <= least)
 }
 
 impl Wave {

@@ -3,6 +3,7 @@
 //! Soft tokens are kept by what they were made of, the hash of a file and the room it was given, so that a picture is encoded
 //! once however often a conversation is read again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub struct SoftTokens {
 /// What soft tokens were made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Source {
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, or of the samples.
     content: [u8; 32],
     kind: SoftKind,
     /// The most soft tokens of a picture; 0 for a sound.
@@ -74,7 +75,8 @@ impl Encoders {
         }
         match medium {
             Medium::Image { name, bytes } => Ok(vec![self.picture(device, SoftKind::Image, name, bytes)?]),
-            Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, bytes)?]),
+            Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, Sound::File(bytes))?]),
+            Medium::Samples { name, samples } => Ok(vec![self.sound(device, name, Sound::Samples(samples))?]),
             Medium::Video { frames } => {
                 frames.iter().map(|f| self.picture(device, SoftKind::Video, &f.name, &f.bytes)).collect()
             }
@@ -129,14 +131,14 @@ impl Encoders {
         Ok(self.keep(source(budget), kind, patches.soft_tokens, rows))
     }
 
-    fn sound(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
+    fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
         let kind = SoftKind::Audio;
         let cannot = |reason| Error::Cannot {
             model: self.files.source().to_string(),
             kind: kind.name(),
             reason: Box::new(reason),
         };
-        let source = Source { content: Sha256::digest(bytes).into(), kind, budget: 0 };
+        let source = Source { content: sound.digest(), kind, budget: 0 };
         if let Some(made) = self.made.get(&source) {
             return Ok(made.clone());
         }
@@ -145,7 +147,7 @@ impl Encoders {
         }
         let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
-        let samples = sound::decode(bytes).map_err(unreadable)?.at_16_khz();
+        let samples = sound.samples().map_err(unreadable)?;
         if samples.len() > sound::MAX_CLIP {
             let seconds = samples.len() as f64 / f64::from(sound::RATE);
             return Err(Error::LongSound { name: name.into(), seconds });
@@ -165,6 +167,37 @@ impl Encoders {
         let made = Arc::new(SoftTokens { id: self.count, kind, n, rows });
         self.made.insert(source, made.clone());
         made
+    }
+}
+
+/// A sound as it is given.
+#[derive(Clone, Copy)]
+enum Sound<'a> {
+    /// The bytes of a file.
+    File(&'a [u8]),
+    /// At 16 kHz.
+    Samples(&'a [f32]),
+}
+
+impl<'a> Sound<'a> {
+    /// SHA-256 of what it is made of.
+    fn digest(self) -> [u8; 32] {
+        match self {
+            Sound::File(bytes) => Sha256::digest(bytes).into(),
+            Sound::Samples(samples) => {
+                // No file begins so: samples are never taken for the file with the same bytes.
+                let mut hasher = Sha256::new_with_prefix(b"samples at 16 kHz");
+                samples.iter().for_each(|sample| hasher.update(sample.to_le_bytes()));
+                hasher.finalize().into()
+            }
+        }
+    }
+
+    fn samples(self) -> Result<Cow<'a, [f32]>, carat_media::Error> {
+        Ok(match self {
+            Sound::File(bytes) => Cow::Owned(sound::decode(bytes)?.at_16_khz()),
+            Sound::Samples(samples) => Cow::Borrowed(samples),
+        })
     }
 }
 

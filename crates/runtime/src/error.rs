@@ -143,6 +143,17 @@ pub enum Error {
         /// What is wrong.
         reason: carat_media::Error,
     },
+    /// A recording in which there is nothing to hear.
+    #[error(
+        "{name} is silent: in {seconds:.1} s nothing is louder than {} dB below full scale",
+        carat_media::sound::SILENCE_DB
+    )]
+    Silent {
+        /// The file.
+        name: String,
+        /// Its length.
+        seconds: f64,
+    },
     /// A sound that is longer than a model hears at once.
     #[error("{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts")]
     LongSound {

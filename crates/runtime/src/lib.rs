@@ -26,6 +26,7 @@ pub mod source;
 pub mod stop;
 pub mod thinking;
 pub mod tiles;
+pub mod transcribe;
 pub mod work;
 
 pub use defaults::GenerationDefaults;

@@ -82,6 +82,13 @@ pub enum Medium {
         /// Its file.
         bytes: Vec<u8>,
     },
+    /// A sound as samples, of which a file may hold more than a model hears at once.
+    Samples {
+        /// What it is called in messages.
+        name: String,
+        /// At 16 kHz.
+        samples: Vec<f32>,
+    },
     /// A video, by the pictures of it that are seen.
     Video {
         /// In order.
@@ -94,7 +101,7 @@ impl Medium {
     pub fn kind(&self) -> SoftKind {
         match self {
             Medium::Image { .. } => SoftKind::Image,
-            Medium::Audio { .. } => SoftKind::Audio,
+            Medium::Audio { .. } | Medium::Samples { .. } => SoftKind::Audio,
             Medium::Video { .. } => SoftKind::Video,
         }
     }
@@ -103,7 +110,7 @@ impl Medium {
     pub(crate) fn stamps(&self) -> Vec<String> {
         match self {
             Medium::Video { frames } => frames.iter().map(|frame| video::stamp(frame.seconds)).collect(),
-            Medium::Image { .. } | Medium::Audio { .. } => Vec::new(),
+            Medium::Image { .. } | Medium::Audio { .. } | Medium::Samples { .. } => Vec::new(),
         }
     }
 
@@ -111,7 +118,7 @@ impl Medium {
     pub(crate) fn text<'a>(&self, stamps: &'a [String]) -> MediaText<'a> {
         match self {
             Medium::Image { .. } => MediaText::Image,
-            Medium::Audio { .. } => MediaText::Audio,
+            Medium::Audio { .. } | Medium::Samples { .. } => MediaText::Audio,
             Medium::Video { .. } => MediaText::Video(stamps),
         }
     }

@@ -158,6 +158,15 @@ impl Session {
         &self.report
     }
 
+    /// Encodes a medium before a conversation shows it; how many soft tokens it takes in a prompt, all frames of a video together.
+    ///
+    /// # Errors
+    /// If the model can't take it, no room was planned for its kind, or it can't be decoded.
+    pub fn soft_tokens(&mut self, medium: &Medium) -> Result<usize, Error> {
+        let made = self.encoders.encode(self.decoder.backend_mut(), medium)?;
+        Ok(made.iter().map(|soft| soft.n).sum())
+    }
+
     /// Answers a conversation without media, as [`Session::generate_with`].
     ///
     /// # Errors

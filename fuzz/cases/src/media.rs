@@ -26,7 +26,7 @@ pub fn sound(data: &[u8]) {
     let len = (wave.samples.len() as u64 * 16_000).div_ceil(u64::from(wave.rate)) as usize;
     let samples = wave.at_16_khz();
     assert_eq!(samples.len(), len);
-    let clips = sound::clips(&samples);
+    let clips = sound::clips(&samples, sound::MAX_CLIP);
     assert_eq!((clips[0].start, clips[clips.len() - 1].end), (0, len));
     for clip in clips {
         assert!((1..=MAX_CLIP).contains(&clip.len()));

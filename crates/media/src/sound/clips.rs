@@ -19,12 +19,20 @@ const QUIET: f64 = 0.003;
 /// What two clips share where no pause lies between them.
 const OVERLAP: usize = RATE as usize;
 
-/// Places of clips in `samples` at 16 kHz, each of at most [`MAX_CLIP`]; together they cover it. Without samples, none.
-pub fn clips(samples: &[f32]) -> Vec<Range<usize>> {
+/// What a clip of a longer sound may be limited to at least: 5 s. Shorter ones would share most of what they hold.
+pub const MIN_CLIP: usize = 5 * RATE as usize;
+
+/// Places of clips in `samples` at 16 kHz, each of at most `longest`; together they cover it. Without samples, none.
+///
+/// # Panics
+///
+/// When `longest` is not within [`MIN_CLIP`] and [`MAX_CLIP`].
+pub fn clips(samples: &[f32], longest: usize) -> Vec<Range<usize>> {
+    assert!((MIN_CLIP..=MAX_CLIP).contains(&longest), "clips of {longest} samples");
     let mut clips = Vec::new();
     let mut start = 0;
-    while samples.len() - start > MAX_CLIP {
-        let (end, next) = cut(&samples[start..start + MAX_CLIP]);
+    while samples.len() - start > longest {
+        let (end, next) = cut(&samples[start..start + longest]);
         clips.push(start..start + end);
         start += next;
     }
@@ -70,7 +78,7 @@ mod tests {
 
     #[track_caller]
     fn check(samples: &[f32], expected_ms: &[[usize; 2]]) {
-        let ms: Vec<_> = clips(samples).iter().map(|clip| [clip.start / 16, clip.end / 16]).collect();
+        let ms: Vec<_> = clips(samples, MAX_CLIP).iter().map(|clip| [clip.start / 16, clip.end / 16]).collect();
         assert_eq!(ms, expected_ms);
     }
 
@@ -93,11 +101,13 @@ mod tests {
     #[test]
     fn clips_without_a_pause_overlap_and_cover_everything() {
         let samples = tone(100, &[]);
-        let clips = clips(&samples);
-        assert_eq!((clips[0].start, clips.last().unwrap().end), (0, samples.len()));
-        for pair in clips.windows(2) {
-            assert_eq!(pair[0].end - pair[1].start, OVERLAP);
+        for longest in [MIN_CLIP, 7 * RATE as usize + 123, MAX_CLIP] {
+            let clips = clips(&samples, longest);
+            assert_eq!((clips[0].start, clips.last().unwrap().end), (0, samples.len()));
+            for pair in clips.windows(2) {
+                assert_eq!(pair[0].end - pair[1].start, OVERLAP);
+            }
+            assert!(clips.iter().all(|clip| clip.len() <= longest));
         }
-        assert!(clips.iter().all(|clip| clip.len() <= MAX_CLIP));
     }
 }
