@@ -41,6 +41,17 @@ pub fn source(model: Option<&PathBuf>) -> anyhow::Result<ModelSource> {
     })
 }
 
+/// An error if there is nothing where the model should be.
+pub fn present(source: &ModelSource) -> anyhow::Result<()> {
+    match source {
+        ModelSource::Path(path) if path.symlink_metadata().is_err() => anyhow::bail!(
+            "{}: there is no such model; expected a directory with config.json, a .gguf file, or a name from `carat list`",
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// Opens the files of `MODEL`.
 pub fn open(model: Option<&PathBuf>) -> anyhow::Result<ModelFiles> {
     Ok(ModelFiles::open(&source(model)?)?)

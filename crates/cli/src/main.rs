@@ -6,8 +6,10 @@
 
 mod args;
 mod ask;
+mod batch;
 mod bench;
 mod convert;
+mod describe;
 mod doctor;
 mod encode;
 mod export;
@@ -25,7 +27,9 @@ mod render;
 mod rm;
 mod run;
 mod safetensors;
+mod shown;
 mod tokenize;
+mod transcribe;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +47,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Transcribe(transcribe::Args),
+    Describe(describe::Args),
     Pull(pull::Args),
     List(list::Args),
     Rm(rm::Args),
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
     carat_weights::exit_on_lost_pages();
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Transcribe(args) => transcribe::run(&args),
+        Command::Describe(args) => describe::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),

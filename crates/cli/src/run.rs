@@ -1,5 +1,6 @@
 //! `carat run`: one answer, or a chat.
 
+mod attach;
 mod chat;
 mod options;
 mod printer;
@@ -11,10 +12,11 @@ use anyhow::Context;
 use carat_chat::message::{Content, Conversation, Message, Part, Role};
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::{FinishReason, ImageTokens, Medium, ModelSource, Session, host};
+use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelSource, Session, host};
 use serde_json::json;
 
 use crate::args::{self, EngineArgs, Interrupted, UsageError};
+use crate::shown::{self, Kind, ShownArgs};
 use crate::{interrupt, media, output, pull};
 use options::SamplingArgs;
 use printer::{Printer, Style};
@@ -22,7 +24,7 @@ use printer::{Printer, Style};
 /// Answer a prompt, or chat
 ///
 /// Without PROMPT, standard input is the prompt if it is not a terminal; in a terminal a chat begins. With both, standard
-/// input is appended to PROMPT. A single argument that is a path or a short name (e2b, e4b, 12b, 26b, 31b, also with
+/// input is appended to PROMPT. Pictures and sounds come before PROMPT, in the order of their flags. A single argument that is a path or a short name (e2b, e4b, 12b, 26b, 31b, also with
 /// :QUANT) is MODEL, otherwise PROMPT.
 #[derive(clap::Args)]
 pub struct Args {
@@ -35,12 +37,8 @@ pub struct Args {
     /// Instructions that open the conversation
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// A picture to look at, before PROMPT; may be repeated, `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    image: Vec<PathBuf>,
-    /// A sound to listen to, before PROMPT; may be repeated, `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    audio: Vec<PathBuf>,
+    #[command(flatten)]
+    shown: ShownArgs,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -66,20 +64,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
     let source = args::source(model.as_ref())?;
-    if let ModelSource::Path(path) = &source
-        && path.symlink_metadata().is_err()
-    {
-        anyhow::bail!(
-            "{}: there is no such model; expected a directory with config.json, a .gguf file, or a name from `carat list`",
-            path.display()
-        );
-    }
-    let media = media(args)?;
-    let from_stdin = |paths: &[PathBuf]| paths.iter().any(|path| path.as_os_str() == "-");
-    let prompt = match from_stdin(&args.image) || from_stdin(&args.audio) {
-        true => prompt,
-        false => whole_prompt(prompt)?,
-    };
+    args::present(&source)?;
+    let media = media(&args.shown)?;
+    let prompt = if args.shown.takes_stdin() { prompt } else { whole_prompt(prompt)? };
     if prompt.is_none() && !media.is_empty() {
         return Err(UsageError("--image and --audio: expected a PROMPT to go with them".into()).into());
     }
@@ -88,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let conversation = conversation(args)?;
     let mut out = output::stdout();
-    let mut session = load(&source, args, &mut out)?;
+    let mut session = load(&source, args, prompt.is_none(), &mut out)?;
     let mut options = GenerateOptions::from_defaults(session.defaults());
     args.sampling.apply(&mut options);
     options.think_budget = args.think_budget;
@@ -152,10 +139,12 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
     Ok(conversation)
 }
 
-/// The media of the command line: pictures, then sounds.
-fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
-    let sounds = args.audio.iter().map(|path| media::audio(path));
-    args.image.iter().map(|path| media::image(path)).chain(sounds).collect()
+/// The media of the command line, in its order.
+fn media(shown: &ShownArgs) -> anyhow::Result<Vec<Medium>> {
+    if shown.files.iter().filter(|(_, path)| path.as_os_str() == "-").count() > 1 {
+        return Err(UsageError("`-` can be given once: standard input is read to its end".into()).into());
+    }
+    shown.files.iter().map(|(kind, path)| kind.read(path)).collect()
 }
 
 /// What the user says, with the media before the text, as the models were trained.
@@ -163,26 +152,41 @@ fn question(prompt: String, media: &[Medium]) -> Message {
     if media.is_empty() {
         return Message::text(Role::User, prompt);
     }
-    let part = |medium: &Medium| match medium {
-        Medium::Image { .. } => Part::Image,
-        Medium::Audio { .. } => Part::Audio,
-        Medium::Video { .. } => Part::Video,
-    };
-    let parts = media.iter().map(part).chain([Part::Text(prompt)]).collect();
+    let parts = media.iter().map(shown::part).chain([Part::Text(prompt)]).collect();
     Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }
 }
 
-fn load(source: &ModelSource, args: &Args, out: &mut impl Write) -> anyhow::Result<Session> {
+/// Loads the model with room for the pictures that are shown, or may be in a chat. Where that fails for pictures that nobody has
+/// shown yet, for want of memory or of a sound encoder file, the chat goes without.
+fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
+    options.image_tokens = (is_chat || args.shown.has(Kind::Image)).then_some(args.image_tokens);
+    let error = match load_with(source, &options, args.json, out)? {
+        Err(error) if is_chat => error,
+        loaded => return Ok(loaded?),
+    };
+    options.image_tokens = None;
+    let session = load_with(source, &options, args.json, out)??;
+    let text = error.to_string();
+    let _ = writeln!(std::io::stderr(), "note: no pictures in this chat: {}", text.lines().next().unwrap_or_default());
+    Ok(session)
+}
+
+/// Loads the model and says what memory it takes; the outer error is that of saying so.
+fn load_with(
+    source: &ModelSource,
+    options: &LoadOptions,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<Result<Session, Error>> {
     let mut written = Ok(());
-    let session = Session::load(source, &options, &mut |plan| {
-        if args.json {
+    let session = Session::load(source, options, &mut |plan| {
+        if json {
             written = output::json_line(out, &memory_json(plan));
         } else {
             let _ = writeln!(std::io::stderr(), "{}", memory_line(plan));
         }
-    })?;
+    });
     written?;
     Ok(session)
 }

@@ -14,7 +14,9 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::json;
 
+use super::attach::{self, Attached};
 use super::printer::{Printer, Style};
+use crate::shown::Kind;
 use crate::{interrupt, output};
 
 const PROMPT: &str = "> ";
@@ -26,9 +28,11 @@ const MAX_HISTORY: usize = 1000;
 const HELP: &str = "\
 /help           this list
 /think on|off   let the model think before it answers, or not
+/image FILE     show a picture with the next message; dropping a file into the terminal does the same
+/audio FILE     let it hear a sound with the next message
 /system TEXT    instructions that open the conversation; without TEXT: none
 /reset          forget what was said
-/save FILE      write the conversation as JSON, as `carat render` reads it
+/save FILE      write the conversation as JSON, as `carat render` reads it; of pictures and sounds their paths
 /quit           leave, as does Ctrl-D
 A line ending in \\ goes on; \"\"\" opens and closes a block of lines. // sends a line that begins with /.
 Ctrl-C stops an answer.";
@@ -40,6 +44,7 @@ enum Input<'a> {
     Say(&'a str),
     Help,
     Think(bool),
+    Attach(Kind, &'a str),
     System(&'a str),
     Reset,
     Save(&'a str),
@@ -62,17 +67,23 @@ pub fn run(
     let mut editor = editor()?;
     // After the editor, which takes Ctrl-C for itself when it is made, and needs it only as a key.
     interrupt::listen();
+    let mut chat = Chat { conversation, attached: Attached::default() };
     let history = history_file();
     if let Some(path) = &history {
         // No history yet is no error.
         let _ = editor.load_history(path);
     }
     while let Some(text) = read(&mut editor)? {
+        let (files, text) = attach::dropped(&text);
+        for (kind, path) in &files {
+            chat.attach(session, *kind, path, &mut out)?;
+        }
         match parse(&text) {
             Input::Nothing => {}
             Input::Quit => break,
-            Input::Say(said) => say(session, &mut conversation, said, options, &mut out)?,
-            command => command_done(command, &mut conversation, &mut out)?,
+            Input::Say(said) => chat.say(session, said, options, &mut out)?,
+            Input::Attach(kind, path) => chat.attach(session, kind, Path::new(path), &mut out)?,
+            command => chat.command(command, &mut out)?,
         }
         out.flush()?;
     }
@@ -194,6 +205,9 @@ fn parse(text: &str) -> Input<'_> {
         ("think", "on") => Input::Think(true),
         ("think", "off") => Input::Think(false),
         ("think", _) => Input::Wrong("/think: expected on or off".into()),
+        ("image" | "audio", "") => Input::Wrong(format!("/{name}: expected a file")),
+        ("image", path) => Input::Attach(Kind::Image, path),
+        ("audio", path) => Input::Attach(Kind::Audio, path),
         ("system", text) => Input::System(text),
         ("reset", "") => Input::Reset,
         ("save", "") => Input::Wrong("/save: expected a file".into()),
@@ -204,77 +218,104 @@ fn parse(text: &str) -> Input<'_> {
     }
 }
 
-fn command_done(command: Input<'_>, conversation: &mut Conversation, out: &mut impl Write) -> anyhow::Result<()> {
-    match command {
-        Input::Help => writeln!(out, "{HELP}")?,
-        Input::Think(on) => {
-            conversation.enable_thinking = on;
-            writeln!(out, "(thinking is {})", if on { "on" } else { "off" })?;
-        }
-        Input::System(text) => {
-            let opened = conversation.messages.first().is_some_and(|m| m.role == Role::System);
-            if opened {
-                conversation.messages.remove(0);
-            }
-            if text.is_empty() {
-                writeln!(out, "(no instructions)")?;
-            } else {
-                conversation.messages.insert(0, Message::text(Role::System, text));
-                writeln!(out, "(instructions set)")?;
-            }
-        }
-        Input::Reset => {
-            conversation.messages.retain(|m| m.role == Role::System);
-            writeln!(out, "(forgotten)")?;
-        }
-        Input::Save(path) => match save(conversation, Path::new(path)) {
-            Ok(()) => writeln!(out, "(saved to {path})")?,
-            Err(error) => writeln!(std::io::stderr(), "error: {path}: {error}")?,
-        },
-        Input::Wrong(message) => writeln!(std::io::stderr(), "{message}")?,
-        Input::Nothing | Input::Say(_) | Input::Quit => {}
-    }
-    Ok(())
+/// What was said and shown.
+struct Chat {
+    conversation: Conversation,
+    attached: Attached,
 }
 
-fn save(conversation: &Conversation, path: &Path) -> std::io::Result<()> {
-    let messages: Vec<_> = conversation.messages.iter().map(Message::to_openai).collect();
-    let value = json!({
-        "messages": messages,
-        "enable_thinking": conversation.enable_thinking,
-        "add_generation_prompt": false,
-    });
-    std::fs::write(path, format!("{value:#}\n"))
-}
-
-/// One turn: what the user said, and the answer as it comes.
-fn say(
-    session: &mut Session,
-    conversation: &mut Conversation,
-    text: &str,
-    options: &GenerateOptions,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
-    conversation.messages.push(Message::text(Role::User, text));
-    interrupt::clear();
-    let mut printer = Printer::new(out, Style::of_stdout(), None);
-    let answer = match session.generate(conversation, options, &mut |event| printer.event(&event)) {
-        Ok(answer) => answer,
-        Err(error) => {
-            // The chat goes on without the message that could not be answered.
-            conversation.messages.pop();
-            writeln!(std::io::stderr(), "error: {error}")?;
-            return Ok(());
+impl Chat {
+    fn command(&mut self, command: Input<'_>, out: &mut impl Write) -> anyhow::Result<()> {
+        let messages = &mut self.conversation.messages;
+        match command {
+            Input::Help => writeln!(out, "{HELP}")?,
+            Input::Think(on) => {
+                self.conversation.enable_thinking = on;
+                writeln!(out, "(thinking is {})", if on { "on" } else { "off" })?;
+            }
+            Input::System(text) => {
+                let opened = messages.first().is_some_and(|m| m.role == Role::System);
+                if opened {
+                    messages.remove(0);
+                }
+                if text.is_empty() {
+                    writeln!(out, "(no instructions)")?;
+                } else {
+                    messages.insert(0, Message::text(Role::System, text));
+                    writeln!(out, "(instructions set)")?;
+                }
+            }
+            Input::Reset => {
+                messages.retain(|m| m.role == Role::System);
+                self.attached.clear();
+                writeln!(out, "(forgotten)")?;
+            }
+            Input::Save(path) => match self.save(Path::new(path)) {
+                Ok(()) => writeln!(out, "(saved to {path})")?,
+                Err(error) => writeln!(std::io::stderr(), "error: {path}: {error}")?,
+            },
+            Input::Wrong(message) => writeln!(std::io::stderr(), "{message}")?,
+            Input::Nothing | Input::Say(_) | Input::Attach(..) | Input::Quit => {}
         }
-    };
-    printer.finish(&answer)?;
-    interrupt::clear();
-    if answer.finish == FinishReason::Cancelled && is_empty(&answer.message) {
-        conversation.messages.pop();
-    } else {
-        conversation.messages.push(answer.message);
+        Ok(())
     }
-    Ok(())
+
+    fn save(&self, path: &Path) -> std::io::Result<()> {
+        let mut messages: Vec<_> = self.conversation.messages.iter().map(Message::to_openai).collect();
+        self.attached.note_paths(&mut messages);
+        let value = json!({
+            "messages": messages,
+            "enable_thinking": self.conversation.enable_thinking,
+            "add_generation_prompt": false,
+        });
+        std::fs::write(path, format!("{value:#}\n"))
+    }
+
+    fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+        match self.attached.attach(session, kind, path) {
+            Ok(told) => writeln!(out, "{told}")?,
+            Err(error) => writeln!(std::io::stderr(), "error: {}", output::chain(&error))?,
+        }
+        Ok(())
+    }
+
+    /// One turn: what the user said, with what waited to be shown, and the answer as it comes.
+    fn say(
+        &mut self,
+        session: &mut Session,
+        text: &str,
+        options: &GenerateOptions,
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
+        self.conversation.messages.push(super::question(text.to_owned(), &self.attached.say()));
+        interrupt::clear();
+        let mut printer = Printer::new(out, Style::of_stdout(), None);
+        let media = self.attached.media();
+        let answer = session.generate_with(&self.conversation, &media, options, &mut |event| printer.event(&event));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The chat goes on without the message that could not be answered.
+                self.take_back();
+                writeln!(std::io::stderr(), "error: {error}")?;
+                return Ok(());
+            }
+        };
+        printer.finish(&answer)?;
+        interrupt::clear();
+        if answer.finish == FinishReason::Cancelled && is_empty(&answer.message) {
+            self.take_back();
+        } else {
+            self.conversation.messages.push(answer.message);
+        }
+        Ok(())
+    }
+
+    /// Forgets the last message and what it showed.
+    fn take_back(&mut self) {
+        self.conversation.messages.pop();
+        self.attached.keep(&self.conversation);
+    }
 }
 
 fn is_empty(message: &Message) -> bool {
@@ -323,23 +364,25 @@ mod tests {
         assert_eq!(parse("/think  off "), Input::Think(false));
         assert_eq!(parse("/system be brief"), Input::System("be brief"));
         assert_eq!(parse("/save a file.json"), Input::Save("a file.json"));
+        assert_eq!(parse("/image my cat.png"), Input::Attach(Kind::Image, "my cat.png"));
+        assert_eq!(parse("/audio a.mp3"), Input::Attach(Kind::Audio, "a.mp3"));
         assert_eq!(parse("/quit"), Input::Quit);
         assert_eq!(parse("//etc"), Input::Say("/etc"));
-        for wrong in ["/think", "/think maybe", "/save", "/nothing", "/reset all"] {
+        for wrong in ["/think", "/think maybe", "/save", "/image", "/audio ", "/nothing", "/reset all"] {
             assert!(matches!(parse(wrong), Input::Wrong(_)), "{wrong}");
         }
     }
 
     #[test]
     fn instructions_replace_each_other_and_survive_a_reset() {
-        let mut conversation = Conversation::default();
+        let mut chat = Chat { conversation: Conversation::default(), attached: Attached::default() };
         let mut out = Vec::new();
-        command_done(Input::System("one"), &mut conversation, &mut out).unwrap();
-        conversation.messages.push(Message::text(Role::User, "hi"));
-        command_done(Input::System("two"), &mut conversation, &mut out).unwrap();
-        command_done(Input::Reset, &mut conversation, &mut out).unwrap();
-        assert_eq!(conversation.messages, [Message::text(Role::System, "two")]);
-        command_done(Input::System(""), &mut conversation, &mut out).unwrap();
-        assert!(conversation.messages.is_empty());
+        chat.command(Input::System("one"), &mut out).unwrap();
+        chat.conversation.messages.push(Message::text(Role::User, "hi"));
+        chat.command(Input::System("two"), &mut out).unwrap();
+        chat.command(Input::Reset, &mut out).unwrap();
+        assert_eq!(chat.conversation.messages, [Message::text(Role::System, "two")]);
+        chat.command(Input::System(""), &mut out).unwrap();
+        assert!(chat.conversation.messages.is_empty());
     }
 }

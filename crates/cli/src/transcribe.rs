@@ -1,0 +1,182 @@
+//! `carat transcribe`: recordings to text.
+
+mod format;
+mod language;
+mod places;
+
+use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use carat_media::sound;
+use carat_runtime::transcribe::{Event, Outcome, Segment, Task, subtitles, transcribe};
+use carat_runtime::{Error, Session};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::{EngineArgs, Interrupted, UsageError};
+use crate::batch::{self, Failures};
+use crate::{interrupt, media};
+use format::{Format, Recording, Transcript};
+use places::Place;
+
+/// Write down what is said in recordings
+///
+/// A recording is heard in clips of up to 30 s, cut where nothing is said; where there is no pause, two clips share a second and
+/// its words stand once. Times in subtitles and JSON are those of clips. The text is written as it comes; with several
+/// files each stands under its name. A file that fails is named, the others go on, and the exit code is 1. Ctrl-C keeps what is done.
+#[derive(clap::Args)]
+#[command(override_usage = "carat transcribe [OPTIONS] [MODEL] <FILE>...")]
+pub struct Args {
+    /// Sounds (WAV, AIFF, FLAC, MP3, OGG/Vorbis, AAC, M4A), `-` is standard input; before them, the model, if it isn't the embedded one
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// The model, said explicitly: a directory with config.json, .gguf or .safetensors file, or a name
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// The language that is spoken, by its English name or two-letter code [default: the model finds out]
+    #[arg(long, value_name = "LANG", value_parser = language::name)]
+    language: Option<String>,
+    /// Write a translation to this language instead
+    #[arg(long, value_name = "LANG", value_parser = language::name)]
+    translate_to: Option<String>,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// A file to write to, or a directory for one file per recording
+    #[arg(long, value_name = "FILE|DIR")]
+    out: Option<PathBuf>,
+    /// The longest clip, 5 to 30: shorter ones make finer times and know less of what was said before
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=30))]
+    clip: u32,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let (source, files) = batch::model_and_files(args.model.as_ref(), &args.files)?;
+    if files.len() > 1 && args.out.is_none() && !args.format.can_follow() {
+        let extension = args.format.extension();
+        bail!(UsageError(format!("--format {extension} of {} files: expected --out with a directory", files.len())));
+    }
+    let outputs = places::outputs(args.out.as_deref(), &files, args.format.extension())?;
+    interrupt::listen();
+    let mut session = Session::load(&source, &args.engine.load_options(), &mut |_| {})?;
+    let task = Task { language: args.language.clone(), translate_to: args.translate_to.clone() };
+    let mut work = Work { args, task, many: files.len() > 1, begun: 0, failures: Failures::default() };
+    for (file, out) in files.iter().zip(outputs) {
+        work.one(&mut session, file, out)?;
+    }
+    work.failures.result(files.len(), "transcribed")
+}
+
+/// What goes on from file to file.
+struct Work<'a> {
+    args: &'a Args,
+    task: Task,
+    many: bool,
+    /// Transcripts begun.
+    begun: usize,
+    failures: Failures,
+}
+
+impl Work<'_> {
+    /// Writes down one file. An error is one that other files would have as well.
+    fn one(&mut self, session: &mut Session, file: &Path, out: Option<PathBuf>) -> anyhow::Result<()> {
+        let (name, samples) = match samples(file) {
+            Ok(read) => read,
+            Err(error) => {
+                self.failures.add(&error);
+                return Ok(());
+            }
+        };
+        let seconds = samples.len() as f64 / f64::from(sound::RATE);
+        let bar = progress(&name, seconds, self.args.format == Format::Text && out.is_none());
+        let recording = Recording { name: &name, seconds, task: &self.task };
+        let heading = self.heading(&name, out.is_none());
+        let mut transcript = Transcript::new(Place::new(out), self.args.format, recording, heading);
+        let mut written = Ok(());
+        let longest = (self.args.clip * sound::RATE) as usize;
+        let outcome = transcribe(session, &name, &samples, (&self.task, longest), &mut |event| {
+            if written.is_ok() {
+                written = take(&mut transcript, &name, &bar, event);
+            }
+            if written.is_err() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.finish_and_clear();
+        written?;
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error @ (Error::Medium { .. } | Error::Silent { .. })) => {
+                self.failures.add(&error.into());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.begun += 1;
+        transcript.finish(outcome == Outcome::Whole)?;
+        let Outcome::Stopped(heard) = outcome else { return Ok(()) };
+        say(&format!("[stopped: {name} is done up to {} of {}]", batch::time(heard), batch::time(seconds)));
+        Err(Interrupted.into())
+    }
+
+    /// What stands before a transcript.
+    fn heading(&self, name: &str, on_stdout: bool) -> Option<String> {
+        match self.args.format {
+            Format::Text if self.many && on_stdout => {
+                Some(format!("{}==> {name} <==\n", if self.begun == 0 { "" } else { "\n" }))
+            }
+            Format::Vtt => Some(subtitles::VTT_HEADER.to_owned()),
+            Format::Text | Format::Srt | Format::Json => None,
+        }
+    }
+}
+
+/// The name of a recording and its samples at 16 kHz.
+fn samples(file: &Path) -> anyhow::Result<(String, Vec<f32>)> {
+    let (name, bytes) = media::sound_file(file)?;
+    let wave = sound::decode(&bytes).with_context(|| name.clone())?;
+    Ok((name, wave.at_16_khz()))
+}
+
+/// Writes and shows what happened.
+fn take<W: Write>(transcript: &mut Transcript<'_, W>, name: &str, bar: &ProgressBar, event: Event) -> io::Result<()> {
+    match event {
+        Event::Step => Ok(()),
+        Event::Heard(seconds) => {
+            bar.set_position(seconds as u64);
+            Ok(())
+        }
+        Event::Text(text) => bar.suspend(|| transcript.text(&text)),
+        Event::Segment(segment) => bar.suspend(|| {
+            note(name, &segment);
+            transcript.segment(segment)
+        }),
+    }
+}
+
+/// Says what a segment's text lacks.
+fn note(name: &str, segment: &Segment) {
+    let Some(notice) = segment.notice else { return };
+    let (start, end) = (batch::time(segment.start), batch::time(segment.end));
+    say(&format!("note: {name}, {start} to {end}: {}", format::reason(notice)));
+}
+
+/// Writes a line for people.
+fn say(line: &str) {
+    // Standard error may be closed; then there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// How much was heard. In a terminal where the text itself is shown as it comes, that says enough.
+fn progress(name: &str, seconds: f64, text_on_stdout: bool) -> ProgressBar {
+    if !io::stderr().is_terminal() || text_on_stdout && io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{bar:30} {pos}/{len} s of sound, {eta} left  {msg}";
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+    let bar = ProgressBar::new(seconds.ceil() as u64).with_style(style).with_message(name.to_owned());
+    bar.tick();
+    bar
+}
