@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/multimodal");
 
 /// Control tokens by id; those of media are where the checkpoints expect them.
-const CONTROL: [&str; 16] = [
+pub const CONTROL: [&str; 16] = [
     "<pad>",
     "<eos>",
     "<bos>",
