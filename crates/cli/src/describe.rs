@@ -91,7 +91,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bar = progress(pictures.len(), args.out.is_none());
     for (i, path) in pictures.iter().enumerate() {
         bar.set_message(path.display().to_string());
-        let Some(record) = describe(&mut session, path, args)? else {
+        let record = if interrupt::asked() { None } else { describe(&mut session, path, args)? };
+        let Some(record) = record else {
             bar.finish_and_clear();
             say(&format!("[stopped: {i} of {} are described]", pictures.len()));
             return Err(Interrupted.into());
@@ -125,7 +126,7 @@ fn describe(session: &mut Session, path: &Path, args: &Args) -> anyhow::Result<O
     };
     let defaults = GenerateOptions::from_defaults(session.defaults());
     let sampling = SamplingOptions { suppress: defaults.sampling.suppress.clone(), ..SamplingOptions::default() };
-    let options = GenerateOptions { sampling, max_tokens: Some(args.max_tokens), ..defaults };
+    let options = GenerateOptions { sampling, max_tokens: Some(args.max_tokens), think_budget: Some(0), ..defaults };
     let medium = Medium::Image { name: file.clone(), bytes };
     let answer = session.generate_with(&conversation, &[medium], &options, &mut |_| match interrupt::asked() {
         true => ControlFlow::Break(()),

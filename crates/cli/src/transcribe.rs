@@ -66,6 +66,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let task = Task { language: args.language.clone(), translate_to: args.translate_to.clone() };
     let mut work = Work { args, task, many: files.len() > 1, begun: 0, failures: Failures::default() };
     for (file, out) in files.iter().zip(outputs) {
+        if interrupt::asked() {
+            return Err(Interrupted.into());
+        }
         work.one(&mut session, file, out)?;
     }
     work.failures.result(files.len(), "transcribed")
@@ -112,7 +115,12 @@ impl Work<'_> {
                 self.failures.add(&error.into());
                 return Ok(());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if transcript.has_begun() {
+                    transcript.finish(false)?;
+                }
+                return Err(error.into());
+            }
         };
         self.begun += 1;
         transcript.finish(outcome == Outcome::Whole)?;

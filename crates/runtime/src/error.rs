@@ -155,7 +155,9 @@ pub enum Error {
         seconds: f64,
     },
     /// A sound that is longer than a model hears at once.
-    #[error("{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts")]
+    #[error(
+        "{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts, or let `carat transcribe` do it"
+    )]
     LongSound {
         /// The file.
         name: String,

@@ -127,7 +127,8 @@ fn answer(
     let most = TOKENS_BESIDE + answers * TOKENS_PER_SECOND * samples.len().div_ceil(sound::RATE as usize);
     let defaults = GenerateOptions::from_defaults(session.defaults());
     let sampling = SamplingOptions { suppress: defaults.sampling.suppress.clone(), ..SamplingOptions::default() };
-    let options = GenerateOptions { sampling, max_tokens: Some(most), ..defaults };
+    // A thought that nobody asked for is closed where it begins.
+    let options = GenerateOptions { sampling, max_tokens: Some(most), think_budget: Some(0), ..defaults };
     let medium = Medium::Samples { name: name.into(), samples: samples.to_vec() };
     let mut parts = Parts::of(task);
     let answer = session.generate_with(&conversation, &[medium], &options, &mut |event| {

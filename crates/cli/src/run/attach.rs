@@ -17,10 +17,12 @@ use crate::shown::Kind;
 /// Media of a chat.
 #[derive(Default)]
 pub struct Attached {
-    /// Those of the conversation, in order, and the paths they came from.
-    shown: Vec<(PathBuf, Medium)>,
-    /// Those of the next message.
-    waiting: Vec<(PathBuf, Medium)>,
+    /// Those of the conversation, in order, and behind them those of the next message.
+    media: Vec<Medium>,
+    /// Where each came from.
+    paths: Vec<PathBuf>,
+    /// How many belong to the conversation.
+    shown: usize,
 }
 
 impl Attached {
@@ -29,7 +31,8 @@ impl Attached {
         let medium = kind.read(path)?;
         let size = size(&medium)?;
         let tokens = session.soft_tokens(&medium)?;
-        self.waiting.push((path.to_owned(), medium));
+        self.media.push(medium);
+        self.paths.push(path.to_owned());
         let what = match kind {
             Kind::Image => "picture",
             Kind::Audio => "sound",
@@ -37,33 +40,29 @@ impl Attached {
         Ok(format!("({what}: {}, {size}, {tokens} soft tokens; it goes with the next message)", path.display()))
     }
 
-    /// Gives the waiting media to the message that is said now; its parts.
-    pub fn say(&mut self) -> Vec<Medium> {
-        let said: Vec<Medium> = self.waiting.iter().map(|(_, medium)| medium.clone()).collect();
-        self.shown.append(&mut self.waiting);
-        said
+    /// Gives what waits to the message that is said now; those media.
+    pub fn say(&mut self) -> &[Medium] {
+        let before = std::mem::replace(&mut self.shown, self.media.len());
+        &self.media[before..]
     }
 
     /// All media of the conversation.
-    pub fn media(&self) -> Vec<Medium> {
-        self.shown.iter().map(|(_, medium)| medium.clone()).collect()
+    pub fn media(&self) -> &[Medium] {
+        &self.media[..self.shown]
     }
 
-    /// Forgets all but the media that `conversation` shows, and, with nothing in it, those that wait as well.
+    /// Forgets all but the media that `conversation` shows.
     pub fn keep(&mut self, conversation: &Conversation) {
-        self.shown.truncate(conversation.messages.iter().map(|message| media_in(&message.content)).sum());
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        *self = Attached::default();
+        self.shown = conversation.messages.iter().map(|message| media_in(&message.content)).sum();
+        self.media.truncate(self.shown);
+        self.paths.truncate(self.shown);
     }
 
     /// Puts the paths of media where messages in the OpenAI shape show them.
     pub fn note_paths(&self, messages: &mut [Value]) {
         let parts = messages.iter_mut().filter_map(|message| message["content"].as_array_mut()).flatten();
         let places = parts.filter(|part| part["type"] != "text");
-        for (place, (path, _)) in places.zip(&self.shown) {
+        for (place, path) in places.zip(&self.paths) {
             place["path"] = path.display().to_string().into();
         }
     }
@@ -90,7 +89,7 @@ fn size(medium: &Medium) -> anyhow::Result<String> {
             seconds(wave.samples.len(), wave.rate)
         }
         Medium::Samples { samples, .. } => seconds(samples.len(), sound::RATE),
-        Medium::Video { frames } => format!("{} pictures", frames.len()),
+        Medium::Video { .. } => "a video".to_owned(),
     })
 }
 

@@ -247,7 +247,7 @@ impl Chat {
             }
             Input::Reset => {
                 messages.retain(|m| m.role == Role::System);
-                self.attached.clear();
+                self.attached.keep(&self.conversation);
                 writeln!(out, "(forgotten)")?;
             }
             Input::Save(path) => match self.save(Path::new(path)) {
@@ -287,11 +287,11 @@ impl Chat {
         options: &GenerateOptions,
         out: &mut impl Write,
     ) -> anyhow::Result<()> {
-        self.conversation.messages.push(super::question(text.to_owned(), &self.attached.say()));
+        self.conversation.messages.push(super::question(text.to_owned(), self.attached.say()));
         interrupt::clear();
         let mut printer = Printer::new(out, Style::of_stdout(), None);
-        let media = self.attached.media();
-        let answer = session.generate_with(&self.conversation, &media, options, &mut |event| printer.event(&event));
+        let answer = session
+            .generate_with(&self.conversation, self.attached.media(), options, &mut |event| printer.event(&event));
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {

@@ -68,6 +68,11 @@ impl<'a, W: Write> Transcript<'a, W> {
         Transcript { out, format, recording, heading, segments: Vec::new(), cues: 0, begun: false }
     }
 
+    /// Whether there is anything in it.
+    pub fn has_begun(&self) -> bool {
+        self.begun || !self.segments.is_empty()
+    }
+
     /// Takes more text.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
         if self.format != Format::Text {
@@ -98,7 +103,7 @@ impl<'a, W: Write> Transcript<'a, W> {
 
     /// Ends the transcript of a recording that was heard to its end, or not.
     pub fn finish(mut self, complete: bool) -> io::Result<()> {
-        // A file in which nothing was said has a transcript as well.
+        // A recording in which nothing was said has a transcript as well.
         self.head()?;
         match self.format {
             Format::Text if self.begun => self.out.write_all(b"\n")?,

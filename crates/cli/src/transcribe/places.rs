@@ -53,7 +53,7 @@ fn refuse_input(path: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
     }
 }
 
-/// A file or standard output; a file is made with the first thing that is written to it, so that what fails leaves none.
+/// A file or standard output; a file is made when something is first written or flushed to it, so that what fails leaves none.
 pub enum Place {
     /// Standard output.
     Stdout(BufWriter<StdoutLock<'static>>),
@@ -70,32 +70,25 @@ impl Place {
         }
     }
 
-    fn file(path: &Path, file: Option<BufWriter<File>>) -> io::Result<BufWriter<File>> {
-        match file {
-            Some(file) => Ok(file),
-            None => File::create(path)
-                .map(BufWriter::new)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    fn out(&mut self) -> io::Result<&mut dyn Write> {
+        match self {
+            Place::Stdout(out) => Ok(out),
+            Place::File(_, Some(file)) => Ok(file),
+            Place::File(path, file) => {
+                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                Ok(file.insert(BufWriter::new(File::create(&*path).map_err(named)?)))
+            }
         }
     }
 }
 
 impl Write for Place {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Place::Stdout(out) => out.write(bytes),
-            Place::File(path, file) => {
-                let opened = Self::file(path, file.take())?;
-                file.insert(opened).write(bytes)
-            }
-        }
+        self.out()?.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Place::Stdout(out) => out.flush(),
-            Place::File(_, file) => file.as_mut().map_or(Ok(()), |file| file.flush()),
-        }
+        self.out()?.flush()
     }
 }
 
