@@ -3,6 +3,8 @@
 
 mod files;
 mod program;
+#[cfg(unix)]
+mod terminal;
 #[path = "../../runtime/tests/tiny/mod.rs"]
 mod tiny;
 
@@ -154,4 +156,29 @@ fn pictures_come_from_standard_input_and_what_can_t_be_done_is_said() {
     let blind = carat(&["describe", concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/g3/bf16.gguf"), "-"]).output();
     let blind = blind.unwrap();
     assert_eq!(blind.status.code(), Some(1), "{}", String::from_utf8_lossy(&blind.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_keeps_whole_lines_and_the_rest_can_be_done_later() {
+    const PICTURES: usize = 300;
+    let (model, dir, out) = (Tiny::new("12b"), Scratch::new("many-pictures"), Scratch::new("many.jsonl"));
+    std::fs::create_dir(&dir.0).unwrap();
+    (0..PICTURES).for_each(|i| std::fs::write(dir.0.join(format!("{i:03}.bmp")), bmp(20 + i, 40)).unwrap());
+    let args = ["describe", model.arg(), dir.arg(), "--out", out.arg(), "--image-tokens", "70", "--max-tokens", "40"];
+    let mut program = terminal::Terminal::run(&args);
+    // A bar that has moved.
+    (0..4).for_each(|_| program.wait_for("/300 pictures"));
+    program.send("\x03");
+    program.wait_for("[stopped: ");
+    assert_eq!(program.end(), Some(130));
+    let files = || -> Vec<String> {
+        let found = lines(&std::fs::read_to_string(&out.0).unwrap());
+        found.iter().map(|line| line["file"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!((1..PICTURES).contains(&files().len()), "{}", files().len());
+    done(carat(&[&args[..], &["--resume"]].concat()).output().unwrap());
+    let expected: Vec<String> =
+        (0..PICTURES).map(|i| dir.0.join(format!("{i:03}.bmp")).display().to_string()).collect();
+    assert_eq!(files(), expected);
 }
