@@ -41,6 +41,8 @@ pub struct Args {
     /// A sound to listen to, before PROMPT; may be repeated, `-` is standard input
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
+    #[command(flatten)]
+    videos: media::VideoArgs,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -76,12 +78,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let media = media(args)?;
     let from_stdin = |paths: &[PathBuf]| paths.iter().any(|path| path.as_os_str() == "-");
-    let prompt = match from_stdin(&args.image) || from_stdin(&args.audio) {
+    let prompt = match [&args.image, &args.audio, &args.videos.video].into_iter().any(|paths| from_stdin(paths)) {
         true => prompt,
         false => whole_prompt(prompt)?,
     };
     if prompt.is_none() && !media.is_empty() {
-        return Err(UsageError("--image and --audio: expected a PROMPT to go with them".into()).into());
+        return Err(UsageError("--image, --audio and --video: expected a PROMPT to go with them".into()).into());
     }
     if prompt.is_none() && args.json {
         return Err(UsageError("--json: expected a PROMPT or standard input".into()).into());
@@ -152,10 +154,10 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
     Ok(conversation)
 }
 
-/// The media of the command line: pictures, then sounds.
+/// The media of the command line: pictures, then sounds, then videos.
 fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
     let sounds = args.audio.iter().map(|path| media::audio(path));
-    args.image.iter().map(|path| media::image(path)).chain(sounds).collect()
+    args.image.iter().map(|path| media::image(path)).chain(sounds).chain(args.videos.media()).collect()
 }
 
 /// What the user says, with the media before the text, as the models were trained.
@@ -174,7 +176,7 @@ fn question(prompt: String, media: &[Medium]) -> Message {
 
 fn load(source: &ModelSource, args: &Args, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
+    options.image_tokens = args.videos.room(&args.image, args.image_tokens);
     let mut written = Ok(());
     let session = Session::load(source, &options, &mut |plan| {
         if args.json {

@@ -26,3 +26,12 @@ pub const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
 
 /// Packets in a row that a sound's decoder may refuse before the file counts as damaged.
 pub const MAX_BAD_PACKETS: usize = 8;
+
+/// Bytes of a video's file.
+pub const MAX_VIDEO_BYTES: usize = 4 << 30;
+
+/// Frames of a video: half an hour of 60 per second.
+pub const MAX_VIDEO_FRAMES: u64 = 108_000;
+
+/// Pixels of all frames of an animation, which are decoded whole: 4096 frames of 2048 × 2048, about a minute's work.
+pub const MAX_VIDEO_PIXELS: u64 = 1 << 34;

@@ -1,9 +1,19 @@
 //! Videos: which of their pictures a model sees, and the times written before them.
 //!
-//! Whoever decodes the video hands over single pictures: each becomes [`patches`](crate::picture::patches) of
-//! [`Budget::FRAME`](crate::picture::Budget::FRAME). Source: `default_sample_indices_fn` in transformers' `video_utils.py`,
-//! `replace_video_token` in `processing_gemma4.py`. The reference refuses videos of fewer pictures than [`FRAMES`]; here, all
-//! of theirs are seen.
+//! ```text
+//! bytes ─ decode ─ Shots: at most 32 pictures, in the size that a model sees, and their times
+//! ```
+//!
+//! A model sees [`FRAMES`] pictures, evenly spread, however long a video is; each is brought to the grid of
+//! [`Budget::FRAME`](crate::picture::Budget::FRAME) as soon as it is decoded. Source: `default_sample_indices_fn` in
+//! transformers' `video_utils.py`, `replace_video_token` in `processing_gemma4.py`. The reference refuses videos of fewer
+//! pictures than [`FRAMES`]; here, all of theirs are seen.
+
+mod animation;
+mod kind;
+
+use crate::Error;
+use crate::picture::{Budget, Fitted, Picture};
 
 /// The most pictures of one video that a model sees.
 pub const FRAMES: usize = 32;
@@ -12,25 +22,54 @@ pub const FRAMES: usize = 32;
 pub const FALLBACK_FPS: f64 = 24.0;
 
 /// A picture to be seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
     /// Its number in the video, from 0.
     pub index: usize,
-    /// When it is shown: minutes and seconds, `00:07`.
-    pub stamp: String,
+    /// When it is shown, in seconds.
+    pub seconds: f64,
+}
+
+/// A picture of a video as a model sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shot {
+    /// When it is shown, in seconds.
+    pub seconds: f64,
+    /// In the size of [`Budget::FRAME`].
+    pub picture: Fitted,
+}
+
+impl Shot {
+    /// `picture`, shown at `seconds`.
+    pub fn new(seconds: f64, picture: &Picture) -> Shot {
+        Shot { seconds, picture: Fitted::new(picture, Budget::FRAME) }
+    }
 }
 
 /// The pictures to be seen of a video of `total`, evenly spread from the first on. Without `fps`, or where it is no rate,
 /// [`FALLBACK_FPS`] counts.
 pub fn sample(total: usize, fps: Option<f64>) -> Vec<Frame> {
     let fps = fps.filter(|fps| fps.is_finite() && *fps > 0.0).unwrap_or(FALLBACK_FPS);
+    indices(total).map(|index| Frame { index, seconds: index as f64 / fps }).collect()
+}
+
+/// The numbers of the pictures to be seen of `total`, ascending.
+pub fn indices(total: usize) -> impl ExactSizeIterator<Item = usize> + Clone {
     let n = total.min(FRAMES);
     // In 128 bits: no video's length overflows.
-    let index = |i: usize| (i as u128 * total as u128 / n as u128) as usize;
-    (0..n).map(index).map(|index| Frame { index, stamp: stamp(index as f64 / fps) }).collect()
+    (0..n).map(move |i| (i as u128 * total as u128 / n as u128) as usize)
 }
 
 /// A time as it is written before a frame, minutes and seconds: `01:02`.
 pub fn stamp(seconds: f64) -> String {
     format!("{:02}:{:02}", (seconds / 60.0).floor() as u64, (seconds % 60.0) as u64)
+}
+
+/// What a model sees of a video's file: an animated GIF, WebP or PNG, told apart by content. Its pictures have the times
+/// at which they are shown.
+///
+/// # Errors
+/// If it is no such file, is damaged or too large.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Shot>, Error> {
+    animation::decode(bytes, kind::of(bytes)?)
 }

@@ -1,10 +1,12 @@
 //! Which pictures of a video are seen, and their times, against the reference (`fixtures/media/make_videos.py`).
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use std::fs;
 use std::path::Path;
 
-use carat_media::video::{FRAMES, sample};
+use carat_media::video::{FRAMES, Shot, decode, sample, stamp};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 #[test]
 fn frames_and_stamps_are_the_reference_s() {
@@ -14,7 +16,7 @@ fn frames_and_stamps_are_the_reference_s() {
         let frames = sample(row["total"].as_u64().unwrap() as usize, row["fps"].as_f64());
         let indices: Vec<usize> = frames.iter().map(|frame| frame.index).collect();
         assert_eq!(Value::from(indices), row["indices"], "{row}");
-        let stamps: Vec<&str> = frames.iter().map(|frame| frame.stamp.as_str()).collect();
+        let stamps: Vec<String> = frames.iter().map(|frame| stamp(frame.seconds)).collect();
         assert_eq!(stamps.join(" "), row["stamps"], "{row}");
     }
 }
@@ -31,4 +33,74 @@ fn rates_that_are_none_count_as_24() {
     for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert_eq!(sample(4800, Some(fps)), sample(4800, None));
     }
+}
+
+/// Frames and times of animated pictures against Pillow and the reference (`fixtures/media/make_animations.py`).
+#[test]
+fn animations_are_seen_as_the_reference_sees_their_frames() {
+    let media = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media");
+    let rows: Vec<Value> = serde_json::from_slice(&fs::read(media.join("animations.json")).unwrap()).unwrap();
+    for row in rows {
+        let name = row["file"].as_str().unwrap();
+        let shots = decode(&file(name)).unwrap();
+        let seconds: Vec<f64> = shots.iter().map(|shot| (shot.seconds * 1e6).round() / 1e6).collect();
+        assert_eq!(Value::from(seconds), row["seconds"], "{name}");
+        for shot in &shots {
+            let picture = shot.picture.picture();
+            assert_eq!(
+                [picture.width, picture.height].map(Value::from),
+                ["width", "height"].map(|side| row[side].clone())
+            );
+        }
+        // image-webp rounds down where it blends: pixels are up to 1 off those of the same frames as PNG. Each axis of
+        // resizing makes 1.25 times as much of it, the sum of bicubic weights without signs, and rounds two numbers:
+        // 1.25 (1.25 + 1) + 1, in whole steps 3.
+        match name.strip_suffix(".webp") {
+            None => assert_eq!(sha256(&shots), row["sha256"].as_str().unwrap(), "{name}"),
+            Some(stem) => {
+                let step = largest_step(&shots, &decode(&file(&format!("{stem}.png"))).unwrap());
+                assert!(step <= 3, "{name} is off by {step}");
+            }
+        }
+    }
+}
+
+fn file(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/media/videos").join(name)).unwrap()
+}
+
+/// Of all pixels, frame by frame.
+fn sha256(shots: &[Shot]) -> String {
+    let mut pixels = Sha256::new();
+    shots.iter().for_each(|shot| pixels.update(&shot.picture.picture().rgb));
+    pixels.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The largest difference of any two values.
+fn largest_step(a: &[Shot], b: &[Shot]) -> u8 {
+    let values = |shots: &[Shot]| shots.iter().flat_map(|s| s.picture.picture().rgb.clone()).collect::<Vec<u8>>();
+    assert_eq!(values(a).len(), values(b).len());
+    values(a).iter().zip(values(b)).map(|(a, b)| a.abs_diff(b)).max().unwrap()
+}
+
+#[track_caller]
+fn refused(bytes: &[u8], says: &[&str]) {
+    let error = decode(bytes).unwrap_err().to_string();
+    assert!(says.iter().all(|text| error.contains(text)), "{error}");
+}
+
+#[test]
+fn what_does_not_move_or_ends_too_early_says_so() {
+    refused(&[], &["the video is empty"]);
+    refused(b"what", &["not a video", "77 68 61 74"]);
+    refused(&file("still.png"), &["PNG without frames", "--image"]);
+    refused(&file("still.webp"), &["WebP without frames", "--image"]);
+    for name in ["uneven.gif", "uneven.png", "uneven.webp"] {
+        let whole = file(name);
+        refused(&whole[..whole.len() / 2], &["file is damaged"]);
+    }
+    // A screen of 65,535 × 65,535 pixels.
+    let mut huge = file("uneven.gif");
+    huge[6..10].fill(0xff);
+    refused(&huge, &["pixels", "at most"]);
 }

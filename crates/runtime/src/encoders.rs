@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use carat_media::picture::{self, Budget, Patching};
+use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
 use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder};
 use sha2::{Digest, Sha256};
@@ -73,41 +73,58 @@ impl Encoders {
             self.looked = true;
         }
         match medium {
-            Medium::Image { name, bytes } => Ok(vec![self.picture(device, SoftKind::Image, name, bytes)?]),
+            Medium::Image { name, bytes } => Ok(vec![self.picture(device, name, bytes)?]),
             Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, bytes)?]),
-            Medium::Video { frames } => {
-                frames.iter().map(|f| self.picture(device, SoftKind::Video, &f.name, &f.bytes)).collect()
-            }
+            Medium::Video { shots } => shots.iter().map(|shot| self.frame(device, &shot.picture)).collect(),
         }
     }
 
-    fn picture(
-        &mut self,
-        device: &mut Device,
-        kind: SoftKind,
-        name: &str,
-        bytes: &[u8],
-    ) -> Result<Arc<SoftTokens>, Error> {
+    fn picture(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
+        let kind = SoftKind::Image;
+        let room = self.image_tokens.unwrap_or_default();
+        let content: [u8; 32] = Sha256::digest(bytes).into();
+        let source = |budget: Budget| Source { content, kind, budget: budget.tokens() };
+        // By the picture itself only where it takes the picture to know.
+        let known = match room {
+            ImageTokens::Most(budget) => Some(budget),
+            ImageTokens::Auto => None,
+        };
+        if let Some(made) = known.and_then(|budget| self.made.get(&source(budget))) {
+            return Ok(made.clone());
+        }
+        // Whether the model sees at all comes before what is wrong with the file.
+        self.eyes(device, kind)?;
+        let picture = picture::decode(bytes).map_err(|reason| Error::Medium { name: name.into(), reason })?;
+        let budget = known.unwrap_or_else(|| room.budget(&picture));
+        if let Some(made) = self.made.get(&source(budget)) {
+            return Ok(made.clone());
+        }
+        let (n, rows) = see(self.eyes(device, kind)?, device, &Fitted::new(&picture, budget))?;
+        Ok(self.keep(source(budget), kind, n, rows))
+    }
+
+    fn frame(&mut self, device: &mut Device, picture: &Fitted) -> Result<Arc<SoftTokens>, Error> {
+        let kind = SoftKind::Video;
+        let Picture { width, height, rgb } = picture.picture();
+        let mut hasher = Sha256::new_with_prefix(format!("{width}x{height}:"));
+        hasher.update(rgb);
+        let source = Source { content: hasher.finalize().into(), kind, budget: Budget::FRAME.tokens() };
+        if let Some(made) = self.made.get(&source) {
+            return Ok(made.clone());
+        }
+        let (n, rows) = see(self.eyes(device, kind)?, device, picture)?;
+        Ok(self.keep(source, kind, n, rows))
+    }
+
+    /// What the model sees with, loaded when it is first needed.
+    fn eyes(&mut self, device: &mut Device, kind: SoftKind) -> Result<&mut PictureEncoder<Device>, Error> {
         let cannot = |reason| Error::Cannot {
             model: self.files.source().to_string(),
             kind: kind.name(),
             reason: Box::new(reason),
         };
-        let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
-        let room = self.image_tokens.unwrap_or_default();
-        let unreadable = |reason| Error::Medium { name: name.into(), reason };
-        let content: [u8; 32] = Sha256::digest(bytes).into();
-        let source = |budget: Budget| Source { content, kind, budget: budget.tokens() };
-        // By the picture itself only where it takes the picture to know.
-        let known = match (kind, room) {
-            (SoftKind::Video, _) => Some(Budget::FRAME),
-            (_, ImageTokens::Most(budget)) => Some(budget),
-            (_, ImageTokens::Auto) => None,
-        };
-        if let Some(made) = known.and_then(|budget| self.made.get(&source(budget))) {
-            return Ok(made.clone());
-        }
         if self.pictures.is_none() {
+            let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
             // The model's own reason comes before that for the missing room.
             let room = config.is_some().then_some(self.image_tokens).flatten();
             let largest = room.map_or(Budget::ALL[0], ImageTokens::largest).tokens();
@@ -117,16 +134,7 @@ impl Encoders {
             }
             self.pictures = Some(encoder);
         }
-        let Some(encoder) = &mut self.pictures else { return Err(Error::NoRoom { kind: kind.name() }) };
-        let picture = picture::decode(bytes).map_err(unreadable)?;
-        let budget = known.unwrap_or_else(|| room.budget(&picture));
-        if let Some(made) = self.made.get(&source(budget)) {
-            return Ok(made.clone());
-        }
-        let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
-        let patches = picture::patches(&picture, budget, patching);
-        let rows = encoder.encode(device, &patches.values, &patches.positions, None)?;
-        Ok(self.keep(source(budget), kind, patches.soft_tokens, rows))
+        self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name() })
     }
 
     fn sound(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
@@ -166,6 +174,17 @@ impl Encoders {
         self.made.insert(source, made.clone());
         made
     }
+}
+
+/// How many soft tokens a picture has, and which.
+fn see(
+    encoder: &mut PictureEncoder<Device>,
+    device: &mut Device,
+    picture: &Fitted,
+) -> Result<(usize, Vec<f32>), Error> {
+    let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
+    let patches = picture.patches(patching);
+    Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
 }
 
 /// The soft tokens of samples at 16 kHz: what each kind of ears is given is decided here.

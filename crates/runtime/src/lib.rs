@@ -32,7 +32,7 @@ pub use defaults::GenerationDefaults;
 pub use error::Error;
 pub use format::ChatFormat;
 pub use loading::LoadOptions;
-pub use media::{ImageTokens, Medium, VideoFrame};
+pub use media::{ImageTokens, Medium};
 pub use sampler::{Logprobs, SamplingError, SamplingOptions, check_finite, log_sum_exp};
 pub use sequence::FinishReason;
 pub use session::Session;

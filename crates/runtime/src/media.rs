@@ -1,4 +1,4 @@
-//! What a conversation shows: pictures, sounds and videos as the bytes of their files.
+//! What a conversation shows: pictures and sounds as the bytes of their files, videos as the few pictures that are seen.
 //!
 //! Nothing is decoded here; a [`Session`](crate::Session) does that when it first needs a medium's soft tokens, and keeps them.
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use carat_chat::template::MediaText;
 use carat_media::picture::{Budget, Picture};
-use carat_media::video;
+use carat_media::video::{self, Shot};
 use carat_model::SoftKind;
 
 /// The most soft tokens that a picture may take.
@@ -54,17 +54,6 @@ impl FromStr for ImageTokens {
     }
 }
 
-/// A picture of a video.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VideoFrame {
-    /// What it is called in messages.
-    pub name: String,
-    /// When it is shown, in seconds from the beginning.
-    pub seconds: f64,
-    /// Its file.
-    pub bytes: Vec<u8>,
-}
-
 /// A medium of a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Medium {
@@ -85,7 +74,7 @@ pub enum Medium {
     /// A video, by the pictures of it that are seen.
     Video {
         /// In order.
-        frames: Vec<VideoFrame>,
+        shots: Vec<Shot>,
     },
 }
 
@@ -102,7 +91,7 @@ impl Medium {
     /// The times of a video's frames as the model reads them.
     pub(crate) fn stamps(&self) -> Vec<String> {
         match self {
-            Medium::Video { frames } => frames.iter().map(|frame| video::stamp(frame.seconds)).collect(),
+            Medium::Video { shots } => shots.iter().map(|shot| video::stamp(shot.seconds)).collect(),
             Medium::Image { .. } | Medium::Audio { .. } => Vec::new(),
         }
     }
