@@ -62,7 +62,7 @@ struct Input {
     /// A sound of up to 30 s: WAV, FLAC, MP3, Ogg Vorbis, AAC, M4A or AIFF
     #[arg(long, value_name = "FILE")]
     audio: Option<PathBuf>,
-    /// A video: an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with times
+    /// A video: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with times
     #[arg(long, value_name = "PATH")]
     video: Option<PathBuf>,
 }

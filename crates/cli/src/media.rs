@@ -15,7 +15,7 @@ use carat_runtime::{ImageTokens, Medium};
 /// Videos.
 #[derive(clap::Args)]
 pub struct VideoArgs {
-    /// A video to watch: an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with
+    /// A video to watch: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with
     /// times; may be repeated
     #[arg(long, value_name = "PATH")]
     pub video: Vec<PathBuf>,

@@ -29,6 +29,14 @@ pub enum Error {
         /// What is missing, and what to do instead.
         why: String,
     },
+    /// A video that takes another program to decode.
+    #[error(
+        "{what} is not decoded here: install ffmpeg, or convert it with `ffmpeg -i VIDEO -pix_fmt yuv420p OUT.mp4`"
+    )]
+    Elsewhere {
+        /// The codec and the container, or what of a codec is missing.
+        what: String,
+    },
     /// The bytes contradict themselves, or end too early.
     #[error("the {format} file is damaged: {why}")]
     Damaged {

@@ -10,10 +10,17 @@
 //! pictures than [`FRAMES`]; here, all of theirs are seen.
 
 mod animation;
+mod boxes;
+mod colour;
+mod fragments;
+mod h264;
 mod kind;
+mod mp4;
+mod sps;
 
-use crate::Error;
 use crate::picture::{Budget, Fitted, Picture};
+use crate::{Error, guard};
+use kind::Kind;
 
 /// The most pictures of one video that a model sees.
 pub const FRAMES: usize = 32;
@@ -65,11 +72,32 @@ pub fn stamp(seconds: f64) -> String {
     format!("{:02}:{:02}", (seconds / 60.0).floor() as u64, (seconds % 60.0) as u64)
 }
 
-/// What a model sees of a video's file: an animated GIF, WebP or PNG, told apart by content. Its pictures have the times
-/// at which they are shown.
+/// What a model sees of a video's file, told apart by content: an animated GIF, WebP or PNG, or H.264 in MP4 or QuickTime.
+///
+/// The pictures of animations have the times at which they are shown; those of others, as the reference has it, the time that
+/// follows from their number and the rate that the file has on average. They are turned as the file says.
 ///
 /// # Errors
-/// If it is no such file, is damaged or too large.
+/// If it is no such file, is damaged or too large; [`Error::Elsewhere`] if it is a video that others may decode.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Shot>, Error> {
-    animation::decode(bytes, kind::of(bytes)?)
+    match kind::of(bytes)? {
+        Kind::Animation(kind) => animation::decode(bytes, kind),
+        Kind::Mp4 => guard::guarded("MP4", || of_mp4(bytes)),
+    }
+}
+
+/// Whether a video has a sound track, as far as it is known here.
+pub fn has_sound(bytes: &[u8]) -> bool {
+    matches!(kind::of(bytes), Ok(Kind::Mp4)) && mp4::track(bytes).is_ok_and(|track| track.sound)
+}
+
+fn of_mp4(bytes: &[u8]) -> Result<Vec<Shot>, Error> {
+    let track = mp4::track(bytes)?;
+    if !matches!(&track.codec, b"avc1" | b"avc3") {
+        return Err(Error::Elsewhere { what: format!("{} in MP4", kind::of_fourcc(track.codec)) });
+    }
+    let frames = sample(track.shown.len(), Some(track.fps));
+    let numbers: Vec<usize> = frames.iter().map(|frame| frame.index).collect();
+    let pictures = h264::decode(bytes, &track, &numbers)?;
+    Ok(frames.iter().zip(pictures).map(|(frame, picture)| Shot { seconds: frame.seconds, picture }).collect())
 }
