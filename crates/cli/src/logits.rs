@@ -11,6 +11,7 @@ use carat_model::input;
 use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
 use carat_runtime::encoders::Encoders;
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{ImageTokens, Medium, check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
@@ -35,7 +36,7 @@ pub struct Args {
     /// A picture for the next run of image ids; may be repeated
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// A sound for the next run of audio ids; may be repeated
+    /// A sound for the next run of audio ids; may be repeated, and be a video whose sound is meant
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
     #[command(flatten)]
@@ -130,11 +131,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     writer.finish().with_context(path)
 }
 
-/// The media of each kind in order, and where they come from.
+/// The media of each kind in order, and where they come from. A video's sound is one only if `--audio` names the file, too.
 fn media(args: &Args) -> impl Iterator<Item = (&PathBuf, anyhow::Result<Medium>)> {
     let images = args.image.iter().map(|path| (path, media::image(path)));
     let sounds = args.audio.iter().map(|path| (path, media::audio(path)));
-    images.chain(sounds).chain(args.videos.video.iter().zip(args.videos.media()))
+    images.chain(sounds).chain(args.videos.video.iter().zip(args.videos.media(SoundTrack::Left)))
 }
 
 /// `n` tokens from `next` on, each the most likely after those before it.

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES, MAX_VIDEO_BYTES};
 use carat_media::picture::Budget;
-use carat_media::video::{self, Shot};
+use carat_runtime::video::{SoundTrack, Video, VideoFile};
 use carat_runtime::{ImageTokens, Medium};
+use carat_tensor::Bytes;
+use carat_weights::map_file;
 
 /// Videos.
 #[derive(clap::Args)]
@@ -32,8 +34,11 @@ impl VideoArgs {
     }
 
     /// The videos, one after another.
-    pub fn media(&self) -> impl Iterator<Item = anyhow::Result<Medium>> {
-        self.video.iter().map(|path| Ok(Medium::Video { shots: shots(path, self.video_fps)? }))
+    pub fn media(&self, track: SoundTrack) -> impl Iterator<Item = anyhow::Result<Medium>> {
+        self.video.iter().map(move |path| {
+            let Video { shots, sound } = watch(path, self.video_fps, track)?;
+            Ok(Medium::Video { shots, sound })
+        })
     }
 }
 
@@ -45,17 +50,25 @@ pub fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// What is seen of a video; `-` is standard input.
-pub fn shots(path: &Path, fps: Option<f64>) -> anyhow::Result<Vec<Shot>> {
+/// What is seen and heard of a video; `-` is standard input.
+pub fn watch(path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result<Video> {
+    let silent = |shots| Video { shots, sound: Vec::new() };
     if path.is_dir() {
-        return pictures::of_folder(path, fps);
+        return pictures::of_folder(path, fps).map(silent);
     }
     if pictures::is_list(path) {
-        return pictures::of_list(path, fps);
+        return pictures::of_list(path, fps).map(silent);
     }
     ensure!(fps.is_none(), "--video-fps: {} has times of its own", path.display());
-    let (name, bytes) = read(path, MAX_VIDEO_BYTES)?;
-    video::decode(&bytes).context(name)
+    let (name, bytes, path) = if path.as_os_str() == "-" {
+        let (name, bytes) = read(path, MAX_VIDEO_BYTES)?;
+        (name, Bytes::from_vec(bytes), None)
+    } else {
+        (path.display().to_string(), map_file(path)?, Some(path))
+    };
+    let found = bytes.len();
+    ensure!(found <= MAX_VIDEO_BYTES, "{name}: found {found} bytes; at most {MAX_VIDEO_BYTES} are taken");
+    Ok(VideoFile { name: &name, path, bytes: &bytes }.decode(track)?)
 }
 
 /// `--image-tokens`.

@@ -11,6 +11,7 @@ use anyhow::Context;
 use carat_chat::message::{Content, Conversation, Message, Part, Role};
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{FinishReason, ImageTokens, Medium, ModelSource, Session, host};
 use serde_json::json;
 
@@ -43,6 +44,9 @@ pub struct Args {
     audio: Vec<PathBuf>,
     #[command(flatten)]
     videos: media::VideoArgs,
+    /// Don't listen to the sound of videos
+    #[arg(long)]
+    mute: bool,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -157,7 +161,8 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
 /// The media of the command line: pictures, then sounds, then videos.
 fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
     let sounds = args.audio.iter().map(|path| media::audio(path));
-    args.image.iter().map(|path| media::image(path)).chain(sounds).chain(args.videos.media()).collect()
+    let track = if args.mute { SoundTrack::Left } else { SoundTrack::Heard };
+    args.image.iter().map(|path| media::image(path)).chain(sounds).chain(args.videos.media(track)).collect()
 }
 
 /// What the user says, with the media before the text, as the models were trained.

@@ -3,16 +3,17 @@
 //! Soft tokens are kept by what they were made of, the hash of a file and the room it was given, so that a picture is encoded
 //! once however often a conversation is read again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
-use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder};
+use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
-use crate::media::{ImageTokens, Medium};
+use crate::media::{Ears, ImageTokens, Medium, Scene, scenes};
 use crate::{Error, ModelFiles, mmproj};
 
 /// Values of soft tokens that are kept: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
@@ -34,7 +35,7 @@ pub struct SoftTokens {
 /// What soft tokens were made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Source {
-    /// SHA-256 of the file.
+    /// SHA-256 of the file, or of the samples.
     content: [u8; 32],
     kind: SoftKind,
     /// The most soft tokens of a picture; 0 for a sound.
@@ -61,21 +62,46 @@ impl Encoders {
         Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0, looked: false }
     }
 
-    /// The soft tokens of a medium, one after another those of a video's frames.
+    /// Whether the model hears.
     ///
     /// # Errors
-    /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
-    pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+    /// If the files of its encoders can't be read.
+    pub(crate) fn ears(&mut self) -> Result<Ears, Error> {
+        self.look_beside()?;
+        let hears = encoders::hears(self.files.checkpoint());
+        let hears = hears.map_err(|error| Error::of_files(self.files.source(), error))?;
+        Ok(if hears { Ears::Hears } else { Ears::Deaf })
+    }
+
+    /// Takes the encoders beside a GGUF file, the first time.
+    fn look_beside(&mut self) -> Result<(), Error> {
         if !self.looked {
             if let Some(beside) = mmproj::open_beside(&self.files)? {
                 self.files = beside;
             }
             self.looked = true;
         }
+        Ok(())
+    }
+
+    /// The soft tokens of a medium, one after another those of a video's frames and, if the model hears, of the pieces of its
+    /// sound.
+    ///
+    /// # Errors
+    /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
+    pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+        self.look_beside()?;
         match medium {
             Medium::Image { name, bytes } => Ok(vec![self.picture(device, name, bytes)?]),
-            Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, bytes)?]),
-            Medium::Video { shots } => shots.iter().map(|shot| self.frame(device, &shot.picture)).collect(),
+            Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, Sound::File(bytes))?]),
+            Medium::Video { shots, sound } => {
+                let ears = if sound.is_empty() { Ears::Deaf } else { self.ears()? };
+                let encode = |scene| match scene {
+                    Scene::Shot(shot) => self.frame(device, &shot.picture),
+                    Scene::Sound(samples) => self.sound(device, "the video's sound", Sound::Samples(samples)),
+                };
+                scenes(shots, sound, ears).into_iter().map(encode).collect()
+            }
         }
     }
 
@@ -137,14 +163,14 @@ impl Encoders {
         self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name() })
     }
 
-    fn sound(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
+    fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
         let kind = SoftKind::Audio;
         let cannot = |reason| Error::Cannot {
             model: self.files.source().to_string(),
             kind: kind.name(),
             reason: Box::new(reason),
         };
-        let source = Source { content: Sha256::digest(bytes).into(), kind, budget: 0 };
+        let source = Source { content: sound.digest(), kind, budget: 0 };
         if let Some(made) = self.made.get(&source) {
             return Ok(made.clone());
         }
@@ -153,7 +179,7 @@ impl Encoders {
         }
         let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
-        let samples = sound::decode(bytes).map_err(unreadable)?.at_16_khz();
+        let samples = sound.samples().map_err(unreadable)?;
         if samples.len() > sound::MAX_CLIP {
             let seconds = samples.len() as f64 / f64::from(sound::RATE);
             return Err(Error::LongSound { name: name.into(), seconds });
@@ -185,6 +211,37 @@ fn see(
     let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
     let patches = picture.patches(patching);
     Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
+}
+
+/// A sound as it is given.
+#[derive(Clone, Copy)]
+enum Sound<'a> {
+    /// The bytes of a file.
+    File(&'a [u8]),
+    /// At 16 kHz.
+    Samples(&'a [f32]),
+}
+
+impl<'a> Sound<'a> {
+    /// SHA-256 of what it is made of.
+    fn digest(self) -> [u8; 32] {
+        match self {
+            Sound::File(bytes) => Sha256::digest(bytes).into(),
+            Sound::Samples(samples) => {
+                // No file begins so: samples are never taken for the file with the same bytes.
+                let mut hasher = Sha256::new_with_prefix(b"samples at 16 kHz");
+                samples.iter().for_each(|sample| hasher.update(sample.to_le_bytes()));
+                hasher.finalize().into()
+            }
+        }
+    }
+
+    fn samples(self) -> Result<Cow<'a, [f32]>, carat_media::Error> {
+        Ok(match self {
+            Sound::File(bytes) => Cow::Owned(sound::decode(bytes)?.at_16_khz()),
+            Sound::Samples(samples) => Cow::Borrowed(samples),
+        })
+    }
 }
 
 /// The soft tokens of samples at 16 kHz: what each kind of ears is given is decided here.

@@ -143,6 +143,14 @@ pub enum Error {
         /// What is wrong.
         reason: carat_media::Error,
     },
+    /// A video that `ffmpeg` was asked to decode.
+    #[error("{name}: ffmpeg can't decode it: {reason}")]
+    Ffmpeg {
+        /// The file.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
     /// A sound that is longer than a model hears at once.
     #[error("{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts")]
     LongSound {

@@ -11,6 +11,7 @@ pub mod defaults;
 pub mod device;
 pub mod encoders;
 mod error;
+pub mod ffmpeg;
 pub mod format;
 pub mod host;
 pub mod loading;
@@ -26,6 +27,7 @@ pub mod source;
 pub mod stop;
 pub mod thinking;
 pub mod tiles;
+pub mod video;
 pub mod work;
 
 pub use defaults::GenerationDefaults;

@@ -9,6 +9,7 @@ use carat_media::limits::MAX_PICTURE_BYTES;
 use carat_media::picture::{Fitted, Patches, Patching, Picture, decode};
 use carat_model::{PictureConfig, PictureEncoder, VisionTap, vision};
 use carat_runtime::ModelFiles;
+use carat_runtime::video::{SoundTrack, Video};
 
 use super::{Args, hidden, read};
 use crate::media;
@@ -30,7 +31,7 @@ pub fn image(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()>
 /// Writes the file of a video.
 pub fn video(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()> {
     let config = config(files)?;
-    let shots = media::shots(path, args.video_fps)?;
+    let Video { shots, .. } = media::watch(path, args.video_fps, SoundTrack::Left)?;
     let frames: Vec<&Fitted> = shots.iter().map(|shot| &shot.picture).collect();
     let sizes = frames.windows(2).map(|pair| [pair[0], pair[1]].map(|f| (f.picture().width, f.picture().height)));
     for (index, [a, b]) in sizes.enumerate() {
