@@ -11,7 +11,7 @@ mod official;
 mod probes;
 mod prompt;
 
-pub use media::MediaText;
+pub use media::{MediaText, VideoText};
 pub use official::render;
 pub use prompt::{Prompt, Segment};
 

@@ -1,30 +1,34 @@
-//! `carat encode`: what a model's encoders make of a picture or a sound, as a file to compare with.
+//! `carat encode`: what a model's encoders make of a picture, a sound or a video, as a file to compare with.
 
 mod audio;
-mod image;
+mod pictures;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use carat_media::picture::{Budget, Picture};
-use carat_model::{AudioTap, VisionTap};
+use carat_model::AudioTap;
 use carat_runtime::device::{self, Device, DeviceOptions};
-use carat_runtime::{ModelFiles, ModelSource, mmproj};
+use carat_runtime::{ImageTokens, ModelFiles, ModelSource, mmproj};
 
-use crate::args;
 use crate::safetensors::{Entry, Writer};
+use crate::{args, media};
 
-/// Write the soft tokens of a picture or a sound to a .safetensors file
+/// Write the soft tokens of a picture, a sound or a video to a .safetensors file
 ///
 /// Of a picture: `pixel_values`, f32 [n, 768], and `positions`, i64 [n, 2], of its n patches; `hidden.0` (the embedded
 /// patches) and `hidden.1` … `hidden.L` (each layer's output), f32 [n, width of the encoder]; `soft_tokens`, f32
-/// [n / 9, width of the text model].
+/// [n / 9, width of the text model]. A model without a tower reads blocks, of which `pixel_values` has 6912 values each;
+/// there are as many soft tokens, and `hidden.0` is all there is.
+///
+/// Of a video: the same of its frames stacked, [frames, n, …]; `soft_tokens` as they follow each other, f32
+/// [frames · n / 9, width of the text model].
 ///
 /// Of a sound: `mel`, f32 [frames, 128], the features of each 10 ms; `hidden.0` (the subsampled features) and `hidden.1` …
 /// `hidden.L`, f32 [n, width of the encoder]; `soft_tokens`, f32 [n, width of the text model]. The last frame may be filled
-/// up and then counts for no row: n is a quarter of the others, rounded up.
+/// up and then counts for no row: n is a quarter of the others, rounded up. A model without a tower hears `frames`, f32
+/// [n, 640], of 40 ms.
 #[derive(clap::Args)]
 pub struct Args {
     /// A model that has an encoder: a directory with config.json, or a GGUF file with an mmproj file beside it
@@ -38,8 +42,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// The most soft tokens a picture may take: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
-    #[arg(long, value_name = "N", default_value = "280", value_parser = image_tokens)]
+    #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
+    /// Pictures per second of a folder or list that says no times [default: 24]
+    #[arg(long, value_name = "N", value_parser = media::rate, requires = "video")]
+    video_fps: Option<f64>,
     /// Threads that compute [default: one per core this process may use]
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]
     threads: Option<usize>,
@@ -55,42 +62,20 @@ struct Input {
     /// A sound of up to 30 s: WAV, FLAC, MP3, Ogg Vorbis, AAC, M4A or AIFF
     #[arg(long, value_name = "FILE")]
     audio: Option<PathBuf>,
-}
-
-/// `--image-tokens`.
-#[derive(Clone, Copy)]
-enum ImageTokens {
-    /// By the picture.
-    Auto,
-    /// As said.
-    Most(Budget),
-}
-
-impl ImageTokens {
-    fn budget(self, picture: &Picture) -> Budget {
-        match self {
-            ImageTokens::Auto => Budget::auto(picture),
-            ImageTokens::Most(budget) => budget,
-        }
-    }
-}
-
-fn image_tokens(text: &str) -> Result<ImageTokens, String> {
-    if text == "auto" {
-        return Ok(ImageTokens::Auto);
-    }
-    let tokens = text.parse().map_err(|_| "expected 70, 140, 280, 560, 1120 or auto".to_owned())?;
-    Budget::new(tokens).map(ImageTokens::Most).map_err(|error| error.to_string())
+    /// A video: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with times
+    #[arg(long, value_name = "PATH")]
+    video: Option<PathBuf>,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let files = args.encoders()?;
-    match (&args.input.image, &args.input.audio) {
-        (Some(path), _) => image::run(&files, path, args),
-        (_, Some(path)) => audio::run(&files, path, args),
+    match (&args.input.image, &args.input.video, &args.input.audio) {
+        (Some(path), ..) => pictures::image(&files, path, args),
+        (_, Some(path), _) => pictures::video(&files, path, args),
+        (.., Some(path)) => audio::run(&files, path, args),
         // The group is required.
-        _ => anyhow::bail!("nothing to encode: give --image or --audio"),
+        _ => anyhow::bail!("nothing to encode: give --image, --audio or --video"),
     }
 }
 
@@ -138,21 +123,15 @@ impl Hidden<'_> {
     }
 }
 
-impl VisionTap for Hidden<'_> {
-    fn hidden(&mut self, _: usize, rows: &[f32]) {
-        self.write(rows);
-    }
-}
-
 impl AudioTap for Hidden<'_> {
     fn hidden(&mut self, _: usize, rows: &[f32]) {
         self.write(rows);
     }
 }
 
-/// Entries of the rows of each of a tower's stages.
-fn hidden(n_layers: usize, shape: [usize; 2]) -> impl Iterator<Item = Entry> {
-    (0..=n_layers).map(move |stage| Entry::f32(format!("hidden.{stage}"), &shape))
+/// Entries of the rows of each of an encoder's stages.
+fn hidden(n_stages: usize, shape: &[usize]) -> impl Iterator<Item = Entry> {
+    (0..n_stages).map(move |stage| Entry::f32(format!("hidden.{stage}"), shape))
 }
 
 /// A file's bytes, of which no more is read than `most` and one.

@@ -4,14 +4,15 @@ mod places;
 
 use std::fs::File;
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use carat_model::input;
 use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
 use carat_runtime::encoders::Encoders;
-use carat_runtime::{ImageTokens, check_finite, loading};
+use carat_runtime::video::SoundTrack;
+use carat_runtime::{ImageTokens, Medium, check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
@@ -35,9 +36,11 @@ pub struct Args {
     /// A picture for the next run of image ids; may be repeated
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
-    /// A sound for the next run of audio ids; may be repeated
+    /// A sound for the next run of audio ids; may be repeated, and be a video whose sound is meant
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
+    #[command(flatten)]
+    videos: media::VideoArgs,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -82,14 +85,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
-    options.image_tokens = (!args.image.is_empty()).then_some(args.image_tokens);
+    options.image_tokens = args.videos.room(&args.image, args.image_tokens);
     options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
     let mut encoders = Encoders::new(files, options.image_tokens);
     let mut soft = Vec::new();
-    let pictures = args.image.iter().map(|path| (path, media::image as fn(&Path) -> _));
-    for (path, read) in pictures.chain(args.audio.iter().map(|path| (path, media::audio as fn(&Path) -> _))) {
-        let made = encoders.encode(decoder.backend_mut(), &read(path)?)?;
+    for (path, medium) in media(args) {
+        let made = encoders.encode(decoder.backend_mut(), &medium?)?;
         soft.extend(made.into_iter().map(|soft| (path.display().to_string(), soft)));
     }
     let pieces = places::fill(&tokens, &soft, &decoder.config().placeholders).map_err(UsageError)?;
@@ -127,6 +129,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let continued = continue_greedily(&mut decoder, next, greedy)?;
     writer.i64s(continued.iter().map(|id| i64::from(id.0))).with_context(path)?;
     writer.finish().with_context(path)
+}
+
+/// The media of each kind in order, and where they come from. A video's sound is one only if `--audio` names the file, too.
+fn media(args: &Args) -> impl Iterator<Item = (&PathBuf, anyhow::Result<Medium>)> {
+    let images = args.image.iter().map(|path| (path, media::image(path)));
+    let sounds = args.audio.iter().map(|path| (path, media::audio(path)));
+    images.chain(sounds).chain(args.videos.video.iter().zip(args.videos.media(SoundTrack::Left)))
 }
 
 /// `n` tokens from `next` on, each the most likely after those before it.

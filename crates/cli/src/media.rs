@@ -1,12 +1,75 @@
-//! Files of pictures and sounds that are given on the command line.
+//! Files of pictures, sounds and videos that are given on the command line.
+
+mod pictures;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES};
+use anyhow::{Context, ensure};
+use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES, MAX_VIDEO_BYTES};
+use carat_media::picture::Budget;
+use carat_runtime::video::{SoundTrack, Video, VideoFile};
 use carat_runtime::{ImageTokens, Medium};
+use carat_tensor::Bytes;
+use carat_weights::map_file;
+
+/// Videos.
+#[derive(clap::Args)]
+pub struct VideoArgs {
+    /// A video to watch: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with
+    /// times; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub video: Vec<PathBuf>,
+    /// Pictures per second of a folder or list that says no times [default: 24]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub video_fps: Option<f64>,
+}
+
+impl VideoArgs {
+    /// Room for pictures, where there are any: `tokens` for those that are no video's.
+    pub fn room(&self, images: &[PathBuf], tokens: ImageTokens) -> Option<ImageTokens> {
+        let frames = (!self.video.is_empty()).then_some(ImageTokens::Most(Budget::FRAME));
+        if images.is_empty() { frames } else { Some(tokens) }
+    }
+
+    /// The videos, one after another.
+    pub fn media(&self, track: SoundTrack) -> impl Iterator<Item = anyhow::Result<Medium>> {
+        self.video.iter().map(move |path| {
+            let Video { shots, sound } = watch(path, self.video_fps, track)?;
+            Ok(Medium::Video { shots, sound })
+        })
+    }
+}
+
+/// `--video-fps`.
+pub fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("expected a number above 0".into()),
+    }
+}
+
+/// What is seen and heard of a video; `-` is standard input.
+pub fn watch(path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result<Video> {
+    let silent = |shots| Video { shots, sound: Vec::new() };
+    if path.is_dir() {
+        return pictures::of_folder(path, fps).map(silent);
+    }
+    if pictures::is_list(path) {
+        return pictures::of_list(path, fps).map(silent);
+    }
+    ensure!(fps.is_none(), "--video-fps: {} has times of its own", path.display());
+    let (name, bytes, path) = if path.as_os_str() == "-" {
+        let (name, bytes) = read(path, MAX_VIDEO_BYTES)?;
+        (name, Bytes::from_vec(bytes), None)
+    } else {
+        (path.display().to_string(), map_file(path)?, Some(path))
+    };
+    let found = bytes.len();
+    ensure!(found <= MAX_VIDEO_BYTES, "{name}: found {found} bytes; at most {MAX_VIDEO_BYTES} are taken");
+    Ok(VideoFile { name: &name, path, bytes: &bytes }.decode(track)?)
+}
 
 /// `--image-tokens`.
 pub fn image_tokens(text: &str) -> Result<ImageTokens, String> {

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use carat_chat::message::{Content, Conversation, Message, Part, Role};
+use carat_media::picture::Budget;
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelSource, Session, host};
 use serde_json::json;
 
@@ -39,6 +41,12 @@ pub struct Args {
     system: Option<String>,
     #[command(flatten)]
     shown: ShownArgs,
+    /// Pictures per second of a folder or list that says no times [default: 24]
+    #[arg(long, value_name = "N", value_parser = media::rate)]
+    video_fps: Option<f64>,
+    /// Don't listen to the sound of videos
+    #[arg(long)]
+    mute: bool,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -65,10 +73,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
     let source = args::source(model.as_ref())?;
     args::present(&source)?;
-    let media = media(&args.shown)?;
+    let media = media(args)?;
     let prompt = if args.shown.takes_stdin() { prompt } else { whole_prompt(prompt)? };
     if prompt.is_none() && !media.is_empty() {
-        return Err(UsageError("--image and --audio: expected a PROMPT to go with them".into()).into());
+        return Err(UsageError("--image, --audio and --video: expected a PROMPT to go with them".into()).into());
     }
     if prompt.is_none() && args.json {
         return Err(UsageError("--json: expected a PROMPT or standard input".into()).into());
@@ -140,11 +148,13 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
 }
 
 /// The media of the command line, in its order.
-fn media(shown: &ShownArgs) -> anyhow::Result<Vec<Medium>> {
-    if shown.files.iter().filter(|(_, path)| path.as_os_str() == "-").count() > 1 {
+fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
+    let files = &args.shown.files;
+    if files.iter().filter(|(_, path)| path.as_os_str() == "-").count() > 1 {
         return Err(UsageError("`-` can be given once: standard input is read to its end".into()).into());
     }
-    shown.files.iter().map(|(kind, path)| kind.read(path)).collect()
+    let track = if args.mute { SoundTrack::Left } else { SoundTrack::Heard };
+    files.iter().map(|(kind, path)| kind.read(path, args.video_fps, track)).collect()
 }
 
 /// What the user says, with the media before the text, as the models were trained.
@@ -160,7 +170,10 @@ fn question(prompt: String, media: &[Medium]) -> Message {
 /// shown yet, for want of memory or of a sound encoder file, the chat goes without.
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    options.image_tokens = (is_chat || args.shown.has(Kind::Image)).then_some(args.image_tokens);
+    options.image_tokens = match (args.shown.has(Kind::Image), args.shown.has(Kind::Video)) {
+        (false, true) if !is_chat => Some(ImageTokens::Most(Budget::FRAME)),
+        (images, _) => (images || is_chat).then_some(args.image_tokens),
+    };
     let error = match load_with(source, &options, args.json, out)? {
         Err(error) if is_chat => error,
         loaded => return Ok(loaded?),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use carat_chat::message::Part;
 use carat_runtime::Medium;
+use carat_runtime::video::{SoundTrack, Video};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::media;
@@ -17,17 +18,20 @@ pub enum Kind {
     Image,
     /// A sound.
     Audio,
+    /// A video.
+    Video,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 2] = [Kind::Image, Kind::Audio];
+    pub const ALL: [Kind; 3] = [Kind::Image, Kind::Audio, Kind::Video];
 
     /// The flag and the command that show one.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Image => "image",
             Kind::Audio => "audio",
+            Kind::Video => "video",
         }
     }
 
@@ -35,6 +39,10 @@ impl Kind {
         match self {
             Kind::Image => "A picture to look at, before PROMPT; may be repeated, `-` is standard input",
             Kind::Audio => "A sound to listen to, before PROMPT; may be repeated, `-` is standard input",
+            Kind::Video => {
+                "A video to watch, before PROMPT: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json \
+                 or .txt list of pictures with times; may be repeated, `-` is standard input"
+            }
         }
     }
 
@@ -43,6 +51,7 @@ impl Kind {
         match self {
             Kind::Image => &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"],
             Kind::Audio => &["wav", "mp3", "flac", "ogg", "oga", "m4a", "aac", "aif", "aiff"],
+            Kind::Video => &["mp4", "m4v", "mov", "webm", "mkv"],
         }
     }
 
@@ -52,11 +61,15 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)))
     }
 
-    /// The medium in a file; `-` is standard input.
-    pub fn read(self, path: &Path) -> anyhow::Result<Medium> {
+    /// The medium in a file; `-` is standard input. `fps` and `track` are for videos.
+    pub fn read(self, path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result<Medium> {
         match self {
             Kind::Image => media::image(path),
             Kind::Audio => media::audio(path),
+            Kind::Video => {
+                let Video { shots, sound } = media::watch(path, fps, track)?;
+                Ok(Medium::Video { shots, sound })
+            }
         }
     }
 }
@@ -70,7 +83,7 @@ pub fn part(medium: &Medium) -> Part {
     }
 }
 
-/// `--image` and `--audio`, in order.
+/// `--image`, `--audio` and `--video`, in order.
 #[derive(Debug, Default, PartialEq)]
 pub struct ShownArgs {
     /// What is shown.
@@ -93,7 +106,10 @@ impl ShownArgs {
 impl clap::Args for ShownArgs {
     fn augment_args(command: Command) -> Command {
         Kind::ALL.into_iter().fold(command, |command, kind| {
-            let arg = Arg::new(kind.name()).long(kind.name()).value_name("FILE").help(kind.help());
+            let arg = Arg::new(kind.name())
+                .long(kind.name())
+                .value_name(if kind == Kind::Video { "PATH" } else { "FILE" })
+                .help(kind.help());
             command.arg(arg.action(ArgAction::Append).value_parser(value_parser!(PathBuf)))
         })
     }
@@ -139,9 +155,13 @@ mod tests {
 
     #[test]
     fn kinds_are_told_by_the_end_of_a_name() {
-        for (name, kind) in
-            [("a.PNG", Some(Kind::Image)), ("b/c.d.mp3", Some(Kind::Audio)), ("png", None), ("a.txt", None)]
-        {
+        for (name, kind) in [
+            ("a.PNG", Some(Kind::Image)),
+            ("b/c.d.mp3", Some(Kind::Audio)),
+            ("x.mov", Some(Kind::Video)),
+            ("png", None),
+            ("a.txt", None),
+        ] {
             assert_eq!(Kind::of(Path::new(name)), kind, "{name}");
         }
     }

@@ -8,7 +8,7 @@ mod waves;
 
 use std::path::Path;
 
-use files::{assert_close, bmp, floats, tensors, wav};
+use files::{assert_close, bmp, floats, rolled_bmp, tensors, wav};
 use program::{Scratch, carat, done};
 use waves::wave;
 
@@ -45,6 +45,70 @@ fn a_picture_s_soft_tokens_are_the_reference_s() {
         let soft = floats(&soft.data);
         assert_close(&soft[soft.len() - last.len()..], &last, "soft_tokens");
     }
+}
+
+/// The first frame is the picture that the reference saw.
+#[test]
+fn a_video_s_frames_are_stacked() {
+    let (dir, out) = (Scratch::new("encode-film"), Scratch::new("encode-film.safetensors"));
+    std::fs::create_dir(&dir.0).unwrap();
+    (0..3).for_each(|i| std::fs::write(dir.0.join(format!("{i}.bmp")), rolled_bmp(500, 200, 9 * i)).unwrap());
+    let args = ["encode", TOWER, "--video", dir.arg(), "--out", out.arg()];
+    assert!(done(carat(&args).output().unwrap()).is_empty());
+    let film = tensors(&out.0);
+    for (name, shape) in [("pixel_values", 768), ("positions", 2), ("hidden.0", 16), ("hidden.3", 16)] {
+        assert_eq!(film.get(name).unwrap().shape, [3, 585, shape], "{name}");
+    }
+    assert_eq!(film.get("soft_tokens").unwrap().shape, [195, 20]);
+    let expected = floats(&tensors(&Path::new(TOWER).join("expected.safetensors")).get("0.soft_tokens").unwrap().data);
+    let soft = floats(&film.get("soft_tokens").unwrap().data);
+    assert_close(&soft[65 * 20 - expected.len()..65 * 20], &expected, "the first frame");
+    // The last frame is what the picture alone is.
+    let last = dir.0.join("2.bmp");
+    // Files stay mapped while they are compared.
+    let other = Scratch::new("encode-frame.safetensors");
+    let alone = ["encode", TOWER, "--image", last.to_str().unwrap(), "--out", other.arg(), "--image-tokens", "70"];
+    done(carat(&alone).output().unwrap());
+    let alone = tensors(&other.0);
+    for name in alone.names() {
+        let (film, alone) = (&film.get(name).unwrap().data, &alone.get(name).unwrap().data);
+        assert!(film.ends_with(alone), "{name}");
+    }
+    std::fs::write(dir.0.join("3.bmp"), bmp(200, 500)).unwrap();
+    refused(&args[1..], 1, &["frame 4", "(240, 624)", "(624, 240)"]);
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
+/// Pictures and sounds of a model without towers, as `fixtures/make_media_models.py` showed them.
+#[test]
+fn blocks_and_frames_of_sound_are_the_reference_s() {
+    const UNIFIED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/multimodal/12b");
+    let (file, out) = (Scratch::new("encode-unified"), Scratch::new("encode-unified.safetensors"));
+    let expected = tensors(&Path::new(UNIFIED).join("expected.safetensors"));
+    let last_rows = |medium: usize| {
+        let soft = floats(&tensors(&out.0).get("soft_tokens").unwrap().data);
+        let expected = floats(&expected.get(&format!("soft.{medium}")).unwrap().data);
+        assert_close(&soft[soft.len() - expected.len()..], &expected, "soft_tokens");
+    };
+    std::fs::write(&file.0, bmp(300, 200)).unwrap();
+    let to = ["--out", out.arg()];
+    let see = ["encode", UNIFIED, "--image", file.arg(), to[0], to[1], "--image-tokens", "70"];
+    done(carat(&see).output().unwrap());
+    let seen = tensors(&out.0);
+    assert_eq!(seen.names().collect::<Vec<_>>(), ["pixel_values", "positions", "hidden.0", "soft_tokens"]);
+    assert_eq!(seen.get("pixel_values").unwrap().shape[1], 6912);
+    last_rows(2);
+    let i = (0..640 * 5 + 77).map(f64::from);
+    std::fs::write(
+        &file.0,
+        wav(&i.map(|i| (0.5 * (i / 7.0).sin() + 0.25 * (i / 3.1).sin()) as f32).collect::<Vec<_>>()),
+    )
+    .unwrap();
+    done(carat(&["encode", UNIFIED, "--audio", file.arg(), to[0], to[1]]).output().unwrap());
+    let heard = tensors(&out.0);
+    assert_eq!(heard.names().collect::<Vec<_>>(), ["frames", "soft_tokens"]);
+    assert_eq!(heard.get("frames").unwrap().shape, [6, 640]);
+    last_rows(5);
 }
 
 #[test]

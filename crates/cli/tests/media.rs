@@ -7,7 +7,7 @@ mod program;
 
 use std::path::PathBuf;
 
-use files::{assert_close, bmp, floats, tensors, wav};
+use files::{assert_close, bmp, floats, rolled_bmp, tensors, wav};
 use program::{Scratch, carat, done};
 
 /// Placeholders of pictures, sounds and frames.
@@ -19,7 +19,11 @@ fn model(name: &str) -> PathBuf {
 
 /// The integers of a tensor of a fixture's expectations.
 fn integers(name: &str, tensor: &str) -> Vec<u32> {
-    let data = tensors(&model(name).join("expected.safetensors")).get(tensor).unwrap().data.clone();
+    integers_of(name, "expected.safetensors", tensor)
+}
+
+fn integers_of(name: &str, file: &str, tensor: &str) -> Vec<u32> {
+    let data = tensors(&model(name).join(file)).get(tensor).unwrap().data.clone();
     data.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
 }
 
@@ -69,6 +73,38 @@ fn logits_after_pictures_are_the_reference_s() {
     }
 }
 
+/// A folder of the pictures of the video in `fixtures/make_video_models.py`, numbered without zeros.
+fn film(name: &str) -> Scratch {
+    let dir = Scratch::new(name);
+    std::fs::create_dir(&dir.0).unwrap();
+    for i in 0..45 {
+        std::fs::write(dir.0.join(format!("frame{i}.bmp")), rolled_bmp(200, 8, 3 * i)).unwrap();
+    }
+    dir
+}
+
+/// Stamps are text among the ids; which of the 45 pictures are seen, and how, is what is compared.
+#[test]
+fn logits_after_a_video_are_the_reference_s() {
+    let film = film("media-film");
+    let list = film.0.join("list.json");
+    let entries: Vec<String> = (0..45).map(|i| format!(r#"{{"file": "frame{i}.bmp", "seconds": {i}}}"#)).collect();
+    std::fs::write(&list, format!("[{}]", entries.join(", "))).unwrap();
+    for (name, video) in [("e2b", film.arg()), ("31b", list.to_str().unwrap()), ("12b", film.arg())] {
+        let out = Scratch::new(&format!("media-film-{name}.safetensors"));
+        let (dir, ids) = (model(name), joined(&integers_of(name, "video.safetensors", "ids")));
+        let args = ["logits", dir.to_str().unwrap(), "--tokens", &ids, "--out", out.arg(), "--precision", "f32"];
+        done(carat(&[&args[..], &["--video", video]].concat()).output().unwrap());
+        let expected = tensors(&dir.join("video.safetensors")).get("logits").unwrap().clone();
+        let found = tensors(&out.0).get("logits").unwrap().clone();
+        let (all, vocab) = (floats(&found.data), found.shape[1]);
+        let rows = integers_of(name, "video.safetensors", "positions");
+        let rows = rows.iter().flat_map(|&row| all[row as usize * vocab..][..vocab].to_vec());
+        assert_close(&rows.collect::<Vec<f32>>(), &floats(&expected.data), name);
+    }
+    std::fs::remove_dir_all(&film.0).unwrap();
+}
+
 #[test]
 fn sounds_are_heard_and_counted() {
     let file = Scratch::new("media-heard.wav");
@@ -101,4 +137,128 @@ fn who_can_t_see_or_hear_says_so() {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("can't take image") && error.contains("no picture encoder"), "{error}");
+}
+
+#[test]
+fn what_is_no_video_says_so() {
+    let dir = Scratch::new("media-no-film");
+    std::fs::create_dir(&dir.0).unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        std::fs::write(dir.0.join(name), bytes).unwrap();
+        dir.0.join(name).to_str().unwrap().to_owned()
+    };
+    let fails = |video: &str, more: &[&str], words: &[&str]| {
+        let output = carat(&[&["run", "--video", video, "What is this?"], more].concat()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    fails(dir.arg(), &[], &["media-no-film", "found no pictures", "bmp"]);
+    fails("no/such.gif", &[], &["no/such.gif", "No such file"]);
+    fails(&file("empty.gif", b""), &[], &["empty.gif", "the video is empty"]);
+    fails(&file("cut.gif", b"GIF89a\x10\0\x10\0"), &[], &["cut.gif", "GIF file is damaged"]);
+    fails(&file("none.bin", b"nothing"), &[], &["none.bin", "not a video", "6e 6f"]);
+    fails(&file("a.json", b"[]"), &[], &["a.json", "no files of pictures"]);
+    fails(&file("b.json", br#"["gone.png"]"#), &[], &["b.json", "gone.png", "No such file"]);
+    fails(&file("c.txt", b"2 a.png\n1 b.png"), &[], &["picture 2 b.png", "found 1 seconds", "expected 2"]);
+    fails(&file("d.txt", b"0 a.png"), &["--video-fps", "2"], &["--video-fps", "times of their own"]);
+    std::fs::remove_file(dir.0.join("empty.gif")).unwrap();
+    std::fs::remove_file(dir.0.join("cut.gif")).unwrap();
+    file("a.bmp", &bmp(60, 60));
+    fails(dir.arg(), &[], &["can't take video", "no picture encoder"]);
+    file("times.json", b"[0, 1]");
+    fails(dir.arg(), &[], &["times.json", "found 2 times for 1 pictures"]);
+    refused(&["run", "--video", dir.arg(), "--video-fps", "0", "What?"], &["--video-fps", "above 0"]);
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
+/// A stand-in for `ffmpeg`: two pictures, half a second each, and no sound; what it was told is in the file `told`.
+#[cfg(unix)]
+const FAKE: &str = r##"#!/bin/sh
+for arg in "$@"; do printf '%s\n' "$arg"; done >> "$(dirname "$0")/told"
+case "$*" in
+    *framecrc*) printf '#tb 0: 1/4\n0, 0, 0, 2, 9, 0xa\n0, 2, 2, 2, 9, 0xb\n' ;;
+    *image2pipe*) printf 'P6\n2 1\n255\nabcdefP6\n2 1\n255\nghijkl' ;;
+    *) echo "Output file does not contain any stream" >&2; exit 1 ;;
+esac
+"##;
+
+/// What is decoded by another program is seen as pictures in a folder are, and the program is told nothing but the file.
+#[cfg(unix)]
+#[test]
+fn other_codecs_are_left_to_ffmpeg() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = Scratch::new("media-ffmpeg");
+    std::fs::create_dir_all(dir.0.join("seen")).unwrap();
+    let program = |text: &str| {
+        let path = dir.0.join("ffmpeg");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let fixture = |name: &str| format!("{}/../../fixtures/media/videos/{name}", env!("CARGO_MANIFEST_DIR"));
+    let [a, b] = ["a.safetensors", "b.safetensors"].map(|name| dir.0.join(name).to_str().unwrap().to_owned());
+    let encode = |video: &str, out: &str| {
+        let args = ["encode", model("12b").to_str().unwrap(), "--video", video, "--out", out].map(str::to_owned);
+        let mut command = carat(&args.each_ref().map(String::as_str));
+        command.env("CARAT_FFMPEG", dir.0.join("ffmpeg"));
+        command
+    };
+    program(FAKE);
+    for name in ["hevc.mp4", "av1.mp4", "vp9.webm", "h264.mkv", "interlaced.mp4"] {
+        done(encode(&fixture(name), &a).output().unwrap());
+        let told = std::fs::read_to_string(dir.0.join("told")).unwrap();
+        assert!(told.contains(&format!("\n-i\nfile:{}\n", fixture(name))), "{told}");
+        assert!(told.contains("-protocol_whitelist\nfile,pipe\n"), "{told}");
+        assert!(told.contains("select=eq(n\\,0)+eq(n\\,1)\n"), "{told}");
+        std::fs::remove_file(dir.0.join("told")).unwrap();
+    }
+    for (i, rgb) in [*b"abcdef", *b"ghijkl"].iter().enumerate() {
+        let [r, g, b, r2, g2, b2] = *rgb;
+        let mut file = bmp(2, 1);
+        let pixels = file.len() - 8;
+        file[pixels..].copy_from_slice(&[b, g, r, b2, g2, r2, 0, 0]);
+        std::fs::write(dir.0.join(format!("seen/{i}.bmp")), file).unwrap();
+    }
+    done(encode(dir.0.join("seen").to_str().unwrap(), &b).output().unwrap());
+    assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+
+    let fails = |mut command: std::process::Command, words: &[&str]| {
+        let output = command.output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    program("#!/bin/sh\necho 'no such codec' >&2; exit 1\n");
+    fails(encode(&fixture("hevc.mp4"), &a), &["hevc.mp4: ffmpeg can't decode it: no such codec"]);
+    program("#!/bin/sh\nprintf '#tb 0: 1/4\\n0, 0, 0, 2, 9, 0xa\\n'\n");
+    fails(encode(&fixture("hevc.mp4"), &a), &["it wrote no picture"]);
+    program("#!/bin/sh\nexit 0\n");
+    fails(encode(&fixture("vp9.webm"), &a), &["vp9.webm", "it has no pictures"]);
+    for (name, codec) in [("hevc.mp4", "H.265 (HEVC) in MP4"), ("vp9.webm", "VP9 in Matroska or WebM")] {
+        let mut none = encode(&fixture(name), &a);
+        none.env("CARAT_FFMPEG", "");
+        fails(none, &[name, codec, "is not decoded here: install ffmpeg"]);
+    }
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
+/// `--audio` takes the sound of a video that `--video` shows.
+#[test]
+fn a_film_and_its_sound_fill_their_places() {
+    let film = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/media/videos/main.mp4");
+    let out = Scratch::new("media-film-sound.safetensors");
+    let dir = model("e2b");
+    // 32 frames of 10 × 6 blocks, and 2 s at 25 soft tokens a second, with what the coder of the sound adds at both ends.
+    let run = |sound: usize| {
+        let frame = [&[12][..], &[PLACES[2]; 60], &[13]].concat();
+        let ids = joined(&[&[2][..], &frame.repeat(32), &[14], &vec![PLACES[1]; sound], &[15]].concat());
+        let fixed = ["logits", dir.to_str().unwrap(), "--tokens", &ids, "--out", out.arg()];
+        carat(&[&fixed[..], &["--video", film, "--audio", film]].concat()).output().unwrap()
+    };
+    let error = String::from_utf8_lossy(&run(1).stderr).into_owned();
+    let expected: usize = error.split("expected ").nth(1).unwrap().split(',').next().unwrap().parse().unwrap();
+    assert!((50..=53).contains(&expected), "{error}");
+    done(run(expected));
 }

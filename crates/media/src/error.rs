@@ -1,12 +1,12 @@
 //! Why a file could not become model input.
 
-/// What is wrong with a picture or a sound.
+/// What is wrong with a picture, a sound or a video.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No bytes at all.
     #[error("the {what} is empty: expected a file of {expected}")]
     Empty {
-        /// `picture` or `sound`.
+        /// `picture`, `sound` or `video`.
         what: &'static str,
         /// The formats that can be read.
         expected: &'static str,
@@ -14,7 +14,7 @@ pub enum Error {
     /// The first bytes are those of no known format. Names of files don't count.
     #[error("not a {what} that can be read: it starts with {found}; expected {expected}")]
     Unknown {
-        /// `picture` or `sound`.
+        /// `picture`, `sound` or `video`.
         what: &'static str,
         /// The first bytes, or the format they belong to.
         found: String,
@@ -29,6 +29,14 @@ pub enum Error {
         /// What is missing, and what to do instead.
         why: String,
     },
+    /// A video that takes another program to decode.
+    #[error(
+        "{what} is not decoded here: install ffmpeg, or convert it with `ffmpeg -i VIDEO -pix_fmt yuv420p OUT.mp4`"
+    )]
+    Elsewhere {
+        /// The codec and the container, or what of a codec is missing.
+        what: String,
+    },
     /// The bytes contradict themselves, or end too early.
     #[error("the {format} file is damaged: {why}")]
     Damaged {
@@ -40,7 +48,7 @@ pub enum Error {
     /// More than this program takes at once.
     #[error("the {what} has {found} {unit}; at most {limit} are taken: {remedy}")]
     TooLarge {
-        /// `picture` or `sound`.
+        /// `picture`, `sound` or `video`.
         what: &'static str,
         /// How much there is, or is claimed to be.
         found: u64,

@@ -26,3 +26,16 @@ pub const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
 
 /// Packets in a row that a sound's decoder may refuse before the file counts as damaged.
 pub const MAX_BAD_PACKETS: usize = 8;
+
+/// Bytes of a video's file.
+pub const MAX_VIDEO_BYTES: usize = 4 << 30;
+
+/// Frames of a video: half an hour of 60 per second.
+pub const MAX_VIDEO_FRAMES: u64 = 108_000;
+
+/// Pixels of a video's frame: those of level 5.2 of H.264, 4096 × 2304. A decoder keeps up to 17 of them.
+pub const MAX_FRAME_PIXELS: u64 = 36_864 * 256;
+
+/// Pixels of all frames that must be decoded: those of 4096 with 2048 × 2048, some minutes' work. Of animations that is all
+/// frames, of others those that 32 of them depend on.
+pub const MAX_VIDEO_PIXELS: u64 = 1 << 34;

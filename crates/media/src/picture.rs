@@ -18,7 +18,9 @@ mod tiff;
 
 pub use budget::{Budget, Grid};
 pub use decode::decode;
-pub use patches::{Patches, Patching, patches};
+pub(crate) use decode::{check_pixels, decoder_limits, explain};
+pub use patches::{Fitted, Patches, Patching, patches};
+pub(crate) use rgb::from as over_white;
 
 /// Pixels, upright, without transparency.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::audio::AudioTower;
 use crate::config::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig, PATCH_SIDE, PATCHES_PER_TOKEN};
 use crate::unified::{BlockEmbedder, FrameEmbedder};
 use crate::vision::{VisionTap, VisionTower};
-use crate::{ModelError, VisionConfig, load};
+use crate::{AudioConfig, ModelError, VisionConfig, load};
 
 /// How a model sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,6 +180,19 @@ impl<B: Backend> SoundEncoder<B> {
             SoundEncoder::Frames(frames) => frames.encode(backend, input),
         }
     }
+}
+
+/// Whether the model of a checkpoint hears.
+///
+/// # Errors
+/// If it hears in a way that isn't known here.
+pub fn hears(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
+    Ok(match checkpoint {
+        Checkpoint::HfDir(dir) => {
+            FramesConfig::from_json(&dir.config)?.is_some() || AudioConfig::from_json(&dir.config)?.is_some()
+        }
+        Checkpoint::Gguf(file) => AudioConfig::from_gguf(file)?.is_some(),
+    })
 }
 
 /// Bytes of a checkpoint that the text model has no use for: its encoders' weights.

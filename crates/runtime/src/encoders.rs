@@ -7,13 +7,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use carat_media::picture::{self, Budget, Patching};
+use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
-use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder};
+use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
-use crate::media::{ImageTokens, Medium};
+use crate::media::{Ears, ImageTokens, Medium, Scene, scenes};
 use crate::{Error, ModelFiles, mmproj};
 
 /// Values of soft tokens that are kept: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
@@ -62,54 +62,96 @@ impl Encoders {
         Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0, looked: false }
     }
 
-    /// The soft tokens of a medium, one after another those of a video's frames.
+    /// Whether the model hears.
     ///
     /// # Errors
-    /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
-    pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+    /// If the files of its encoders can't be read.
+    pub(crate) fn ears(&mut self) -> Result<Ears, Error> {
+        self.look_beside()?;
+        let hears = encoders::hears(self.files.checkpoint());
+        let hears = hears.map_err(|error| Error::of_files(self.files.source(), error))?;
+        Ok(if hears { Ears::Hears } else { Ears::Deaf })
+    }
+
+    /// Takes the encoders beside a GGUF file, the first time.
+    fn look_beside(&mut self) -> Result<(), Error> {
         if !self.looked {
             if let Some(beside) = mmproj::open_beside(&self.files)? {
                 self.files = beside;
             }
             self.looked = true;
         }
+        Ok(())
+    }
+
+    /// The soft tokens of a medium, one after another those of a video's frames and, if the model hears, of the pieces of its
+    /// sound.
+    ///
+    /// # Errors
+    /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
+    pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
+        self.look_beside()?;
         match medium {
-            Medium::Image { name, bytes } => Ok(vec![self.picture(device, SoftKind::Image, name, bytes)?]),
+            Medium::Image { name, bytes } => Ok(vec![self.picture(device, name, bytes)?]),
             Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, Sound::File(bytes))?]),
             Medium::Samples { name, samples } => Ok(vec![self.sound(device, name, Sound::Samples(samples))?]),
-            Medium::Video { frames } => {
-                frames.iter().map(|f| self.picture(device, SoftKind::Video, &f.name, &f.bytes)).collect()
+            Medium::Video { shots, sound } => {
+                let ears = if sound.is_empty() { Ears::Deaf } else { self.ears()? };
+                let encode = |scene| match scene {
+                    Scene::Shot(shot) => self.frame(device, &shot.picture),
+                    Scene::Sound(samples) => self.sound(device, "the video's sound", Sound::Samples(samples)),
+                };
+                scenes(shots, sound, ears).into_iter().map(encode).collect()
             }
         }
     }
 
-    fn picture(
-        &mut self,
-        device: &mut Device,
-        kind: SoftKind,
-        name: &str,
-        bytes: &[u8],
-    ) -> Result<Arc<SoftTokens>, Error> {
+    fn picture(&mut self, device: &mut Device, name: &str, bytes: &[u8]) -> Result<Arc<SoftTokens>, Error> {
+        let kind = SoftKind::Image;
+        let room = self.image_tokens.unwrap_or_default();
+        let content: [u8; 32] = Sha256::digest(bytes).into();
+        let source = |budget: Budget| Source { content, kind, budget: budget.tokens() };
+        // By the picture itself only where it takes the picture to know.
+        let known = match room {
+            ImageTokens::Most(budget) => Some(budget),
+            ImageTokens::Auto => None,
+        };
+        if let Some(made) = known.and_then(|budget| self.made.get(&source(budget))) {
+            return Ok(made.clone());
+        }
+        // Whether the model sees at all comes before what is wrong with the file.
+        self.eyes(device, kind)?;
+        let picture = picture::decode(bytes).map_err(|reason| Error::Medium { name: name.into(), reason })?;
+        let budget = known.unwrap_or_else(|| room.budget(&picture));
+        if let Some(made) = self.made.get(&source(budget)) {
+            return Ok(made.clone());
+        }
+        let (n, rows) = see(self.eyes(device, kind)?, device, &Fitted::new(&picture, budget))?;
+        Ok(self.keep(source(budget), kind, n, rows))
+    }
+
+    fn frame(&mut self, device: &mut Device, picture: &Fitted) -> Result<Arc<SoftTokens>, Error> {
+        let kind = SoftKind::Video;
+        let Picture { width, height, rgb } = picture.picture();
+        let mut hasher = Sha256::new_with_prefix(format!("{width}x{height}:"));
+        hasher.update(rgb);
+        let source = Source { content: hasher.finalize().into(), kind, budget: Budget::FRAME.tokens() };
+        if let Some(made) = self.made.get(&source) {
+            return Ok(made.clone());
+        }
+        let (n, rows) = see(self.eyes(device, kind)?, device, picture)?;
+        Ok(self.keep(source, kind, n, rows))
+    }
+
+    /// What the model sees with, loaded when it is first needed.
+    fn eyes(&mut self, device: &mut Device, kind: SoftKind) -> Result<&mut PictureEncoder<Device>, Error> {
         let cannot = |reason| Error::Cannot {
             model: self.files.source().to_string(),
             kind: kind.name(),
             reason: Box::new(reason),
         };
-        let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
-        let room = self.image_tokens.unwrap_or_default();
-        let unreadable = |reason| Error::Medium { name: name.into(), reason };
-        let content: [u8; 32] = Sha256::digest(bytes).into();
-        let source = |budget: Budget| Source { content, kind, budget: budget.tokens() };
-        // By the picture itself only where it takes the picture to know.
-        let known = match (kind, room) {
-            (SoftKind::Video, _) => Some(Budget::FRAME),
-            (_, ImageTokens::Most(budget)) => Some(budget),
-            (_, ImageTokens::Auto) => None,
-        };
-        if let Some(made) = known.and_then(|budget| self.made.get(&source(budget))) {
-            return Ok(made.clone());
-        }
         if self.pictures.is_none() {
+            let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
             // The model's own reason comes before that for the missing room.
             let room = config.is_some().then_some(self.image_tokens).flatten();
             let largest = room.map_or(Budget::ALL[0], ImageTokens::largest).tokens();
@@ -119,16 +161,7 @@ impl Encoders {
             }
             self.pictures = Some(encoder);
         }
-        let Some(encoder) = &mut self.pictures else { return Err(Error::NoRoom { kind: kind.name() }) };
-        let picture = picture::decode(bytes).map_err(unreadable)?;
-        let budget = known.unwrap_or_else(|| room.budget(&picture));
-        if let Some(made) = self.made.get(&source(budget)) {
-            return Ok(made.clone());
-        }
-        let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
-        let patches = picture::patches(&picture, budget, patching);
-        let rows = encoder.encode(device, &patches.values, &patches.positions, None)?;
-        Ok(self.keep(source(budget), kind, patches.soft_tokens, rows))
+        self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name() })
     }
 
     fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
@@ -168,6 +201,17 @@ impl Encoders {
         self.made.insert(source, made.clone());
         made
     }
+}
+
+/// How many soft tokens a picture has, and which.
+fn see(
+    encoder: &mut PictureEncoder<Device>,
+    device: &mut Device,
+    picture: &Fitted,
+) -> Result<(usize, Vec<f32>), Error> {
+    let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
+    let patches = picture.patches(patching);
+    Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
 }
 
 /// A sound as it is given.

@@ -154,6 +154,14 @@ pub enum Error {
         /// Its length.
         seconds: f64,
     },
+    /// A video that `ffmpeg` was asked to decode.
+    #[error("{name}: ffmpeg can't decode it: {reason}")]
+    Ffmpeg {
+        /// The file.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
     /// A sound that is longer than a model hears at once.
     #[error(
         "{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts, or let `carat transcribe` do it"

@@ -18,6 +18,7 @@ use crate::answer::Reader;
 use crate::device::Device;
 use crate::encoders::Encoders;
 use crate::loop_guard::LoopGuard;
+use crate::media::Ears;
 use crate::prompt::{PromptRows, Row, common};
 use crate::sampler::Sampler;
 use crate::sequence::{FinishReason, Sequence};
@@ -301,8 +302,9 @@ impl Session {
 
     /// The ids of a conversation's prompt, one placeholder for each medium or frame, and its rows.
     fn prompt(&mut self, conversation: &Conversation, media: &[Medium]) -> Result<(Vec<TokenId>, PromptRows), Error> {
-        let stamps: Vec<Vec<String>> = media.iter().map(Medium::stamps).collect();
-        let texts: Vec<_> = media.iter().zip(&stamps).map(|(medium, stamps)| medium.text(stamps)).collect();
+        let ears = if media.is_empty() { Ears::Deaf } else { self.encoders.ears()? };
+        let parts: Vec<_> = media.iter().map(|medium| medium.parts(ears)).collect();
+        let texts: Vec<_> = media.iter().zip(&parts).map(|(medium, parts)| medium.text(parts)).collect();
         let prompt = self.format.prompt(conversation)?;
         // A conversation may show media of which there is nothing but the place.
         let prompt = if media.is_empty() { prompt } else { prompt.with_media(&texts)? };

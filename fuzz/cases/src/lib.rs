@@ -16,7 +16,7 @@ mod weights;
 
 pub use chat::{conversation, jinja};
 pub use hub::hub_listing;
-pub use media::{picture, sound};
+pub use media::{picture, sound, video};
 pub use parser::output_parser;
 pub use quant::{blocks, quantised_checkpoint};
 pub use tokenizer::{tokenizer_json, tokenizer_text};
@@ -43,4 +43,5 @@ pub const CASES: &[Case] = &[
     ("sound", sound),
     ("tokenizer_json", tokenizer_json),
     ("tokenizer_text", tokenizer_text),
+    ("video", video),
 ];

@@ -1,8 +1,9 @@
-//! Pictures and sounds, decoded and cut up as models want them.
+//! Pictures, sounds and videos, decoded and cut up as models want them.
 
 use carat_media::limits::{MAX_PIXELS, MAX_SAMPLES, RATES};
 use carat_media::picture::{self, Budget, Patching};
 use carat_media::sound::{self, MAX_CLIP};
+use carat_media::video;
 
 /// A picture's file: its pixels are as many as it says, and what is cut from them fits its budget.
 pub fn picture(data: &[u8]) {
@@ -33,5 +34,20 @@ pub fn sound(data: &[u8]) {
         if let Ok(mel) = sound::log_mel(&samples[clip]) {
             assert!(mel.valid >= 1 && mel.valid <= mel.n_frames());
         }
+    }
+}
+
+/// A video's file: as many frames as are seen, in the order of their times, and of whole blocks.
+pub fn video(data: &[u8]) {
+    // Whether there is sound is known of any file.
+    video::has_sound(data);
+    let Ok(shots) = video::decode(data) else { return };
+    assert!((1..=video::FRAMES).contains(&shots.len()));
+    assert!(shots.iter().all(|shot| shot.seconds.is_finite() && shot.seconds >= 0.0));
+    assert!(shots.is_sorted_by_key(|shot| shot.seconds));
+    for shot in &shots {
+        assert!(video::stamp(shot.seconds).contains(':'));
+        let patches = shot.picture.patches(Patching::Blocks);
+        assert!((1..=Budget::FRAME.tokens()).contains(&patches.soft_tokens));
     }
 }

@@ -1,4 +1,4 @@
-//! Every input in `fuzz/corpus` goes through the laws of its parser, and so do the pictures and sounds of `fixtures/media`:
+//! Every input in `fuzz/corpus` goes through the laws of its parser, and so do the pictures, sounds and videos of `fixtures/media`:
 //! whole, cut short and damaged.
 //!
 //! `CARAT_DAMAGE=N` adds N rounds of heavier damage to each.
@@ -19,6 +19,7 @@ fn folders(name: &str) -> Vec<PathBuf> {
     match name {
         "picture" => folders.push(media.join("pictures")),
         "sound" => folders.push(media.join("sounds")),
+        "video" => folders.push(media.join("videos")),
         _ => {}
     }
     folders.into_iter().filter(|folder| folder.is_dir()).collect()

@@ -13,8 +13,17 @@ pub enum MediaText<'a> {
     Image,
     /// A sound.
     Audio,
-    /// A video, by the times of its frames: `00:07`.
-    Video(&'a [String]),
+    /// A video, by what follows each other in it.
+    Video(&'a [VideoText]),
+}
+
+/// A part of a video.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VideoText {
+    /// A frame, by its time: `00:07`.
+    Frame(String),
+    /// A piece of its sound, written as a sound behind the video would be.
+    Sound,
 }
 
 const IMAGE: &str = "<|image|>";
@@ -77,10 +86,16 @@ fn write(out: &mut Prompt, medium: MediaText<'_>) {
     match medium {
         MediaText::Image => run(IMAGE_ENDS, IMAGE, ""),
         MediaText::Audio => run(AUDIO_ENDS, AUDIO, ""),
-        MediaText::Video(stamps) => {
-            for (i, stamp) in stamps.iter().enumerate() {
-                let between = if i > 0 { " " } else { "" };
-                run(IMAGE_ENDS, VIDEO, &format!("{between}{stamp} "));
+        MediaText::Video(parts) => {
+            let before = [None].into_iter().chain(parts.iter().map(Some));
+            for (before, part) in before.zip(parts) {
+                match part {
+                    VideoText::Frame(stamp) => {
+                        let between = if matches!(before, Some(VideoText::Frame(_))) { " " } else { "" };
+                        run(IMAGE_ENDS, VIDEO, &format!("{between}{stamp} "));
+                    }
+                    VideoText::Sound => run(AUDIO_ENDS, AUDIO, ""),
+                }
             }
         }
     }
@@ -100,13 +115,24 @@ mod tests {
     /// What the reference's processor writes, with one placeholder for each run.
     #[test]
     fn media_are_written_as_the_reference_writes_them() {
-        let stamps = ["00:00".to_owned(), "01:02".to_owned()];
+        let stamps = ["00:00", "01:02"].map(|stamp| VideoText::Frame(stamp.to_owned()));
         let parts = vec![Part::Image, Part::Text("What?".into()), Part::Video, Part::Audio];
         let media = [MediaText::Image, MediaText::Video(&stamps), MediaText::Audio];
         let text = prompt(parts).with_media(&media).unwrap().text();
         let expected = "<bos><|turn>user\n<|image><|image|><image|>What?00:00 <|image><|video|><image|> \
                         01:02 <|image><|video|><image|><|audio><|audio|><audio|><turn|>\n";
         assert_eq!(text, expected);
+    }
+
+    /// As the reference writes a video, a sound, a video and a sound.
+    #[test]
+    fn a_video_s_sound_stands_between_its_frames() {
+        let frame = |stamp: &str| VideoText::Frame(stamp.to_owned());
+        let parts = [frame("00:00"), frame("00:20"), VideoText::Sound, frame("00:40"), VideoText::Sound];
+        let text = prompt(vec![Part::Video]).with_media(&[MediaText::Video(&parts)]).unwrap().text();
+        let [first, second] = [&parts[..2], &parts[3..4]].map(MediaText::Video);
+        let apart = prompt(vec![Part::Video, Part::Audio, Part::Video, Part::Audio]);
+        assert_eq!(text, apart.with_media(&[first, MediaText::Audio, second, MediaText::Audio]).unwrap().text());
     }
 
     #[test]

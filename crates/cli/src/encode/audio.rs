@@ -1,12 +1,14 @@
-//! A sound: decoded, brought to 16 kHz, turned to features, encoded.
+//! A sound: decoded, brought to 16 kHz, turned to features or frames, encoded.
 
 use std::path::Path;
 
 use anyhow::Context;
 use carat_media::limits::MAX_SOUND_BYTES;
-use carat_media::sound::{BANDS, LogMel, decode, log_mel};
-use carat_model::{AudioTower, audio};
+use carat_media::sound::{BANDS, MAX_FRAMES, SAMPLES_PER_FRAME, decode, log_mel, raw_frames};
+use carat_model::unified::FrameEmbedder;
+use carat_model::{AudioTower, SoundEncoder};
 use carat_runtime::ModelFiles;
+use carat_runtime::device::Device;
 
 use super::{Args, Hidden, hidden, read};
 use crate::safetensors::Entry;
@@ -14,26 +16,56 @@ use crate::safetensors::Entry;
 /// Writes the file.
 pub fn run(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()> {
     let model = || files.source().to_string();
-    let config = audio::config(files.checkpoint()).with_context(model)?;
-    let mel = features(path).with_context(|| path.display().to_string())?;
     let mut device = args.device()?;
-    let mut tower = AudioTower::load(&mut device, files.checkpoint(), mel.valid).with_context(model)?;
+    let mut encoder = SoundEncoder::load(&mut device, files.checkpoint(), MAX_FRAMES).with_context(model)?;
+    let samples = samples(path).with_context(|| path.display().to_string())?;
+    match &mut encoder {
+        SoundEncoder::Tower(tower) => with_tower(tower, &mut device, (path, &samples), args, &model),
+        SoundEncoder::Frames(frames) => with_frames(frames, &mut device, (path, &samples), args, &model),
+    }
+}
 
-    let n = mel.soft_tokens();
+fn samples(path: &Path) -> anyhow::Result<Vec<f32>> {
+    Ok(decode(&read(path, MAX_SOUND_BYTES)?)?.at_16_khz())
+}
+
+fn with_tower(
+    tower: &mut AudioTower<Device>,
+    device: &mut Device,
+    (path, samples): (&Path, &[f32]),
+    args: &Args,
+    model: &dyn Fn() -> String,
+) -> anyhow::Result<()> {
+    let mel = log_mel(samples).with_context(|| path.display().to_string())?;
+    let (n, config) = (mel.soft_tokens(), *tower.config());
     let mut entries = vec![Entry::f32("mel", &[mel.n_frames(), BANDS])];
-    entries.extend(hidden(config.n_layers, [n, config.d_model]));
+    entries.extend(hidden(config.n_layers + 1, &[n, config.d_model]));
     entries.push(Entry::f32("soft_tokens", &[n, config.d_text]));
     let mut out = args.create(&entries)?;
     let name = || args.out_name();
     out.f32s(&mel.values).with_context(name)?;
     let mut hidden = Hidden { writer: &mut out, result: Ok(()) };
     let heard = &mel.values[..mel.valid * BANDS];
-    let soft_tokens = tower.encode(&mut device, heard, Some(&mut hidden)).with_context(model)?;
+    let soft_tokens = tower.encode(device, heard, Some(&mut hidden)).with_context(model)?;
     hidden.result.with_context(name)?;
     out.f32s(&soft_tokens).with_context(name)?;
     out.finish().with_context(name)
 }
 
-fn features(path: &Path) -> anyhow::Result<LogMel> {
-    Ok(log_mel(&decode(&read(path, MAX_SOUND_BYTES)?)?.at_16_khz())?)
+fn with_frames(
+    embedder: &mut FrameEmbedder<Device>,
+    device: &mut Device,
+    (path, samples): (&Path, &[f32]),
+    args: &Args,
+    model: &dyn Fn() -> String,
+) -> anyhow::Result<()> {
+    let frames = raw_frames(samples).with_context(|| path.display().to_string())?;
+    let soft_tokens = embedder.encode(device, &frames.values).with_context(model)?;
+    let n = frames.n_frames();
+    let of_text = Entry::f32("soft_tokens", &[n, embedder.config().d_text]);
+    let mut out = args.create(&[Entry::f32("frames", &[n, SAMPLES_PER_FRAME]), of_text])?;
+    let name = || args.out_name();
+    out.f32s(&frames.values).with_context(name)?;
+    out.f32s(&soft_tokens).with_context(name)?;
+    out.finish().with_context(name)
 }

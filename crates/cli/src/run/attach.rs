@@ -2,13 +2,14 @@
 //! terminal.
 //!
 //! Terminals write the path of a file that is dropped on them, in quotes, with backslashes before spaces, or as a `file://` URL.
-//! A word that is the whole absolute path of a picture or a sound that is there is taken as one; all others are text.
+//! A word that is the whole absolute path of a picture, a sound or a video that is there is taken as one; all others are text.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use carat_chat::message::{Content, Conversation, Part};
 use carat_media::{picture, sound};
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{Medium, Session};
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ pub struct Attached {
 impl Attached {
     /// Attaches a file to the next message and lets the model look at it; what to say about it.
     pub fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path) -> anyhow::Result<String> {
-        let medium = kind.read(path)?;
+        let medium = kind.read(path, None, SoundTrack::Heard)?;
         let size = size(&medium)?;
         let tokens = session.soft_tokens(&medium)?;
         self.media.push(medium);
@@ -36,6 +37,7 @@ impl Attached {
         let what = match kind {
             Kind::Image => "picture",
             Kind::Audio => "sound",
+            Kind::Video => "video",
         };
         Ok(format!("({what}: {}, {size}, {tokens} soft tokens; it goes with the next message)", path.display()))
     }
@@ -89,7 +91,7 @@ fn size(medium: &Medium) -> anyhow::Result<String> {
             seconds(wave.samples.len(), wave.rate)
         }
         Medium::Samples { samples, .. } => seconds(samples.len(), sound::RATE),
-        Medium::Video { .. } => "a video".to_owned(),
+        Medium::Video { shots, .. } => format!("{} frames", shots.len()),
     })
 }
 

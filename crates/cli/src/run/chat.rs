@@ -30,6 +30,7 @@ const HELP: &str = "\
 /think on|off   let the model think before it answers, or not
 /image FILE     show a picture with the next message; dropping a file into the terminal does the same
 /audio FILE     let it hear a sound with the next message
+/video FILE     let it watch a video with the next message
 /system TEXT    instructions that open the conversation; without TEXT: none
 /reset          forget what was said
 /save FILE      write the conversation as JSON, as `carat render` reads it; of pictures and sounds their paths
@@ -205,9 +206,10 @@ fn parse(text: &str) -> Input<'_> {
         ("think", "on") => Input::Think(true),
         ("think", "off") => Input::Think(false),
         ("think", _) => Input::Wrong("/think: expected on or off".into()),
-        ("image" | "audio", "") => Input::Wrong(format!("/{name}: expected a file")),
+        ("image" | "audio" | "video", "") => Input::Wrong(format!("/{name}: expected a file")),
         ("image", path) => Input::Attach(Kind::Image, path),
         ("audio", path) => Input::Attach(Kind::Audio, path),
+        ("video", path) => Input::Attach(Kind::Video, path),
         ("system", text) => Input::System(text),
         ("reset", "") => Input::Reset,
         ("save", "") => Input::Wrong("/save: expected a file".into()),
@@ -366,9 +368,10 @@ mod tests {
         assert_eq!(parse("/save a file.json"), Input::Save("a file.json"));
         assert_eq!(parse("/image my cat.png"), Input::Attach(Kind::Image, "my cat.png"));
         assert_eq!(parse("/audio a.mp3"), Input::Attach(Kind::Audio, "a.mp3"));
+        assert_eq!(parse("/video a.mp4"), Input::Attach(Kind::Video, "a.mp4"));
         assert_eq!(parse("/quit"), Input::Quit);
         assert_eq!(parse("//etc"), Input::Say("/etc"));
-        for wrong in ["/think", "/think maybe", "/save", "/image", "/audio ", "/nothing", "/reset all"] {
+        for wrong in ["/think", "/think maybe", "/save", "/image", "/audio ", "/video", "/nothing", "/reset all"] {
             assert!(matches!(parse(wrong), Input::Wrong(_)), "{wrong}");
         }
     }

@@ -22,9 +22,15 @@ pub fn floats(bytes: &Bytes) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-/// The drawing of `pattern` in `fixtures/media/make_pictures.py` as a BMP file: from the bottom up, blue first.
+/// The drawing of `pattern` in `fixtures/media/make_pictures.py` as a BMP file.
 pub fn bmp(width: usize, height: usize) -> Vec<u8> {
-    let Picture { rgb, .. } = pattern(width, height);
+    rolled_bmp(width, height, 0)
+}
+
+/// The drawing with each row rolled left by so many pixels, as a BMP file: from the bottom up, blue first.
+pub fn rolled_bmp(width: usize, height: usize, by: usize) -> Vec<u8> {
+    let Picture { mut rgb, .. } = pattern(width, height);
+    rgb.chunks_exact_mut(width * 3).for_each(|row| row.rotate_left(by % width * 3));
     let row_bytes = (width * 3).next_multiple_of(4);
     let mut file = b"BM".to_vec();
     for word in [54 + row_bytes * height, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {

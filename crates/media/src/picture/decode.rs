@@ -27,10 +27,10 @@ fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture
     let palette = if format == ImageFormat::Tiff { tiff::palette(bytes) } else { None };
     let bytes = palette.as_ref().map_or(bytes, |(_, grey)| grey);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits());
+    reader.limits(decoder_limits());
     let mut decoder = reader.into_decoder().map_err(|error| explain(error, name))?;
     let (width, height) = decoder.dimensions();
-    check_size(width, height, name)?;
+    check_pixels(width, height, name)?;
     let orientation = decoder.orientation().map_err(|error| explain(error, name))?;
     let pixels = DynamicImage::from_decoder(decoder).map_err(|error| explain(error, name))?;
     // Turned as RGB, where all kinds are alike.
@@ -44,7 +44,8 @@ fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture
     Ok(Picture { width: upright.width() as usize, height: upright.height() as usize, rgb: upright.into_bytes() })
 }
 
-fn limits() -> Limits {
+/// What every decoder of pictures is held to.
+pub(crate) fn decoder_limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -52,7 +53,8 @@ fn limits() -> Limits {
     limits
 }
 
-fn check_size(width: u32, height: u32, format: &'static str) -> Result<(), Error> {
+/// Whether a picture of a file that claims this size may be decoded.
+pub(crate) fn check_pixels(width: u32, height: u32, format: &'static str) -> Result<(), Error> {
     if width == 0 || height == 0 {
         return Err(Error::Damaged { format, why: format!("it is {width} pixels wide and {height} high") });
     }
@@ -69,7 +71,7 @@ fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
 }
 
 /// What a decoder said, as one of our errors.
-fn explain(error: ImageError, format: &'static str) -> Error {
+pub(crate) fn explain(error: ImageError, format: &'static str) -> Error {
     match error {
         ImageError::Unsupported(error) => Error::Unsupported {
             what: format!("this kind of {format}"),

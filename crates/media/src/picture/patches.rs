@@ -54,20 +54,42 @@ impl Patches {
     }
 }
 
+/// A picture in the size of its budget's grid, ready to be cut: much less than it was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fitted(Picture);
+
+impl Fitted {
+    /// `picture` brought to the grid of `budget`.
+    pub fn new(picture: &Picture, budget: Budget) -> Fitted {
+        let grid = budget.fit(picture.width, picture.height);
+        Fitted(resize(picture, grid.width(), grid.height()))
+    }
+
+    /// Its pixels: sides are multiples of 48.
+    pub fn picture(&self) -> &Picture {
+        &self.0
+    }
+
+    /// Cut into patches.
+    pub fn patches(&self, patching: Patching) -> Patches {
+        let Picture { width, height, rgb } = &self.0;
+        let side = patching.side();
+        let (columns, rows) = (width / side, height / side);
+        let mut values = Vec::with_capacity(rgb.len());
+        let mut positions = Vec::with_capacity(columns * rows);
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+            positions.push([column as i32, row as i32]);
+            for y in row * side..(row + 1) * side {
+                let start = (y * width + column * side) * 3;
+                values.extend(rgb[start..start + side * 3].iter().map(|&byte| f32::from(byte) * (1.0 / 255.0)));
+            }
+        }
+        let soft_tokens = (width / BLOCK) * (height / BLOCK);
+        Patches { values, positions, soft_tokens, patching }
+    }
+}
+
 /// `picture` brought to the grid of its budget and cut.
 pub fn patches(picture: &Picture, budget: Budget, patching: Patching) -> Patches {
-    let grid = budget.fit(picture.width, picture.height);
-    let fitted = resize(picture, grid.width(), grid.height());
-    let side = patching.side();
-    let (columns, rows) = (grid.width() / side, grid.height() / side);
-    let mut values = Vec::with_capacity(fitted.rgb.len());
-    let mut positions = Vec::with_capacity(columns * rows);
-    for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-        positions.push([column as i32, row as i32]);
-        for y in row * side..(row + 1) * side {
-            let start = (y * fitted.width + column * side) * 3;
-            values.extend(fitted.rgb[start..start + side * 3].iter().map(|&byte| f32::from(byte) * (1.0 / 255.0)));
-        }
-    }
-    Patches { values, positions, soft_tokens: grid.tokens(), patching }
+    Fitted::new(picture, budget).patches(patching)
 }

@@ -9,7 +9,7 @@ use image::DynamicImage;
 use crate::Error;
 
 /// `[height, width, 3]`, 8 bits. `format` is for the message.
-pub(super) fn from(pixels: DynamicImage, format: &'static str) -> Result<Vec<u8>, Error> {
+pub(crate) fn from(pixels: DynamicImage, format: &'static str) -> Result<Vec<u8>, Error> {
     Ok(match pixels {
         DynamicImage::ImageRgb8(pixels) => pixels.into_raw(),
         DynamicImage::ImageLuma8(pixels) => pixels.iter().flat_map(|&grey| [grey; 3]).collect(),

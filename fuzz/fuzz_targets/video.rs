@@ -1,0 +1,4 @@
+//! Runs `carat_fuzz_cases::video` on the fuzzer's inputs.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| carat_fuzz_cases::video(data));
