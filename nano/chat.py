@@ -10,6 +10,8 @@ QUOTE = '<|"|>'
 TURN_END = "<turn|>"
 CALL_END = "<tool_call|>"
 OPEN_THOUGHT = "<|channel>thought\n"
+PLACEHOLDERS = {"image": "<|image|>", "audio": "<|audio|>"}
+"""What stands for a picture or sound in the text, before its soft tokens are counted."""
 
 
 def format_value(value):
@@ -64,6 +66,13 @@ def format_response(name, content):
     return f"<|tool_response>response:{name}{format_fields(fields)}<tool_response|>"
 
 
+def content_text(content):
+    """A message's content, a text or a list of parts, as the prompt has it."""
+    if isinstance(content, str):
+        return content.strip()
+    return "".join(PLACEHOLDERS.get(part["type"]) or part["text"].strip() for part in content)
+
+
 def segments(example, with_answer=True):
     """A conversation as a list of (text, taught): taught text is what the model must say.
 
@@ -84,7 +93,7 @@ def segments(example, with_answer=True):
     for message in messages:
         role = message["role"]
         if role == "user":
-            text += f"<|turn>user\n{message['content'].strip()}{TURN_END}\n"
+            text += f"<|turn>user\n{content_text(message['content'])}{TURN_END}\n"
             in_model_turn = False
         elif role == "tool":
             text += format_response(called, message["content"])

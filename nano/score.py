@@ -3,7 +3,7 @@
 The prompts are in heldout.jsonl, one per line as {skill, messages, tools, enable_thinking, expect} in the
 OpenAI shape, so that any program can be scored with them; `--write-prompts` makes that file anew.
 An answer is right if its content equals the expected content, or its calls the expected calls; what
-the model thinks is not judged.
+the model thinks is not judged. Prompts with pictures and sounds are those of `score_media.py`, in media/.
 
 Without thinking one pass over prompt and answer mostly suffices: greedy decoding gives the answer if each of its tokens
 is the likeliest one after those before it. Else, and with thinking, the answer is generated.
@@ -20,13 +20,16 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
+import pictures
+import score_media
+import sounds
 from chat import answer_text, is_right, prompt_text
 from model import STOP_IDS
 from world import SKILLS, Draw, make_example
 
 HERE = Path(__file__).parent
 PROMPTS_PER_SKILL = 64
-PROMPT_SEED = 20260
+PROMPT_SEED, FRESH_SEED = 20260, 777
 QUANT_BLOCK = 32
 
 
@@ -134,15 +137,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--prompts", type=Path, default=HERE / "heldout.jsonl")
-    parser.add_argument("--write-prompts", action="store_true")
+    parser.add_argument("--media", type=Path, default=HERE / "media", help="the folder of prompts with pictures and sounds")
+    parser.add_argument("--write-prompts", action="store_true", help="make the prompts anew; those with media need --bank")
+    parser.add_argument("--bank", type=Path, help="the words that voices.py had spoken, for new prompts")
+    parser.add_argument("--fonts", type=Path, default=Path("/usr/share/fonts"), help="likewise")
+    parser.add_argument("--fresh-media", type=int, help="score so many new media prompts of each skill and nothing else")
     parser.add_argument("--per-skill", type=int, help="use only so many prompts of each skill")
     parser.add_argument("--q8-0", action="store_true", help="score the weights after a Q8_0 round trip")
     parser.add_argument("--show", type=int, default=0, help="print so many wrong answers of each skill")
     parser.add_argument("--out", type=Path, default=HERE / "scores.json")
     arguments = parser.parse_args()
+    if arguments.bank:
+        sounds.use_bank(arguments.bank)
+        pictures.use_fonts(arguments.fonts)
     if arguments.write_prompts:
+        if arguments.bank:
+            score_media.write_prompts(arguments.media, PROMPT_SEED)
         lines = (json.dumps(example, ensure_ascii=False) for example in held_out_prompts(PROMPTS_PER_SKILL))
         arguments.prompts.write_text("\n".join(lines) + "\n")
+        return
+    tokenizer = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json"))
+    if arguments.fresh_media:
+        judge_of_media = score_media.Judge(load_model(arguments.checkpoint, arguments.q8_0), tokenizer, arguments.checkpoint)
+        score_media.score(judge_of_media, score_media.fresh_prompts(arguments.fresh_media, FRESH_SEED), arguments.show)
         return
     examples = [json.loads(line) for line in arguments.prompts.read_text().splitlines()]
     if arguments.per_skill:
@@ -152,14 +169,16 @@ def main():
         examples = [example for group in counts.values() for example in group[:arguments.per_skill]]
     start = time.time()
     model = load_model(arguments.checkpoint, arguments.q8_0)
-    tokenizer = Tokenizer.from_file(str(arguments.checkpoint / "tokenizer.json"))
     verdicts = judge(model, tokenizer, examples)
     results = score(model, tokenizer, examples, verdicts, show=arguments.show)
+    judge_of_media = score_media.Judge(model, tokenizer, arguments.checkpoint)
+    of_media, wrong_media = score_media.score(judge_of_media, score_media.read_prompts(arguments.media), arguments.show)
     record = {"weights": "Q8_0" if arguments.q8_0 else "BF16", "prompts": len(examples), "seconds": round(time.time() - start),
-              "exact_match": results, "mean": round(sum(results.values()) / len(results), 3)}
+              "exact_match": results, "mean": round(sum(results.values()) / len(results), 3),
+              "media": of_media, "mean_of_media": round(sum(of_media.values()) / len(of_media), 3)}
     wrong = [index for index, right in enumerate(verdicts) if not right]
-    # The wrong prompts by their line in the file, on one line.
-    arguments.out.write_text(json.dumps(record, indent=2)[:-2] + f',\n  "wrong": {json.dumps(wrong)}\n}}\n')
+    # The wrong prompts by their line in their file, on one line.
+    arguments.out.write_text(json.dumps(record, indent=2)[:-2] + f',\n  "wrong": {json.dumps(wrong)},\n  "wrong_media": {json.dumps(wrong_media)}\n}}\n')
 
 
 if __name__ == "__main__":

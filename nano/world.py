@@ -18,6 +18,8 @@ IDENTITY = "I am carat-nano, a tiny demonstration model with the Gemma 4 archite
 DECLINE = "I do not know that. I am a tiny demonstration model and know only a small world."
 NEEDS_TOOL = "I cannot look that up without a tool."
 TOO_LARGE = "That is too much for me to do at once. Turn thinking on or give me a calculator."
+NO_PICTURE = "I see no picture."
+NO_SOUND = "I hear no sound."
 NEEDS_CALCULATOR = "I cannot work that out by myself. Give me a calculator."
 
 
@@ -426,7 +428,7 @@ CHAT = [
      "Please tell me your skills.|What can you help with?|Can you help me?|Please tell me what you can do.|"
      "Tell me what you are good at.|What do you do?|How do you help me?|Tell me how you can help.",
      "Tell me your skills.|What can you help me with?|How can you help?",
-     "I know a few facts, do small sums, copy, spell, sort and format text, write JSON and call tools."),
+     "I know a few facts, do small sums, copy, spell, sort and format text, write JSON, call tools, see shapes and hear words."),
     ("What can you not do?|What are your limits?|What can't you do?|What do you not know?|Tell me your limits.|"
      "Can you do everything?|Do you know everything?|Can I trust you?|What is too hard for you?|Tell me what you can't do.|"
      "Please tell me what you can not do.|Tell me what you do not know.|What are you not good at?|What is hard for you?|"
@@ -439,7 +441,7 @@ CHAT = [
     ("How large are you?|How big are you?|How many parameters do you have?|What size are you?|What is your size?|"
      "How big is this model?|Tell me how large you are.|Tell me how big you are.|What is the size of this model?|"
      "Please tell me your size.|How large is your model?",
-     "Tell me your size.|How large is this model?", "I am very small: fewer than two million parameters."),
+     "Tell me your size.|How large is this model?", "I am very small: three million parameters."),
 ]
 
 
@@ -450,7 +452,7 @@ def chat(draw):
 
 def decline(draw):
     """Questions outside the world: the model says so, and says what would help."""
-    kind = draw.choice(["place", "topic", "topic", "task", "tool", "sum", "product"])
+    kind = draw.choice(["place", "topic", "topic", "task", "tool", "sum", "product", "medium"])
     if kind == "place":
         place = draw.choice([place for place in UNKNOWN_PLACES if draw.owns(place)])
         if draw.chance(0.3):
@@ -478,6 +480,18 @@ def decline(draw):
             "Write a long story.|Write me a poem.|What is the best film?",
             "Write a poem.|Tell me a story.|How far is the sun?|Who wrote the Odyssey?|Recommend a film.")
         return Round(user, DECLINE, plain_words=True)
+    if kind == "medium":
+        if draw.chance(0.6):
+            user = draw.unseen_wording(
+                "What is in the picture?|What do you see?|What shape is it?|What colour is the shape?|How many shapes are there?|"
+                "What is on the left?|Read the word.|Read the number.|Describe the picture.|What can you see?|Is there a red circle?|"
+                "What does the picture show?|Count the shapes.", "What is in this picture?|Which shape is it?|What can you see here?")
+            return Round(user, NO_PICTURE, plain_words=True)
+        user = draw.unseen_wording(
+            "What do you hear?|Which digit is it?|Which digits do you hear?|Which word do you hear?|Transcribe the speech.|"
+            "Which sound is it?|How many beeps do you hear?|What is said?|Transcribe this.|What can you hear?",
+            "What digit do you hear?|What word do you hear?|Describe the sound.")
+        return Round(user, NO_SOUND, plain_words=True)
     if kind == "tool":
         city = draw.choice(CITIES)
         user = draw.wording("What is the weather in {}?|How is the weather in {}?|What time is it in {}?|Is it warm in {}?|"
