@@ -7,11 +7,12 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use carat_media::picture::Budget;
 use carat_model::input;
 use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
 use carat_runtime::encoders::Encoders;
-use carat_runtime::video::SoundTrack;
+use carat_runtime::video::{SoundTrack, Video};
 use carat_runtime::{ImageTokens, Medium, check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
@@ -39,8 +40,12 @@ pub struct Args {
     /// A sound for the next run of audio ids; may be repeated, and be a video whose sound is meant
     #[arg(long, value_name = "FILE")]
     audio: Vec<PathBuf>,
-    #[command(flatten)]
-    videos: media::VideoArgs,
+    /// Frames for the next runs of video ids; may be repeated: what `carat run --video` takes
+    #[arg(long, value_name = "PATH")]
+    video: Vec<PathBuf>,
+    /// Pictures per second of a folder or list that says no times [default: 24]
+    #[arg(long, value_name = "N", value_parser = media::rate)]
+    video_fps: Option<f64>,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -85,7 +90,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
-    options.image_tokens = args.videos.room(&args.image, args.image_tokens);
+    options.image_tokens = match (args.image.is_empty(), args.video.is_empty()) {
+        (false, _) => Some(args.image_tokens),
+        (true, false) => Some(ImageTokens::Most(Budget::FRAME)),
+        (true, true) => None,
+    };
     options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
     let mut encoders = Encoders::new(files, options.image_tokens);
@@ -135,7 +144,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn media(args: &Args) -> impl Iterator<Item = (&PathBuf, anyhow::Result<Medium>)> {
     let images = args.image.iter().map(|path| (path, media::image(path)));
     let sounds = args.audio.iter().map(|path| (path, media::audio(path)));
-    images.chain(sounds).chain(args.videos.video.iter().zip(args.videos.media(SoundTrack::Left)))
+    let frames = |path| -> anyhow::Result<Medium> {
+        let Video { shots, sound } = media::watch(path, args.video_fps, SoundTrack::Left)?;
+        Ok(Medium::Video { shots, sound })
+    };
+    images.chain(sounds).chain(args.video.iter().map(move |path| (path, frames(path))))
 }
 
 /// `n` tokens from `next` on, each the most likely after those before it.

@@ -4,41 +4,36 @@ mod pictures;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES, MAX_VIDEO_BYTES};
-use carat_media::picture::Budget;
 use carat_runtime::video::{SoundTrack, Video, VideoFile};
 use carat_runtime::{ImageTokens, Medium};
 use carat_tensor::Bytes;
 use carat_weights::map_file;
 
-/// Videos.
-#[derive(clap::Args)]
+/// What `--video` takes.
+pub const VIDEO_HELP: &str = "A video to watch: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or \
+    .txt list of pictures with times; may be repeated, `-` is standard input";
+
+/// How videos are watched.
+#[derive(clap::Args, Default)]
 pub struct VideoArgs {
-    /// A video to watch: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with
-    /// times; may be repeated
-    #[arg(long, value_name = "PATH")]
-    pub video: Vec<PathBuf>,
     /// Pictures per second of a folder or list that says no times [default: 24]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub video_fps: Option<f64>,
+    /// Don't listen to the sound of videos
+    #[arg(long)]
+    pub mute: bool,
 }
 
 impl VideoArgs {
-    /// Room for pictures, where there are any: `tokens` for those that are no video's.
-    pub fn room(&self, images: &[PathBuf], tokens: ImageTokens) -> Option<ImageTokens> {
-        let frames = (!self.video.is_empty()).then_some(ImageTokens::Most(Budget::FRAME));
-        if images.is_empty() { frames } else { Some(tokens) }
-    }
-
-    /// The videos, one after another.
-    pub fn media(&self, track: SoundTrack) -> impl Iterator<Item = anyhow::Result<Medium>> {
-        self.video.iter().map(move |path| {
-            let Video { shots, sound } = watch(path, self.video_fps, track)?;
-            Ok(Medium::Video { shots, sound })
-        })
+    /// A video.
+    pub fn medium(&self, path: &Path) -> anyhow::Result<Medium> {
+        let track = if self.mute { SoundTrack::Left } else { SoundTrack::Heard };
+        let Video { shots, sound } = watch(path, self.video_fps, track)?;
+        Ok(Medium::Video { shots, sound })
     }
 }
 
@@ -64,7 +59,7 @@ pub fn watch(path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result
         let (name, bytes) = read(path, MAX_VIDEO_BYTES)?;
         (name, Bytes::from_vec(bytes), None)
     } else {
-        (path.display().to_string(), map_file(path)?, Some(path))
+        (name(path), map_file(path)?, Some(path))
     };
     let found = bytes.len();
     ensure!(found <= MAX_VIDEO_BYTES, "{name}: found {found} bytes; at most {MAX_VIDEO_BYTES} are taken");

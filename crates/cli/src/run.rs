@@ -13,7 +13,6 @@ use carat_chat::message::{Content, Conversation, Message, Part, Role};
 use carat_media::picture::Budget;
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::video::SoundTrack;
 use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelSource, Session, host};
 use serde_json::json;
 
@@ -26,8 +25,8 @@ use printer::{Printer, Style};
 /// Answer a prompt, or chat
 ///
 /// Without PROMPT, standard input is the prompt if it is not a terminal; in a terminal a chat begins. With both, standard
-/// input is appended to PROMPT. Pictures and sounds come before PROMPT, in the order of their flags. A single argument that is a path or a short name (e2b, e4b, 12b, 26b, 31b, also with
-/// :QUANT) is MODEL, otherwise PROMPT.
+/// input is appended to PROMPT. Pictures, sounds and videos come before PROMPT, in the order of their flags. A single
+/// argument that is a path or a short name (e2b, e4b, 12b, 26b, 31b, also with :QUANT) is MODEL, otherwise PROMPT.
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory with config.json, .gguf or .safetensors file, or a name (e2b, ORG/NAME); left out: the embedded model
@@ -41,12 +40,8 @@ pub struct Args {
     system: Option<String>,
     #[command(flatten)]
     shown: ShownArgs,
-    /// Pictures per second of a folder or list that says no times [default: 24]
-    #[arg(long, value_name = "N", value_parser = media::rate)]
-    video_fps: Option<f64>,
-    /// Don't listen to the sound of videos
-    #[arg(long)]
-    mute: bool,
+    #[command(flatten)]
+    videos: media::VideoArgs,
     /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
     #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
     image_tokens: ImageTokens,
@@ -153,8 +148,7 @@ fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
     if files.iter().filter(|(_, path)| path.as_os_str() == "-").count() > 1 {
         return Err(UsageError("`-` can be given once: standard input is read to its end".into()).into());
     }
-    let track = if args.mute { SoundTrack::Left } else { SoundTrack::Heard };
-    files.iter().map(|(kind, path)| kind.read(path, args.video_fps, track)).collect()
+    files.iter().map(|(kind, path)| kind.read(path, &args.videos)).collect()
 }
 
 /// What the user says, with the media before the text, as the models were trained.
@@ -170,9 +164,9 @@ fn question(prompt: String, media: &[Medium]) -> Message {
 /// shown yet, for want of memory or of a sound encoder file, the chat goes without.
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    options.image_tokens = match (args.shown.has(Kind::Image), args.shown.has(Kind::Video)) {
-        (false, true) if !is_chat => Some(ImageTokens::Most(Budget::FRAME)),
-        (images, _) => (images || is_chat).then_some(args.image_tokens),
+    options.image_tokens = match is_chat || args.shown.has(Kind::Image) {
+        true => Some(args.image_tokens),
+        false => args.shown.has(Kind::Video).then_some(ImageTokens::Most(Budget::FRAME)),
     };
     let error = match load_with(source, &options, args.json, out)? {
         Err(error) if is_chat => error,

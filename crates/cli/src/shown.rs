@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use carat_chat::message::Part;
 use carat_runtime::Medium;
-use carat_runtime::video::{SoundTrack, Video};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::media;
+use crate::media::{self, VideoArgs};
 
 /// A kind of medium.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +38,7 @@ impl Kind {
         match self {
             Kind::Image => "A picture to look at, before PROMPT; may be repeated, `-` is standard input",
             Kind::Audio => "A sound to listen to, before PROMPT; may be repeated, `-` is standard input",
-            Kind::Video => {
-                "A video to watch, before PROMPT: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json \
-                 or .txt list of pictures with times; may be repeated, `-` is standard input"
-            }
+            Kind::Video => media::VIDEO_HELP,
         }
     }
 
@@ -51,7 +47,7 @@ impl Kind {
         match self {
             Kind::Image => &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"],
             Kind::Audio => &["wav", "mp3", "flac", "ogg", "oga", "m4a", "aac", "aif", "aiff"],
-            Kind::Video => &["mp4", "m4v", "mov", "webm", "mkv"],
+            Kind::Video => &["mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "ts", "apng"],
         }
     }
 
@@ -61,15 +57,12 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)))
     }
 
-    /// The medium in a file; `-` is standard input. `fps` and `track` are for videos.
-    pub fn read(self, path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result<Medium> {
+    /// The medium in a file; `-` is standard input.
+    pub fn read(self, path: &Path, videos: &VideoArgs) -> anyhow::Result<Medium> {
         match self {
             Kind::Image => media::image(path),
             Kind::Audio => media::audio(path),
-            Kind::Video => {
-                let Video { shots, sound } = media::watch(path, fps, track)?;
-                Ok(Medium::Video { shots, sound })
-            }
+            Kind::Video => videos.medium(path),
         }
     }
 }
@@ -158,7 +151,7 @@ mod tests {
         for (name, kind) in [
             ("a.PNG", Some(Kind::Image)),
             ("b/c.d.mp3", Some(Kind::Audio)),
-            ("x.mov", Some(Kind::Video)),
+            ("c.MOV", Some(Kind::Video)),
             ("png", None),
             ("a.txt", None),
         ] {

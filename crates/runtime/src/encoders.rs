@@ -203,17 +203,6 @@ impl Encoders {
     }
 }
 
-/// How many soft tokens a picture has, and which.
-fn see(
-    encoder: &mut PictureEncoder<Device>,
-    device: &mut Device,
-    picture: &Fitted,
-) -> Result<(usize, Vec<f32>), Error> {
-    let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
-    let patches = picture.patches(patching);
-    Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
-}
-
 /// A sound as it is given.
 #[derive(Clone, Copy)]
 enum Sound<'a> {
@@ -243,6 +232,17 @@ impl<'a> Sound<'a> {
             Sound::Samples(samples) => Cow::Borrowed(samples),
         })
     }
+}
+
+/// How many soft tokens a picture has, and which.
+fn see(
+    encoder: &mut PictureEncoder<Device>,
+    device: &mut Device,
+    picture: &Fitted,
+) -> Result<(usize, Vec<f32>), Error> {
+    let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
+    let patches = picture.patches(patching);
+    Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
 }
 
 /// The soft tokens of samples at 16 kHz: what each kind of ears is given is decided here.

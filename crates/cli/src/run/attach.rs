@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use carat_chat::message::{Content, Conversation, Part};
 use carat_media::{picture, sound};
-use carat_runtime::video::SoundTrack;
 use carat_runtime::{Medium, Session};
 use serde_json::Value;
 
+use crate::media::VideoArgs;
 use crate::shown::Kind;
 
 /// Media of a chat.
@@ -29,7 +29,7 @@ pub struct Attached {
 impl Attached {
     /// Attaches a file to the next message and lets the model look at it; what to say about it.
     pub fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path) -> anyhow::Result<String> {
-        let medium = kind.read(path, None, SoundTrack::Heard)?;
+        let medium = kind.read(path, &VideoArgs::default())?;
         let size = size(&medium)?;
         let tokens = session.soft_tokens(&medium)?;
         self.media.push(medium);
@@ -91,7 +91,10 @@ fn size(medium: &Medium) -> anyhow::Result<String> {
             seconds(wave.samples.len(), wave.rate)
         }
         Medium::Samples { samples, .. } => seconds(samples.len(), sound::RATE),
-        Medium::Video { shots, .. } => format!("{} frames", shots.len()),
+        Medium::Video { shots, sound } if sound.is_empty() => format!("{} frames", shots.len()),
+        Medium::Video { shots, sound } => {
+            format!("{} frames, {} of sound", shots.len(), seconds(sound.len(), sound::RATE))
+        }
     })
 }
 

@@ -30,7 +30,7 @@ const HELP: &str = "\
 /think on|off   let the model think before it answers, or not
 /image FILE     show a picture with the next message; dropping a file into the terminal does the same
 /audio FILE     let it hear a sound with the next message
-/video FILE     let it watch a video with the next message
+/video PATH     let it watch a video, or the pictures in a folder, with the next message
 /system TEXT    instructions that open the conversation; without TEXT: none
 /reset          forget what was said
 /save FILE      write the conversation as JSON, as `carat render` reads it; of pictures and sounds their paths
