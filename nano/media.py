@@ -21,6 +21,7 @@ MOST_PATCHES = IMAGE_TOKENS * POOL ** 2
 OPEN_IMAGE, IMAGE, CLOSE_IMAGE = 5, 7, 6
 OPEN_AUDIO, AUDIO, CLOSE_AUDIO = 8, 10, 9
 SKILLS = [*pictures.SCENES, *sounds.SCENES]
+ORDERS = ("Count", "Describe", "Name", "Read", "Tell", "Transcribe", "Write")
 EXTRACTOR = Gemma4AudioFeatureExtractor()
 
 
@@ -46,6 +47,8 @@ def make_media_example(skill, draw):
     for name in asked:
         known, unseen, answer = scene.questions[name]
         question = draw.wording(known, unseen)
+        if question.split()[0] in ORDERS and draw.chance(0.25):
+            question = f"Please {question[0].lower()}{question[1:]}"
         if draw.chance(0.1):
             question = question.lower().rstrip(".?")
         content = question if messages else [{"type": kind_of(skill)}, {"type": "text", "text": question}]

@@ -156,20 +156,24 @@ SHAPE = ("What shape is it?|Which shape is it?|What is the shape?|Name the shape
 COLOUR = ("What colour is it?|Which colour is it?|What colour is the shape?|What color is it?|Name the colour.|colour?|"
           "Which colour is the shape?|What is the colour of the shape?|Tell me the colour.|Which color is it?",
           "What colour is this?|What is the colour?")
-COUNT = ("How many shapes are there?|How many shapes are in this image?|How many shapes can you see?|How many shapes are shown?|Count all shapes.|How many shapes do you see?|Count the shapes.|How many are there?|How many shapes?|"
-         "How many objects are there?|How many things are in the picture?|What is the number of shapes?",
-         "How many shapes are in the picture?|Please count the shapes.")
-COUNT_KIND = ("How many {0} are there?|How many {0} are in this image?|How many {0} can you see?|How many {0} are shown?|What is the number of {0}?|Please tell me how many {0} there are.|Count all {0}.|How many {0} do you see?|Count the {0}.|How many {0}?",
-              "How many {0} are in the picture?|Please count the {0}.")
-PRESENT = ("Is there a {0}?|Do you see a {0}?|Is a {0} in the picture?|Can you see a {0}?|Is there a {0} here?",
-           "Is there a {0} in the picture?|Is a {0} there?")
+COUNT = ("How many shapes are there?|How many shapes are in this image?|How many shapes can you see?|How many shapes are shown?|"
+         "How many shapes do you see in the picture?|Count all shapes.|How many shapes do you see?|Count the shapes.|"
+         "How many are there?|How many shapes?|How many objects are there?|How many things are in the picture?|"
+         "How many shapes does the picture show?|What is the number of shapes?|Tell me how many shapes there are.",
+         "How many shapes are in the picture?|Can you count the shapes?")
+COUNT_KIND = ("How many {0} are there?|How many {0} are in this image?|How many {0} can you see?|How many {0} are shown?|"
+              "How many {0} do you see in the picture?|Count all {0}.|How many {0} do you see?|Count the {0}.|How many {0}?|"
+              "How many {0} does the picture show?|What is the number of {0}?|Tell me how many {0} there are.",
+              "How many {0} are in the picture?|Can you count the {0}?")
+PRESENT = ("Is there a {0}?|Do you see a {0}?|Is a {0} in the picture?|Can you see a {0}?|Is there a {0} here?|Is there a {0} in this image?|"
+           "Does the picture show a {0}?", "Is there a {0} in the picture?|Is a {0} there?")
 WHERE = ("What is {0}?|What do you see {0}?|Which shape is {0}?|Name the shape {0}.|What is {0} of the picture?",
          "What can you see {0}?|Tell me what is {0}.")
 SIDES = (("on the left", "on the right"), ("at the top", "at the bottom"))
 READ = ("Read the word.|What does it say?|Which word is it?|Read this.|Read the text.|What is written here?|What word is this?|"
-        "Which word do you see?|Transcribe the text.|What does the picture say?", "What word is it?|Please read the word.|Read it.")
+        "Which word do you see?|Transcribe the text.|What does the picture say?|Can you read this?|What is the word?", "What word is it?|Can you read the word?|Read it.")
 READ_NUMBER = ("Read the number.|Which number is it?|What number is this?|What is the number?|Which number do you see?|"
-               "What number do you see?|Transcribe the number.|Which digits are these?", "What number is it?|Please read the number.")
+               "What number do you see?|Transcribe the number.|Which digits are these?|What number is shown?|Which number is shown?", "What number is it?|Can you read the number?")
 
 
 def plural(noun):

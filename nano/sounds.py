@@ -116,17 +116,17 @@ DIGIT = ("Which digit is it?|What digit do you hear?|Which digit do you hear?|Wh
          "Which digit is this?|What number do you hear?|What digit is it?")
 DIGIT_STRING = ("Which digits do you hear?|Transcribe the digits.|What digits are these?|Name the digits.|Write down the digits.|"
                 "Which digits are spoken?|What are the digits?|Which digits are these?|Write the digits.",
-                "What digits do you hear?|Please transcribe the digits.|Which digits are they?")
+                "What digits do you hear?|Can you transcribe the digits?|Which digits are they?")
 WORD = ("Which word do you hear?|What word is it?|Which word is it?|What is the word?|Which word is spoken?|Name the word.|"
         "What word do you hear?|Write down the word.|Which word is this?", "What word is this?|What word is spoken?|Write the word.")
 SPEECH = ("Transcribe the speech.|Transcribe this.|What is said?|Write down what you hear.|What does the voice say?|"
           "Transcribe the audio.|What is spoken?|What are the words?|Which words do you hear?|Transcribe the words.|Transcribe.",
-          "Please transcribe this.|What words do you hear?|Write down the words.")
+          "Can you transcribe this?|What words do you hear?|Write down the words.")
 SOUND = ("What do you hear?|Which sound is it?|What sound is this?|What is this sound?|Name the sound.|Describe the sound.|"
          "What kind of sound is it?|What can you hear?|Which sound do you hear?|Tell me what you hear.|What is it?",
          "Which sound is this?|What sound do you hear?|Describe what you hear.")
 BEEPS = ("How many beeps do you hear?|Count the beeps.|How many beeps are there?|How many beeps?|What is the number of beeps?|"
-         "How many tones do you hear?", "Please count the beeps.|How many beeps can you hear?")
+         "How many tones do you hear?", "Can you count the beeps?|How many beeps can you hear?")
 
 
 def spoken_digit(draw):

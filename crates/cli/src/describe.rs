@@ -40,9 +40,10 @@ pub struct Args {
     /// What to ask about each picture
     #[arg(long, value_name = "TEXT", default_value = PROMPT)]
     prompt: String,
-    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
-    #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
-    image_tokens: ImageTokens,
+    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels; left out: what the
+    /// model names, 280 where it names none
+    #[arg(long, value_name = "N", value_parser = media::image_tokens)]
+    image_tokens: Option<ImageTokens>,
     /// Most tokens of a description
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = args::at_least_one)]
     max_tokens: usize,
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     interrupt::listen();
     let mut options = args.engine.load_options();
-    options.image_tokens = Some(args.image_tokens);
+    options.image_tokens = Some(media::room(args.image_tokens, &source)?);
     let mut session = Session::load(&source, &options, &mut |_| {})?;
     let bar = progress(pictures.len(), args.out.is_none());
     for (i, path) in pictures.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES, MAX_VIDEO_BYTES};
 use carat_runtime::video::{SoundTrack, Video, VideoFile};
-use carat_runtime::{ImageTokens, Medium};
+use carat_runtime::{ImageTokens, Medium, ModelFiles, ModelSource};
 use carat_tensor::Bytes;
 use carat_weights::map_file;
 
@@ -69,6 +69,11 @@ pub fn watch(path: &Path, fps: Option<f64>, track: SoundTrack) -> anyhow::Result
 /// `--image-tokens`.
 pub fn image_tokens(text: &str) -> Result<ImageTokens, String> {
     text.parse()
+}
+
+/// The most soft tokens of a picture: as many as were asked for, or what the model's files name.
+pub fn room(asked: Option<ImageTokens>, source: &ModelSource) -> anyhow::Result<ImageTokens> {
+    asked.map_or_else(|| Ok(ModelFiles::open(source)?.image_tokens()), Ok)
 }
 
 /// The picture in a file; `-` is standard input.

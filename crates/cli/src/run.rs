@@ -42,9 +42,10 @@ pub struct Args {
     shown: ShownArgs,
     #[command(flatten)]
     videos: media::VideoArgs,
-    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels
-    #[arg(long, value_name = "N", default_value = "280", value_parser = media::image_tokens)]
-    image_tokens: ImageTokens,
+    /// The most soft tokens of a picture: 70, 140, 280, 560 or 1120; auto: as few as show all its pixels; left out: what the
+    /// model names, 280 where it names none
+    #[arg(long, value_name = "N", value_parser = media::image_tokens)]
+    image_tokens: Option<ImageTokens>,
     /// Let the model think before it answers
     #[arg(long)]
     think: bool,
@@ -165,7 +166,7 @@ fn question(prompt: String, media: &[Medium]) -> Message {
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
     options.image_tokens = match is_chat || args.shown.has(Kind::Image) {
-        true => Some(args.image_tokens),
+        true => Some(media::room(args.image_tokens, source)?),
         false => args.shown.has(Kind::Video).then_some(ImageTokens::Most(Budget::FRAME)),
     };
     let error = match load_with(source, &options, args.json, out)? {

@@ -167,3 +167,26 @@ fn reports_are_json_where_asked_for() {
     let whole = (close["tokens"].as_u64().unwrap() + 1) / 64;
     assert_eq!(apart["tokens"].as_u64().unwrap(), whole * 31, "what 32 or more tokens of a window come before");
 }
+
+/// At the 70 soft tokens that the model was trained with, which its files name.
+#[test]
+fn pictures_and_sounds_are_understood_without_a_model_path() {
+    let media = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/media");
+    let asked = [
+        ("--image", "picture-00.png", "Describe what you see.", "A green cross.\n"),
+        ("--image", "printed-number-02.png", "What number is it?", "891\n"),
+        ("--audio", "spoken-digit-00.flac", "What digit do you hear?", "5\n"),
+    ];
+    for (flag, file, question, answer) in asked {
+        let file = format!("{media}/{file}");
+        let said = done(carat(&["run", flag, &file, question, "--temperature", "0"]).output().unwrap());
+        assert_eq!(String::from_utf8(said).unwrap(), answer, "{file}");
+    }
+    let picture = format!("{media}/picture-00.png");
+    let used = |extra: &[&str]| {
+        let events = events(&[&["--image", &picture, "What is it?", "--max-tokens", "1"], extra].concat());
+        events.last().unwrap()["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    assert_eq!(used(&[]), used(&["--image-tokens", "70"]));
+    assert!(used(&["--image-tokens", "280"]) > used(&[]) + 100);
+}

@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 
 use carat_chat::tokenizer::{Tokenizer, TokenizerError, VocabParts};
+use carat_media::picture::Budget;
 use carat_model::ModelConfig;
 use carat_tensor::TokenId;
 use carat_weights::{Checkpoint, GgufFile, HfDir};
 
-use crate::{Error, GenerationDefaults};
+use crate::{Error, GenerationDefaults, ImageTokens};
 
 /// Which model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,16 @@ impl ModelFiles {
             Checkpoint::HfDir(dir) => Ok(dir.chat_template.as_deref()),
             Checkpoint::Gguf(file) => Ok(file.metadata.opt_str("tokenizer.chat_template")?),
         }
+    }
+
+    /// The most soft tokens of a picture where no number is asked for: what the files name, or 280.
+    pub fn image_tokens(&self) -> ImageTokens {
+        let named = match &self.checkpoint {
+            Checkpoint::HfDir(dir) => dir.config["vision_soft_tokens_per_image"].as_u64(),
+            Checkpoint::Gguf(_) => None,
+        };
+        let budget = named.and_then(|n| u32::try_from(n).ok()).and_then(|n| Budget::new(n).ok());
+        budget.map_or_else(ImageTokens::default, ImageTokens::Most)
     }
 
     /// How the model wants to be sampled, and which tokens end its answers and are never drawn.
