@@ -171,9 +171,11 @@ WHERE = ("What is {0}?|What do you see {0}?|Which shape is {0}?|Name the shape {
          "What can you see {0}?|Tell me what is {0}.")
 SIDES = (("on the left", "on the right"), ("at the top", "at the bottom"))
 READ = ("Read the word.|What does it say?|Which word is it?|Read this.|Read the text.|What is written here?|What word is this?|"
-        "Which word do you see?|Transcribe the text.|What does the picture say?|Can you read this?|What is the word?", "What word is it?|Can you read the word?|Read it.")
+        "Which word do you see?|Transcribe the text.|What does the picture say?|Can you read this?|What is the word?",
+        "What word is it?|Can you read the word?|Read it.")
 READ_NUMBER = ("Read the number.|Which number is it?|What number is this?|What is the number?|Which number do you see?|"
-               "What number do you see?|Transcribe the number.|Which digits are these?|What number is shown?|Which number is shown?", "What number is it?|Can you read the number?")
+               "What number do you see?|Transcribe the number.|Which digits are these?|What number is shown?|Which number is shown?",
+               "What number is it?|Can you read the number?")
 
 
 def plural(noun):

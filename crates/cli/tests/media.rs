@@ -133,7 +133,8 @@ fn sounds_are_heard_and_counted() {
 fn who_can_t_see_or_hear_says_so() {
     let file = Scratch::new("media-unseen.bmp");
     std::fs::write(&file.0, bmp(60, 60)).unwrap();
-    let (nano, blind) = (concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint"), Scratch::new("media-blind.gguf"));
+    let (nano, blind) =
+        (concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint"), Scratch::new("media-blind.gguf"));
     done(carat(&["convert", nano, blind.arg()]).output().unwrap());
     let output = carat(&["run", blind.arg(), "--image", file.arg(), "What is this?"]).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
