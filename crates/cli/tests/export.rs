@@ -194,7 +194,7 @@ fn a_converted_gemma_3_is_the_reference_packages_file() {
     fails(&["convert", &theirs, &dir.path("back")], 1, &["Gemma 4 only", "gemma3"]);
 }
 
-/// To GGUF and back nothing is lost: not a weight, a setting, a token.
+/// To GGUF and back nothing of the text model is lost: not a weight, a setting, a token.
 #[test]
 fn there_and_back_is_the_same_model() {
     let dir = Dir::new("back");
@@ -202,8 +202,9 @@ fn there_and_back_is_the_same_model() {
     runs(&["convert", &nano(), &file]);
     runs(&["convert", &file, &back]);
     let (before, after) = (HfDir::open(Path::new(&nano())).unwrap(), HfDir::open(Path::new(&back)).unwrap());
-    assert_eq!(before.tensors.len(), after.tensors.len());
-    for tensor in before.tensors.iter() {
+    let of_text: Vec<_> = before.tensors.iter().filter(|t| t.name.starts_with("model.language_model.")).collect();
+    assert_eq!(of_text.len(), after.tensors.len());
+    for tensor in of_text {
         let copy = after.tensors.get(&tensor.name).unwrap_or_else(|| panic!("{}", tensor.name));
         assert_eq!((copy.dtype, &copy.shape), (tensor.dtype, &tensor.shape), "{}", tensor.name);
         assert!(copy.data[..] == tensor.data[..], "{}", tensor.name);
