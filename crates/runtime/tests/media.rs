@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use carat::session::{Answer, GenerateOptions};
 use carat::{Error, ImageTokens, LoadOptions, Medium, ModelSource, SamplingOptions, Session};
 use carat_chat::message::{Content, Conversation, Message, Part, Role};
+use carat_media::video::Shot;
 use tiny::Tiny;
 
 fn session(model: &Tiny) -> Session {
@@ -121,6 +122,56 @@ fn samples_are_heard_as_the_file_that_holds_them() {
     let of_file = answer(&mut session, &asked, &[file]);
     let of_samples = answer(&mut session, &asked, &[samples]);
     assert_eq!((of_samples.usage.prompt, of_samples.message), (of_file.usage.prompt, of_file.message));
+}
+
+/// Three pictures, and so many samples of sound.
+fn film(samples: usize, by: usize) -> Medium {
+    let shot = |i: usize| {
+        let mut picture = drawing::pattern(200, 8);
+        picture.rgb.rotate_left(3 * (7 * i + by));
+        Shot::new(20.0 * i as f64, &picture)
+    };
+    Medium::Video { shots: (0..3).map(shot).collect(), sound: wave(samples) }
+}
+
+/// As the reference has it, a video's sound is a sound behind it; one of more than 30 s is heard in pieces between the pictures.
+#[test]
+fn a_video_s_sound_is_heard_where_it_belongs() {
+    for model in ["e2b", "12b"] {
+        let model = Tiny::new(model);
+        let mut session = session(&model);
+        let together = answer(&mut session, &[shown(Part::Video, ASKED)], &[film(9_000, 0)]);
+        let parts = Content::Parts(vec![Part::Video, Part::Audio, Part::Text(ASKED.into())]);
+        let apart = [Message { content: parts, ..Message::text(Role::User, "") }];
+        let samples = Medium::Samples { name: "samples".into(), samples: wave(9_000) };
+        let apart = answer(&mut session, &apart, &[film(0, 0), samples]);
+        assert_eq!(together.message, apart.message);
+        // All but what every prompt computes again is known: the rows are the same.
+        assert_eq!((apart.usage.prompt, apart.usage.cached), (together.usage.prompt, together.usage.prompt - 1));
+        let silent = answer(&mut session, &[shown(Part::Video, ASKED)], &[film(0, 0)]);
+        // The soft tokens of the sound stand between two marks.
+        let samples = Medium::Samples { name: "samples".into(), samples: wave(9_000) };
+        let heard = session.soft_tokens(&samples).expect("it is known") + 2;
+        assert_eq!(silent.usage.prompt, together.usage.prompt - heard);
+    }
+    let deaf = Tiny::new("31b");
+    let asked = [shown(Part::Video, ASKED)];
+    let [silent, sounding] = [0, 9_000].map(|samples| answer(&mut session(&deaf), &asked, &[film(samples, 0)]));
+    assert_eq!((silent.usage, silent.message), (sounding.usage, sounding.message));
+}
+
+#[test]
+fn a_video_is_encoded_once_and_one_in_its_place_is_seen() {
+    for model in ["e2b", "31b", "12b"] {
+        let model = Tiny::new(model);
+        let mut warm = session(&model);
+        let asked = [shown(Part::Video, ASKED)];
+        let first = answer(&mut warm, &asked, &[film(4_000, 0)]);
+        let other = answer(&mut warm, &asked, &[film(4_000, 1)]);
+        assert_eq!(other.message, answer(&mut session(&model), &asked, &[film(4_000, 1)]).message);
+        assert!(other.usage.cached < 40, "{:?}", other.usage);
+        assert_eq!(answer(&mut warm, &asked, &[film(4_000, 0)]).message, first.message);
+    }
 }
 
 #[test]
