@@ -45,9 +45,18 @@ pub struct Message {
 impl Message {
     /// A message that is only text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Message::new(role, Content::Text(text.into()))
+    }
+
+    /// What the user says and shows.
+    pub fn user(parts: Vec<Part>) -> Self {
+        Message::new(Role::User, Content::Parts(parts))
+    }
+
+    fn new(role: Role, content: Content) -> Self {
         Message {
             role,
-            content: Content::Text(text.into()),
+            content,
             reasoning: None,
             tool_calls: Vec::new(),
             tool_call_id: None,

@@ -52,6 +52,14 @@ pub fn present(source: &ModelSource) -> anyhow::Result<()> {
     }
 }
 
+/// An error if several of the files to read are standard input.
+pub fn one_stdin<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), UsageError> {
+    match files.into_iter().filter(|file| file.as_os_str() == "-").count() {
+        0 | 1 => Ok(()),
+        _ => Err(UsageError("`-` can be given once: standard input is read to its end".into())),
+    }
+}
+
 /// Opens the files of `MODEL`.
 pub fn open(model: Option<&PathBuf>) -> anyhow::Result<ModelFiles> {
     Ok(ModelFiles::open(&source(model)?)?)

@@ -1,12 +1,13 @@
 //! Subcommands that do the same with each of many files: which argument is what, and going on after a file that fails.
 
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use carat_runtime::ModelSource;
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{self, UsageError};
+use crate::args;
 use crate::{output, pull};
 
 /// The model and the files. `model` is what `--model` says; without it the first of several arguments is the model where it is
@@ -16,9 +17,7 @@ pub fn model_and_files(model: Option<&PathBuf>, given: &[PathBuf]) -> anyhow::Re
         (None, [first, rest @ ..]) if !rest.is_empty() && is_model(first) => (Some(first), rest),
         _ => (model, given),
     };
-    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
-        bail!(UsageError("`-` can be given once: standard input is read to its end".into()));
-    }
+    args::one_stdin(files)?;
     let source = args::source(model)?;
     args::present(&source)?;
     Ok((source, files.to_vec()))
@@ -42,8 +41,7 @@ impl Failures {
     /// A file failed; the others go on.
     pub fn add(&mut self, error: &anyhow::Error) {
         self.count += 1;
-        // Standard error may be closed; then there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "error: {}", output::chain(error));
+        say(&format!("error: {}", output::chain(error)));
     }
 
     /// How many failed.
@@ -60,6 +58,22 @@ impl Failures {
     }
 }
 
+/// Writes a line for people.
+pub fn say(line: &str) {
+    // Standard error may be closed; then there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// How much of `len` is done, `of` what. Where text is shown in the same terminal as it comes, that says enough.
+pub fn progress(len: u64, of: &str, text_on_stdout: bool) -> ProgressBar {
+    if !io::stderr().is_terminal() || text_on_stdout && io::stdout().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = format!("{{bar:30}} {{pos}}/{{len}} {of}, {{eta}} left  {{msg}}");
+    let style = ProgressStyle::with_template(&template).expect("the template is well-formed");
+    ProgressBar::new(len).with_style(style)
+}
+
 /// Minutes and seconds.
 pub fn time(seconds: f64) -> String {
     let whole = seconds.floor() as u64;
@@ -69,6 +83,7 @@ pub fn time(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::UsageError;
 
     #[test]
     fn the_first_of_several_arguments_may_be_the_model() {

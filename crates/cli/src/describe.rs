@@ -3,19 +3,17 @@
 mod records;
 mod walk;
 
-use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use carat_chat::message::{Content, Conversation, Message, Part, Role};
+use carat_chat::message::{Content, Conversation, Message, Part};
 use carat_media::picture;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::{Error, FinishReason, ImageTokens, Medium, SamplingOptions, Session};
-use indicatif::{ProgressBar, ProgressStyle};
+use carat_runtime::{Error, FinishReason, ImageTokens, Medium, ModelFiles, Session};
 
 use crate::args::{self, EngineArgs, Interrupted, UsageError};
-use crate::batch::{self, Failures};
+use crate::batch::{self, Failures, say};
 use crate::{interrupt, media, output};
 use records::{Format, Outcome, Record};
 
@@ -87,9 +85,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     interrupt::listen();
     let mut options = args.engine.load_options();
-    options.image_tokens = Some(media::room(args.image_tokens, &source)?);
-    let mut session = Session::load(&source, &options, &mut |_| {})?;
-    let bar = progress(pictures.len(), args.out.is_none());
+    let files = ModelFiles::open(&source)?;
+    options.image_tokens = Some(args.image_tokens.unwrap_or_else(|| files.image_tokens()));
+    let mut session = Session::of(files, &options, &mut |_| {})?;
+    let bar = batch::progress(pictures.len() as u64, "pictures", args.out.is_none());
     for (i, path) in pictures.iter().enumerate() {
         bar.set_message(path.display().to_string());
         let record = if interrupt::asked() { None } else { describe(&mut session, path, args)? };
@@ -120,14 +119,9 @@ fn describe(session: &mut Session, path: &Path, args: &Args) -> anyhow::Result<O
     // The session says what is wrong with a picture that can't be decoded.
     let size = picture::decode(&bytes).map(|picture| (picture.width, picture.height));
     let parts = vec![Part::Image, Part::Text(args.prompt.clone())];
-    let conversation = Conversation {
-        messages: vec![Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }],
-        add_generation_prompt: true,
-        ..Conversation::default()
-    };
-    let defaults = GenerateOptions::from_defaults(session.defaults());
-    let sampling = SamplingOptions { suppress: defaults.sampling.suppress.clone(), ..SamplingOptions::default() };
-    let options = GenerateOptions { sampling, max_tokens: Some(args.max_tokens), think_budget: Some(0), ..defaults };
+    let conversation =
+        Conversation { messages: vec![Message::user(parts)], add_generation_prompt: true, ..Conversation::default() };
+    let options = GenerateOptions::plain(session.defaults(), args.max_tokens);
     let medium = Medium::Image { name: file.clone(), bytes };
     let answer = session.generate_with(&conversation, &[medium], &options, &mut |_| match interrupt::asked() {
         true => ControlFlow::Break(()),
@@ -148,20 +142,4 @@ fn describe(session: &mut Session, path: &Path, args: &Args) -> anyhow::Result<O
     let notice = (answer.finish != FinishReason::Stop).then(|| answer.finish.name());
     let description = text.trim().to_owned();
     Ok(Some(Record { file, outcome: Outcome::Described { width, height, description, notice } }))
-}
-
-/// Writes a line for people.
-fn say(line: &str) {
-    // Standard error may be closed; then there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// How many are done; where lines are shown in the same terminal, they say enough.
-fn progress(n: usize, on_stdout: bool) -> ProgressBar {
-    if !io::stderr().is_terminal() || on_stdout && io::stdout().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} pictures, {eta} left  {msg}";
-    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-    ProgressBar::new(n as u64).with_style(style)
 }

@@ -115,17 +115,11 @@ struct Hidden<'a> {
     result: io::Result<()>,
 }
 
-impl Hidden<'_> {
-    fn write(&mut self, rows: &[f32]) {
+impl AudioTap for Hidden<'_> {
+    fn hidden(&mut self, _: usize, rows: &[f32]) {
         if self.result.is_ok() {
             self.result = self.writer.f32s(rows);
         }
-    }
-}
-
-impl AudioTap for Hidden<'_> {
-    fn hidden(&mut self, _: usize, rows: &[f32]) {
-        self.write(rows);
     }
 }
 

@@ -7,7 +7,6 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use carat_media::picture::Budget;
 use carat_model::input;
 use carat_model::{Decoder, LogitRows, Piece, Step, Tap};
 use carat_runtime::device::Device;
@@ -90,11 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.kv = options.kv.or(Some(KvType::F32));
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
-    options.image_tokens = match (args.image.is_empty(), args.video.is_empty()) {
-        (false, _) => Some(args.image_tokens),
-        (true, false) => Some(ImageTokens::Most(Budget::FRAME)),
-        (true, true) => None,
-    };
+    options.image_tokens = media::room(!args.image.is_empty(), !args.video.is_empty(), args.image_tokens);
     options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
     let mut encoders = Encoders::new(files, options.image_tokens);

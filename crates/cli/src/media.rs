@@ -8,8 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use carat_media::limits::{MAX_PICTURE_BYTES, MAX_SOUND_BYTES, MAX_VIDEO_BYTES};
+use carat_media::picture::Budget;
 use carat_runtime::video::{SoundTrack, Video, VideoFile};
-use carat_runtime::{ImageTokens, Medium, ModelFiles, ModelSource};
+use carat_runtime::{ImageTokens, Medium};
 use carat_tensor::Bytes;
 use carat_weights::map_file;
 
@@ -72,9 +73,10 @@ pub fn image_tokens(text: &str) -> Result<ImageTokens, String> {
     text.parse()
 }
 
-/// The most soft tokens of a picture: as many as were asked for, or what the model's files name.
-pub fn room(asked: Option<ImageTokens>, source: &ModelSource) -> anyhow::Result<ImageTokens> {
-    asked.map_or_else(|| Ok(ModelFiles::open(source)?.image_tokens()), Ok)
+/// Room for pictures, where there are any, and `tokens` for those that are no video's.
+pub fn room(images: bool, videos: bool, tokens: ImageTokens) -> Option<ImageTokens> {
+    let frames = videos.then_some(ImageTokens::Most(Budget::FRAME));
+    if images { Some(tokens) } else { frames }
 }
 
 /// The picture in a file; `-` is standard input.

@@ -9,11 +9,10 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use carat_chat::message::{Content, Conversation, Message, Part, Role};
-use carat_media::picture::Budget;
+use carat_chat::message::{Conversation, Message, Part, Role};
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelSource, Session, host};
+use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelFiles, ModelSource, Session, host};
 use serde_json::json;
 
 use crate::args::{self, EngineArgs, Interrupted, UsageError};
@@ -146,9 +145,7 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
 /// The media of the command line, in its order.
 fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
     let files = &args.shown.files;
-    if files.iter().filter(|(_, path)| path.as_os_str() == "-").count() > 1 {
-        return Err(UsageError("`-` can be given once: standard input is read to its end".into()).into());
-    }
+    args::one_stdin(files.iter().map(|(_, path)| path))?;
     files.iter().map(|(kind, path)| kind.read(path, &args.videos)).collect()
 }
 
@@ -158,23 +155,22 @@ fn question(prompt: String, media: &[Medium]) -> Message {
         return Message::text(Role::User, prompt);
     }
     let parts = media.iter().map(shown::part).chain([Part::Text(prompt)]).collect();
-    Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }
+    Message::user(parts)
 }
 
 /// Loads the model with room for the pictures that are shown, or may be in a chat. Where that fails for pictures that nobody has
 /// shown yet, for want of memory or of a sound encoder file, the chat goes without.
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    options.image_tokens = match is_chat || args.shown.has(Kind::Image) {
-        true => Some(media::room(args.image_tokens, source)?),
-        false => args.shown.has(Kind::Video).then_some(ImageTokens::Most(Budget::FRAME)),
-    };
-    let error = match load_with(source, &options, args.json, out)? {
+    let files = ModelFiles::open(source)?;
+    let tokens = args.image_tokens.unwrap_or_else(|| files.image_tokens());
+    options.image_tokens = media::room(is_chat || args.shown.has(Kind::Image), args.shown.has(Kind::Video), tokens);
+    let error = match load_with(files, &options, args.json, out)? {
         Err(error) if is_chat => error,
         loaded => return Ok(loaded?),
     };
     options.image_tokens = None;
-    let session = load_with(source, &options, args.json, out)??;
+    let session = load_with(ModelFiles::open(source)?, &options, args.json, out)??;
     let text = error.to_string();
     let _ = writeln!(std::io::stderr(), "note: no pictures in this chat: {}", text.lines().next().unwrap_or_default());
     Ok(session)
@@ -182,13 +178,13 @@ fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) 
 
 /// Loads the model and says what memory it takes; the outer error is that of saying so.
 fn load_with(
-    source: &ModelSource,
+    files: ModelFiles,
     options: &LoadOptions,
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<Result<Session, Error>> {
     let mut written = Ok(());
-    let session = Session::load(source, options, &mut |plan| {
+    let session = Session::of(files, options, &mut |plan| {
         if json {
             written = output::json_line(out, &memory_json(plan));
         } else {

@@ -4,7 +4,7 @@ mod format;
 mod language;
 mod places;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use anyhow::{Context, bail};
 use carat_media::sound;
 use carat_runtime::transcribe::{Event, Outcome, Segment, Task, subtitles, transcribe};
 use carat_runtime::{Error, Session};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use crate::args::{EngineArgs, Interrupted, UsageError};
-use crate::batch::{self, Failures};
+use crate::batch::{self, Failures, say};
 use crate::{interrupt, media};
 use format::{Format, Recording, Transcript};
 use places::Place;
@@ -95,7 +95,9 @@ impl Work<'_> {
             }
         };
         let seconds = samples.len() as f64 / f64::from(sound::RATE);
-        let bar = progress(&name, seconds, self.args.format == Format::Text && out.is_none());
+        let shown = self.args.format == Format::Text && out.is_none();
+        let bar = batch::progress(seconds.ceil() as u64, "s of sound", shown).with_message(name.clone());
+        bar.tick();
         let recording = Recording { name: &name, seconds, task: &self.task };
         let heading = self.heading(&name, out.is_none());
         let mut transcript = Transcript::new(Place::new(out), self.args.format, recording, heading);
@@ -169,22 +171,4 @@ fn note(name: &str, segment: &Segment) {
     let Some(notice) = segment.notice else { return };
     let (start, end) = (batch::time(segment.start), batch::time(segment.end));
     say(&format!("note: {name}, {start} to {end}: {}", format::reason(notice)));
-}
-
-/// Writes a line for people.
-fn say(line: &str) {
-    // Standard error may be closed; then there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
-/// How much was heard. In a terminal where the text itself is shown as it comes, that says enough.
-fn progress(name: &str, seconds: f64, text_on_stdout: bool) -> ProgressBar {
-    if !io::stderr().is_terminal() || text_on_stdout && io::stdout().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = "{bar:30} {pos}/{len} s of sound, {eta} left  {msg}";
-    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
-    let bar = ProgressBar::new(seconds.ceil() as u64).with_style(style).with_message(name.to_owned());
-    bar.tick();
-    bar
 }

@@ -75,6 +75,18 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// [`Error::TooLarge`] if `found` is more than `limit`.
+    pub(crate) fn within(
+        what: &'static str,
+        (found, unit): (u64, &'static str),
+        limit: u64,
+        remedy: &'static str,
+    ) -> Result<(), Error> {
+        if found <= limit { Ok(()) } else { Err(Error::TooLarge { what, found, unit, limit, remedy }) }
+    }
+}
+
 /// The first bytes of a file that nobody knows, for a message.
 pub(crate) fn first_bytes(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
-use carat_model::{PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
+use carat_model::{ModelError, PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
@@ -145,11 +145,7 @@ impl Encoders {
 
     /// What the model sees with, loaded when it is first needed.
     fn eyes(&mut self, device: &mut Device, kind: SoftKind) -> Result<&mut PictureEncoder<Device>, Error> {
-        let cannot = |reason| Error::Cannot {
-            model: self.files.source().to_string(),
-            kind: kind.name(),
-            reason: Box::new(reason),
-        };
+        let cannot = |reason| self.cannot(kind, reason);
         if self.pictures.is_none() {
             let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
             // The model's own reason comes before that for the missing room.
@@ -166,17 +162,13 @@ impl Encoders {
 
     fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
         let kind = SoftKind::Audio;
-        let cannot = |reason| Error::Cannot {
-            model: self.files.source().to_string(),
-            kind: kind.name(),
-            reason: Box::new(reason),
-        };
         let source = Source { content: sound.digest(), kind, budget: 0 };
         if let Some(made) = self.made.get(&source) {
             return Ok(made.clone());
         }
         if self.sounds.is_none() {
-            self.sounds = Some(SoundEncoder::load(device, self.files.checkpoint(), sound::MAX_FRAMES).map_err(cannot)?);
+            let encoder = SoundEncoder::load(device, self.files.checkpoint(), sound::MAX_FRAMES);
+            self.sounds = Some(encoder.map_err(|reason| self.cannot(kind, reason))?);
         }
         let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
@@ -188,6 +180,11 @@ impl Encoders {
         let rows = hear(encoder, device, &samples, name)?;
         let width = encoder.d_text();
         Ok(self.keep(source, kind, rows.len() / width, rows))
+    }
+
+    /// Why the model can't take a kind of medium.
+    fn cannot(&self, kind: SoftKind, reason: ModelError) -> Error {
+        Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason: Box::new(reason) }
     }
 
     /// Keeps soft tokens, and forgets all others when there are too many.
@@ -240,8 +237,7 @@ fn see(
     device: &mut Device,
     picture: &Fitted,
 ) -> Result<(usize, Vec<f32>), Error> {
-    let patching = if encoder.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
-    let patches = picture.patches(patching);
+    let patches = picture.patches(Patching::of_side(encoder.patch_side()));
     Ok((patches.soft_tokens, encoder.encode(device, &patches.values, &patches.positions, None)?))
 }
 

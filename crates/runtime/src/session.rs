@@ -68,6 +68,17 @@ impl GenerateOptions {
             looping: Looping::Stopped,
         }
     }
+
+    /// The likeliest answer of up to `max_tokens`, without a thought: one that nobody asked for is closed where it begins.
+    pub fn plain(defaults: &GenerationDefaults, max_tokens: usize) -> Self {
+        let suppress = defaults.sampling.suppress.clone();
+        GenerateOptions {
+            sampling: SamplingOptions { suppress, ..SamplingOptions::default() },
+            max_tokens: Some(max_tokens),
+            think_budget: Some(0),
+            ..GenerateOptions::from_defaults(defaults)
+        }
+    }
 }
 
 /// A finished answer.
@@ -127,7 +138,18 @@ impl Session {
         options: &LoadOptions,
         announce: &mut dyn FnMut(&MemoryPlan),
     ) -> Result<Self, Error> {
-        let mut files = ModelFiles::open(source)?;
+        Session::of(ModelFiles::open(source)?, options, announce)
+    }
+
+    /// Loads the model in `files`, as [`Session::load`].
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub fn of(
+        mut files: ModelFiles,
+        options: &LoadOptions,
+        announce: &mut dyn FnMut(&MemoryPlan),
+    ) -> Result<Self, Error> {
         let tokenizer = Arc::new(files.tokenizer()?);
         files.check_vocabulary(&tokenizer)?;
         let format = ChatFormat::of(&files)?;

@@ -12,11 +12,11 @@ mod words;
 
 use std::ops::{ControlFlow, Range};
 
-use carat_chat::message::{Content, Conversation, Message, Part as MessagePart, Role};
+use carat_chat::message::{Conversation, Message, Part as MessagePart};
 use carat_media::sound;
 
 use crate::session::{Event as AnswerEvent, GenerateOptions};
-use crate::{Error, FinishReason, Medium, SamplingOptions, Session};
+use crate::{Error, FinishReason, Medium, Session};
 pub use prompt::Task;
 use prompt::{Part, Parts};
 use stitch::{Clip, Ending, Piece, Stitcher};
@@ -118,17 +118,11 @@ fn answer(
     on_event: OnEvent<'_>,
 ) -> Result<FinishReason, Error> {
     let parts = vec![MessagePart::Audio, MessagePart::Text(task.prompt())];
-    let conversation = Conversation {
-        messages: vec![Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }],
-        add_generation_prompt: true,
-        ..Conversation::default()
-    };
+    let conversation =
+        Conversation { messages: vec![Message::user(parts)], add_generation_prompt: true, ..Conversation::default() };
     let answers = 1 + usize::from(task.translate_to.is_some());
     let most = TOKENS_BESIDE + answers * TOKENS_PER_SECOND * samples.len().div_ceil(sound::RATE as usize);
-    let defaults = GenerateOptions::from_defaults(session.defaults());
-    let sampling = SamplingOptions { suppress: defaults.sampling.suppress.clone(), ..SamplingOptions::default() };
-    // A thought that nobody asked for is closed where it begins.
-    let options = GenerateOptions { sampling, max_tokens: Some(most), think_budget: Some(0), ..defaults };
+    let options = GenerateOptions::plain(session.defaults(), most);
     let medium = Medium::Samples { name: name.into(), samples: samples.to_vec() };
     let mut parts = Parts::of(task);
     let answer = session.generate_with(&conversation, &[medium], &options, &mut |event| {

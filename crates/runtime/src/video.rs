@@ -50,12 +50,8 @@ impl VideoFile<'_> {
                 let ffmpeg = Ffmpeg::find().ok_or_else(|| unreadable(reason))?;
                 let shots = ffmpeg.shots(self.input()).map_err(|reason| self.failed(reason))?;
                 let sound = match track {
-                    SoundTrack::Heard => ffmpeg.sound(self.input()).map_err(|reason| self.failed(reason))?,
-                    SoundTrack::Left => None,
-                };
-                let sound = match sound {
-                    Some(flac) => sound::decode(&flac).map_err(unreadable)?.at_16_khz(),
-                    None => Vec::new(),
+                    SoundTrack::Heard => self.sound_by(&ffmpeg)?.map_err(unreadable)?,
+                    SoundTrack::Left => Vec::new(),
                 };
                 return Ok(Video { shots, sound });
             }
@@ -76,10 +72,13 @@ impl VideoFile<'_> {
         let Some(ffmpeg) = Ffmpeg::find().filter(|_| !matches!(reason, Reason::TooLarge { .. })) else {
             return Err(unreadable(reason));
         };
-        match ffmpeg.sound(self.input()).map_err(|reason| self.failed(reason))? {
-            Some(flac) => Ok(sound::decode(&flac).map_err(unreadable)?.at_16_khz()),
-            None => Ok(Vec::new()),
-        }
+        self.sound_by(&ffmpeg)?.map_err(unreadable)
+    }
+
+    /// The sound that `ffmpeg` decodes, nothing where there is none; the inner error is that of reading what it wrote.
+    fn sound_by(&self, ffmpeg: &Ffmpeg) -> Result<Result<Vec<f32>, Reason>, Error> {
+        let flac = ffmpeg.sound(self.input()).map_err(|reason| self.failed(reason))?;
+        Ok(flac.map_or(Ok(Vec::new()), |flac| Ok(sound::decode(&flac)?.at_16_khz())))
     }
 
     fn input(&self) -> Input<'_> {

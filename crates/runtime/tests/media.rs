@@ -38,7 +38,7 @@ fn wave(n: usize) -> Vec<f32> {
 }
 
 fn shown(part: Part, text: &str) -> Message {
-    Message { content: Content::Parts(vec![part, Part::Text(text.into())]), ..Message::text(Role::User, "") }
+    Message::user(vec![part, Part::Text(text.into())])
 }
 
 fn conversation(messages: &[Message]) -> Conversation {

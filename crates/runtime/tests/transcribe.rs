@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use carat::session::GenerateOptions;
 use carat::transcribe::{Event, Outcome, Segment, TOKENS_BESIDE, TOKENS_PER_SECOND, Task, transcribe};
 use carat::{Error, FinishReason, LoadOptions, Medium, ModelSource, SamplingOptions, Session};
-use carat_chat::message::{Content, Conversation, Message, Part, Role};
+use carat_chat::message::{Content, Conversation, Message, Part};
 use carat_media::sound::{MAX_CLIP, MIN_CLIP, RATE};
 use tiny::Tiny;
 
@@ -64,11 +64,8 @@ fn heard(session: &mut Session, samples: &[f32], task: &Task, longest: usize) ->
 /// What the model says about one clip when it is asked without any of this.
 fn said(session: &mut Session, samples: &[f32]) -> (String, FinishReason) {
     let parts = vec![Part::Audio, Part::Text(PROMPT.into())];
-    let conversation = Conversation {
-        messages: vec![Message { content: Content::Parts(parts), ..Message::text(Role::User, "") }],
-        add_generation_prompt: true,
-        ..Conversation::default()
-    };
+    let conversation =
+        Conversation { messages: vec![Message::user(parts)], add_generation_prompt: true, ..Conversation::default() };
     let most = TOKENS_BESIDE + TOKENS_PER_SECOND * samples.len().div_ceil(RATE as usize);
     let options = GenerateOptions {
         sampling: SamplingOptions {

@@ -104,11 +104,11 @@ fn write(out: &mut Prompt, medium: MediaText<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Content, Conversation, Message, Part, Role};
+    use crate::message::{Conversation, Message, Part};
     use crate::template::{Variant, render};
 
     fn prompt(parts: Vec<Part>) -> Prompt {
-        let message = Message { content: Content::Parts(parts), ..Message::text(Role::User, "") };
+        let message = Message::user(parts);
         render(&Conversation { messages: vec![message], ..Conversation::default() }, Variant::Small)
     }
 

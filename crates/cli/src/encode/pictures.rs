@@ -64,7 +64,7 @@ fn write(
 ) -> anyhow::Result<()> {
     let model = || files.source().to_string();
     let name = || args.out_name();
-    let patching = if config.patch_side() == Patching::Blocks.side() { Patching::Blocks } else { Patching::Tower };
+    let patching = Patching::of_side(config.patch_side());
     let patches = |picture: &&Fitted| picture.patches(patching);
     let Some(first) = pictures.first().map(patches) else { anyhow::bail!("there are no frames to encode") };
     let mut device = args.device()?;

@@ -19,8 +19,7 @@ use carat_media::picture;
 use carat_media::video::{self, FALLBACK_FPS, Shot};
 use serde_json::Value;
 
-/// What pictures in a folder are called, after the last dot.
-const PICTURES: &[&str] = &["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+use crate::shown::Kind;
 
 /// Bytes of a list.
 const MAX_LIST_BYTES: usize = 16 << 20;
@@ -59,7 +58,7 @@ pub fn of_folder(dir: &Path, fps: Option<f64>) -> anyhow::Result<Vec<Shot>> {
         !entries.is_empty(),
         "{}: found no pictures; expected files that end in {}",
         dir.display(),
-        PICTURES.join(", ")
+        Kind::Image.extensions().join(", ")
     );
     shots(entries, dir, fps).with_context(|| dir.display().to_string())
 }
@@ -158,9 +157,8 @@ fn sorted(dir: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let path: PathBuf = entry.with_context(|| dir.display().to_string())?.path();
-        let of_picture = path.extension().is_some_and(|e| PICTURES.iter().any(|p| e.eq_ignore_ascii_case(p)));
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if of_picture && !name.starts_with('.') && path.is_file() {
+        if Kind::of(&path) == Some(Kind::Image) && !name.starts_with('.') && path.is_file() {
             names.push(name.to_owned());
         }
         ensure!(names.len() as u64 <= MAX_VIDEO_FRAMES, "{}: more than {MAX_VIDEO_FRAMES} pictures", dir.display());

@@ -79,13 +79,13 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
     let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
-    grow(scratch, x.len());
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
         *out = match dtype {
-            DType::F32 => plain_dot::<32, 4>(DType::F32, row, x),
-            DType::F16 => plain_dot::<32, 2>(DType::F16, row, x),
-            DType::BF16 => plain_dot::<32, 2>(DType::BF16, row, x),
+            DType::F32 => plain_dot(DType::F32, row, x),
+            DType::F16 => plain_dot(DType::F16, row, x),
+            DType::BF16 => plain_dot(DType::BF16, row, x),
             _ => {
+                grow(scratch, x.len());
                 decode(dtype, row, &mut scratch[..x.len()]);
                 dot(&scratch[..x.len()], x)
             }
@@ -93,26 +93,27 @@ pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, 
     }
 }
 
-/// A row of a plain type, of values of `SIZE` bytes, and `x`, widened on the way.
+/// A row of a plain type and `x`, widened on the way. Inlined, so that the type is known.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn plain_dot<const RUN: usize, const SIZE: usize>(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+    const RUN: usize = 32;
+    let size = dtype.block_bytes();
     let mut acc = [_mm256_setzero_ps(); 4];
     let (runs, rest) = x.as_chunks::<RUN>();
-    let (whole, row_rest) = row.split_at(runs.len() * RUN * SIZE);
-    for (row, x) in whole.chunks_exact(RUN * SIZE).zip(runs) {
-        for line in 0..(RUN * SIZE) / 64 {
+    let (whole, row_rest) = row.split_at(runs.len() * RUN * size);
+    for (row, x) in whole.chunks_exact(RUN * size).zip(runs) {
+        for line in 0..RUN * size / 64 {
             _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
         }
         for (l, acc) in acc.iter_mut().enumerate() {
-            *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * l * SIZE..]), load(&x[8 * l..]), *acc);
+            *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * l * size..]), load(&x[8 * l..]), *acc);
         }
     }
-    let mut total = sum(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
+    let total = sum(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
     let mut last = [0.0; RUN];
     scalar::decode(dtype, row_rest, &mut last[..rest.len()]);
-    total += scalar::dot(&last[..rest.len()], rest);
-    total
+    total + scalar::dot(&last[..rest.len()], rest)
 }
 
 /// Sums of four vectors' lanes.
@@ -138,8 +139,9 @@ pub fn scores(q: &[f32], k: &[f32], d: usize, scores: &mut [f32]) {
             scores_block::<1>(&q[i * d..], &k[j * d..], d, &mut scores[i * b + j..], b);
         }
     }
+    let rest = &k[blocks * d..];
     for (q, scores) in q.chunks_exact(d).zip(scores.chunks_exact_mut(b)) {
-        for (s, k) in scores.iter_mut().zip(k.chunks_exact(d)).skip(blocks) {
+        for (s, k) in scores[blocks..].iter_mut().zip(rest.chunks_exact(d)) {
             *s = dot(q, k);
         }
     }
@@ -185,9 +187,12 @@ pub fn weighted_sum(p: &[f32], v: &[f32], d: usize, out: &mut [f32]) {
             i += 1;
         }
     }
+    if whole == d {
+        return;
+    }
     for (p, out) in p.chunks_exact(b).zip(out.chunks_exact_mut(d)) {
         for (&p, v) in p.iter().zip(v.chunks_exact(d)) {
-            out.iter_mut().zip(v).skip(whole).for_each(|(out, v)| *out += p * v);
+            out[whole..].iter_mut().zip(&v[whole..]).for_each(|(out, v)| *out += p * v);
         }
     }
 }

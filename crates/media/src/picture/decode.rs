@@ -64,10 +64,7 @@ pub(crate) fn check_pixels(width: u32, height: u32, format: &'static str) -> Res
 }
 
 fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::TooLarge { what: "picture", found, unit, limit, remedy: "make it smaller first" })
+    Error::within("picture", (found, unit), limit, "make it smaller first")
 }
 
 /// What a decoder said, as one of our errors.

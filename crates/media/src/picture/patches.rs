@@ -24,6 +24,11 @@ impl Patching {
         }
     }
 
+    /// What an encoder reads whose patches have so many pixels to a side.
+    pub fn of_side(side: usize) -> Patching {
+        if side == BLOCK { Patching::Blocks } else { Patching::Tower }
+    }
+
     /// Patches of one soft token.
     pub fn per_token(self) -> usize {
         (BLOCK / self.side()).pow(2)

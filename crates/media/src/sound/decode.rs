@@ -143,10 +143,7 @@ fn check_length(frames: u64, rate: u32) -> Result<(), Error> {
 }
 
 fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::TooLarge { what: "sound", found, unit, limit, remedy: "cut it first" })
+    Error::within("sound", (found, unit), limit, "cut it first")
 }
 
 fn damaged(container: Container, why: String) -> Error {

@@ -59,15 +59,7 @@ pub fn log_mel(samples: &[f32]) -> Result<LogMel, Error> {
     if samples.len() < least {
         return Err(Error::TooShort { found: samples.len(), least });
     }
-    if samples.len() > MAX_CLIP {
-        return Err(Error::TooLarge {
-            what: "sound",
-            found: samples.len() as u64,
-            unit: "samples at 16 kHz",
-            limit: MAX_CLIP as u64,
-            remedy: "cut it into clips",
-        });
-    }
+    Error::within("sound", (samples.len() as u64, "samples at 16 kHz"), MAX_CLIP as u64, "cut it into clips")?;
     let padded = samples.len().next_multiple_of(PADDING);
     let n_frames = (padded + HOP - SPAN) / HOP + 1;
     let valid = (samples.len() - least) / HOP + 1;

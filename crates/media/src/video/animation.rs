@@ -111,8 +111,5 @@ fn check_size(decoder: &mut impl ImageDecoder, kind: Animation) -> Result<(), Er
 }
 
 fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
-    if found <= limit {
-        return Ok(());
-    }
-    Err(Error::TooLarge { what: "video", found, unit, limit, remedy: "cut it or make it smaller first" })
+    Error::within("video", (found, unit), limit, "cut it or make it smaller first")
 }

@@ -204,16 +204,7 @@ fn samples_of_tables(stbl: &[u8]) -> Result<Vec<Sample>, Error> {
 
 /// Whether so many samples are taken.
 pub(super) fn check_count(n: usize) -> Result<(), Error> {
-    if n as u64 <= MAX_VIDEO_FRAMES {
-        return Ok(());
-    }
-    Err(Error::TooLarge {
-        what: "video",
-        found: n as u64,
-        unit: "frames",
-        limit: MAX_VIDEO_FRAMES,
-        remedy: "cut it first",
-    })
+    Error::within("video", (n as u64, "frames"), MAX_VIDEO_FRAMES, "cut it first")
 }
 
 /// The values of a table of runs, `stts` or `ctts`: none without the table.
