@@ -153,12 +153,14 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                     if rows == TILE && has_layout(dtype) {
                         let mut tiles = vec![0; weights.len()];
                         interleave(dtype, &weights, row_bytes, &mut tiles);
-                        let (row, rest) = (x.int_rows(n - 1..n), x.rest_rows(n - 1..n));
-                        (k.matvec_tiles)(dtype, &tiles, row, rest, &mut fast);
-                        scalar::matvec_tiles(dtype, &tiles, row, rest, &mut slow);
-                        let bound = |r: usize| {
+                        let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
+                        let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
+                        (k.matvec_tiles)(dtype, &tiles, x_rows, rest, &mut fast);
+                        scalar::matvec_tiles(dtype, &tiles, x_rows, rest, &mut slow);
+                        let bound = |at: usize| {
+                            let (i, r) = (at / TILE, at % TILE);
                             let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
-                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(n - 1))
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());

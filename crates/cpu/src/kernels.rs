@@ -203,8 +203,9 @@ static AVX512: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
-        matvec_tiles: scalar::matvec_tiles,
-        prefers_tiles: false,
+        // SAFETY: as above.
+        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx512::matvec_tiles(dtype, tiles, x, rest, out) },
+        prefers_tiles: true,
         wide: false,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },

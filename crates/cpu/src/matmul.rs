@@ -47,6 +47,11 @@ impl Matrix {
         Some(&tiles[rows.start * self.row_bytes..rows.end * self.row_bytes])
     }
 
+    /// Whether so many activation rows are few: the product then is bound by memory, not by arithmetic.
+    fn is_few(&self, n: usize) -> bool {
+        n <= if self.tiles.is_some() || !self.dtype.is_quantised() { READY_ROWS } else { MATVEC_ROWS }
+    }
+
     /// A view of some rows.
     pub(crate) fn view(&self, rows: Range<usize>) -> Self {
         let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
@@ -57,7 +62,10 @@ impl Matrix {
 }
 
 /// Up to this many activation rows are multiplied without unpacking.
-pub const MATVEC_ROWS: usize = 2;
+const MATVEC_ROWS: usize = 2;
+
+/// The same where that is cheap: weights are interleaved, and the rows share what it takes to read them, or are plain.
+const READY_ROWS: usize = 8;
 
 /// Bytes of weights a decode task reads: some tens of microseconds. At each start nothing is on its way from memory yet,
 /// so larger tasks read faster, and smaller ones wait less for each other at the end; on two threads this is the best.
@@ -95,7 +103,7 @@ pub struct Product<'a> {
 /// Weight rows per task for `n` activation rows.
 pub fn task_rows(matrix: &Matrix, n: usize, threads: usize) -> usize {
     let share = matrix.rows.div_ceil(2 * threads);
-    let rows = if n <= MATVEC_ROWS { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
+    let rows = if matrix.is_few(n) { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
     rows.next_multiple_of(TILE).max(TILE)
 }
 
@@ -104,17 +112,26 @@ impl Product<'_> {
         self.integer && matrix.dtype.is_quantised()
     }
 
-    /// `out[r] = matrix[rows.start + r] · acts[i]`.
-    fn matvec(&self, matrix: &Matrix, rows: Range<usize>, i: usize, scratch: &mut Vec<f32>, out: &mut [f32]) {
-        let (k, dtype) = (self.kernels, matrix.dtype);
-        if !self.uses_integers(matrix) {
-            return (k.matvec_f32)(dtype, matrix.row_bytes(rows), self.acts.row(i), scratch, out);
+    /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]` for few activation rows; `out` `[acts.len(), rows.len()]`.
+    fn few(&self, matrix: &Matrix, rows: Range<usize>, acts: Range<usize>, scratch: &mut Vec<f32>, out: &mut Vec<f32>) {
+        let (k, dtype, len) = (self.kernels, matrix.dtype, rows.len());
+        grow(out, acts.len() * len);
+        let out = &mut out[..acts.len() * len];
+        let integers = self.uses_integers(matrix);
+        if integers && let Some(tiles) = matrix.tile_bytes(rows.clone()) {
+            return (k.matvec_tiles)(dtype, tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), out);
         }
-        let (x, rest) = (self.acts.int_rows(i..i + 1), self.acts.rest_rows(i..i + 1));
-        match (matrix.tile_bytes(rows.clone()), rest) {
-            (Some(tiles), rest) => (k.matvec_tiles)(dtype, tiles, x, rest, out),
-            (None, None) => (k.matvec)(dtype, matrix.row_bytes(rows), x, out),
-            (None, Some(rest)) => (k.matvec_finest)(dtype, matrix.row_bytes(rows), x, rest, out),
+        let weights = matrix.row_bytes(rows);
+        for (i, out) in acts.zip(out.chunks_exact_mut(len.max(1))) {
+            if !integers {
+                (k.matvec_f32)(dtype, weights, self.acts.row(i), scratch, out);
+                continue;
+            }
+            let x = self.acts.int_rows(i..i + 1);
+            match self.acts.rest_rows(i..i + 1) {
+                None => (k.matvec)(dtype, weights, x, out),
+                Some(rest) => (k.matvec_finest)(dtype, weights, x, rest, out),
+            }
         }
     }
 
@@ -159,11 +176,12 @@ impl Product<'_> {
         finish: impl Fn(usize, Range<usize>, &mut [f32]),
     ) {
         let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
-        if acts.len() <= MATVEC_ROWS {
-            for i in acts {
-                let out = tile.row(i);
-                self.matvec(matrix, first + cols.start..first + cols.end, i, &mut scratch.row, out);
-                finish(i, cols.clone(), out);
+        if matrix.is_few(acts.len()) {
+            let Scratch { row, out, .. } = scratch;
+            self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
+            for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
+                tile.row(i).copy_from_slice(out);
+                finish(i, cols.clone(), tile.row(i));
             }
             return;
         }
@@ -192,13 +210,14 @@ impl Product<'_> {
         scratch: &mut Scratch,
     ) {
         let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
-        if acts.len() <= MATVEC_ROWS {
-            grow(&mut scratch.up, cols.len());
-            for i in acts {
-                let (out, up_out) = (tile.row(i), &mut scratch.up[..cols.len()]);
-                self.matvec(gate, first.0 + cols.start..first.0 + cols.end, i, &mut scratch.row, out);
-                self.matvec(up, first.1 + cols.start..first.1 + cols.end, i, &mut scratch.row, up_out);
+        if gate.is_few(acts.len()) {
+            let Scratch { row, out, up: up_out, .. } = scratch;
+            self.few(gate, first.0 + cols.start..first.0 + cols.end, acts.clone(), row, out);
+            self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);
+            let len = cols.len().max(1);
+            for (i, (out, up_out)) in acts.zip(out.chunks_exact_mut(len).zip(up_out.chunks_exact(len))) {
                 (k.gelu_mul)(out, up_out);
+                tile.row(i).copy_from_slice(out);
             }
             return;
         }

@@ -106,15 +106,18 @@ pub fn in_two_parts(
     }
 }
 
-/// `out[r] = w[r] · x` for rows in tiles of 16 ([`crate::interleaved`]), with the row's `rest` where it has 22 bits.
+/// `out[i, r] = w[r] · x[i]` for rows in tiles of 16 ([`crate::interleaved`]), with the activations' `rest` where they have
+/// 22 bits; `out` `[n, 16 · tiles]`.
 pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     let mut rows = Vec::new();
     let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
-    for (tile, out) in tiles.chunks_exact(TILE * row_bytes).zip(out.chunks_exact_mut(TILE)) {
-        interleaved::rows_of(dtype, tile, row_bytes, &mut rows);
-        match rest {
-            None => matvec(dtype, &rows, x, out),
-            Some(rest) => matvec_finest(dtype, &rows, x, rest, out),
+    for (i, out) in out.chunks_exact_mut(tiles.len() / row_bytes).enumerate() {
+        for (tile, out) in tiles.chunks_exact(TILE * row_bytes).zip(out.chunks_exact_mut(TILE)) {
+            interleaved::rows_of(dtype, tile, row_bytes, &mut rows);
+            match rest {
+                None => matvec(dtype, &rows, x.row(i), out),
+                Some(rest) => matvec_finest(dtype, &rows, x.row(i), rest.row(i), out),
+            }
         }
     }
 }

@@ -20,6 +20,14 @@ const AHEAD: usize = 4 << 10;
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+    let n = x.q.len() / x.cols;
+    for (i, out) in out.chunks_exact_mut(out.len() / n).enumerate() {
+        one_row(dtype, tiles, x.row(i), rest.map(|rest| rest.row(i)), out);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one_row(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     let planes = Planes::new(x, rest);
     match (dtype, planes.count) {
         (DType::Q4_0, 1) => q4_0::<1>(tiles, planes, out),

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{half, load, load_some, mask, store, store_some};
+use super::{half, load, load_some, mask, prefetch, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
 
@@ -92,15 +92,23 @@ pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, 
     }
 }
 
+/// A row of a plain type and `x`, widened on the way. Inlined, so that the type is known.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+    const RUN: usize = 64;
     let size = dtype.block_bytes();
     let mut acc = [_mm512_setzero_ps(); 4];
-    for (row, x) in row.chunks(64 * size).zip(x.chunks(64)) {
-        for ((row, x), acc) in row.chunks(16 * size).zip(x.chunks(16)).zip(&mut acc) {
-            *acc = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), *acc);
+    let (runs, rest) = x.as_chunks::<RUN>();
+    let (whole, row_rest) = row.split_at(runs.len() * RUN * size);
+    for (row, x) in whole.chunks_exact(RUN * size).zip(runs) {
+        prefetch(row);
+        for (l, acc) in acc.iter_mut().enumerate() {
+            *acc = _mm512_fmadd_ps(widen(dtype, &row[16 * l * size..], 16), load(&x[16 * l..]), *acc);
         }
+    }
+    for (row, x) in row_rest.chunks(16 * size).zip(rest.chunks(16)) {
+        acc[0] = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), acc[0]);
     }
     _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])))
 }

@@ -1,0 +1,368 @@
+//! Products of interleaved rows with one or a few activation rows: 16 weight rows at once, one per 32-bit lane.
+//!
+//! A group's weights are unpacked to unsigned bytes once and meet every activation row: `vpdpbusd` with four broadcast
+//! activations sums in the weight row's lane, a plane of 7 or 8 bits at a time, from `−offset · Σ v` on; then one conversion
+//! and one fused multiply-add with `scale · d`. No lane is ever moved.
+
+use std::arch::x86_64::*;
+
+use carat_tensor::DType;
+
+use super::{prefetch, store};
+use crate::acts::IntRows;
+use crate::interleaved::ROWS;
+
+/// Activation rows that share a pass over the weights, where there are so many.
+const SHARE: usize = 4;
+
+/// See [`crate::scalar::matvec_tiles`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+    let n = x.q.len() / x.cols;
+    let rows = out.len() / n;
+    let mut i = 0;
+    while i < n {
+        let many = i + SHARE <= n;
+        let taken = if many { SHARE } else { 1 };
+        let out = &mut out[i * rows..(i + taken) * rows];
+        let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
+        match (many, x.is_fine(), rest.is_some()) {
+            (false, false, _) => by_type::<1, 1>(dtype, tiles, planes, out),
+            (false, true, false) => by_type::<2, 1>(dtype, tiles, planes, out),
+            (false, true, true) => by_type::<3, 1>(dtype, tiles, planes, out),
+            (true, false, _) => by_type::<1, SHARE>(dtype, tiles, planes, out),
+            (true, true, false) => by_type::<2, SHARE>(dtype, tiles, planes, out),
+            (true, true, true) => by_type::<3, SHARE>(dtype, tiles, planes, out),
+        }
+        i += taken;
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_type<const P: usize, const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
+    x.check::<P, N>();
+    match dtype {
+        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, x, out, |block, b, acc| q4_0::<P, N>(block, b, x, acc)),
+        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, x, out, |block, b, acc| q8_0::<P, N>(block, b, x, acc)),
+        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, x, out, |block, b, acc| q4_k::<P, N>(block, b, x, acc)),
+        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, x, out, |block, b, acc| q6_k::<P, N>(block, b, x, acc)),
+        _ => unreachable!("{dtype} has no layout in tiles"),
+    }
+}
+
+/// All tiles: `add` adds block `b` of a tile, `BYTES` for `COLS` columns, to the sums.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn all<const BYTES: usize, const COLS: usize, const N: usize>(
+    tiles: &[u8],
+    x: Planes<'_>,
+    out: &mut [f32],
+    add: impl Fn(&[u8; BYTES], usize, &mut [__m512; N]),
+) {
+    let rows = out.len() / N;
+    for (t, tile) in tiles.chunks_exact(x.x.cols / COLS * BYTES).enumerate() {
+        let mut acc = [_mm512_setzero_ps(); N];
+        for (b, block) in tile.as_chunks::<BYTES>().0.iter().enumerate() {
+            add(block, b, &mut acc);
+        }
+        for (i, acc) in acc.into_iter().enumerate() {
+            store(&mut out[i * rows + t * ROWS..], acc);
+        }
+    }
+}
+
+/// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
+/// of its rest.
+#[derive(Clone, Copy)]
+struct Planes<'a> {
+    x: IntRows<'a>,
+    rest: IntRows<'a>,
+    first: usize,
+}
+
+impl Planes<'_> {
+    /// Panics unless there are `N` rows of `P` planes, with all sums and scales: what other functions here rely on.
+    fn check<const P: usize, const N: usize>(&self) {
+        let (cols, end) = (self.x.cols, self.first + N);
+        let planes = [self.x.q, self.x.low, self.rest.q];
+        assert!(planes[..P].iter().all(|plane| plane.len() >= end * cols), "{end} rows of {P} planes of {cols} values");
+        for x in [&self.x, &self.rest] {
+            assert!(x.d.len() >= end * (cols / 32) && x.dsum32.len() >= end * (cols / 32));
+            assert!(x.neg16.len() >= end * (cols / 16) && x.neg32.len() >= end * (cols / 32));
+        }
+    }
+
+    /// Sums of 32-bit lanes over `QUADS` quads of weights and the columns of activation row `i` from `at` on, of each plane;
+    /// the last one's start at `start`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn dots<const P: usize, const QUADS: usize>(
+        &self,
+        w: &[__m512i; QUADS],
+        i: usize,
+        at: usize,
+        start: __m512i,
+    ) -> [__m512i; P] {
+        debug_assert!(at + 4 * QUADS <= self.x.cols);
+        let planes = [self.x.q, self.x.low, self.rest.q];
+        let mut sums = [_mm512_setzero_si512(); P];
+        sums[P - 1] = start;
+        for (sum, plane) in sums.iter_mut().zip(planes) {
+            // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
+            // block's columns lie within its row.
+            let x = unsafe { plane.as_ptr().add((self.first + i) * self.x.cols + at) };
+            for (k, &w) in w.iter().enumerate() {
+                // SAFETY: as above.
+                let quad = unsafe { x.add(4 * k).cast::<i32>().read_unaligned() };
+                *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(quad));
+            }
+        }
+        sums
+    }
+
+    /// [`Planes::dots`] as one integer per lane; `negative` is `−offset · Σ v` of the planes together.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn dot<const P: usize, const QUADS: usize>(
+        &self,
+        w: &[__m512i; QUADS],
+        i: usize,
+        at: usize,
+        negative: i32,
+    ) -> __m512i {
+        let planes = self.dots::<P, QUADS>(w, i, at, _mm512_set1_epi32(negative));
+        let mut sum = planes[0];
+        for plane in &planes[1..] {
+            sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), *plane);
+        }
+        sum
+    }
+
+    /// `−8 · Σ v` of group `g` of 16 or 32 columns of row `i`.
+    #[inline]
+    fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> i32 {
+        let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
+        if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) }
+    }
+
+    /// The last plane's scale of the 32 columns from `32 · g` on of row `i`.
+    #[inline]
+    fn d<const P: usize>(&self, i: usize, g: usize) -> f32 {
+        self.of_group::<32, _>(if P == 3 { self.rest.d } else { self.x.d }, i, g)
+    }
+
+    /// `d · Σ v` of the same.
+    #[inline]
+    fn weighted<const P: usize>(&self, i: usize, g: usize) -> f32 {
+        let of = |x: &IntRows<'_>| self.of_group::<32, _>(x.dsum32, i, g);
+        if P == 3 { of(&self.x) + of(&self.rest) } else { of(&self.x) }
+    }
+
+    /// What row `i` has for group `g`.
+    #[inline]
+    fn of_group<const GROUP: usize, T: Copy>(&self, values: &[T], i: usize, g: usize) -> T {
+        let at = (self.first + i) * (self.x.cols / GROUP) + g;
+        debug_assert!(at < values.len());
+        // SAFETY: `check` has seen the rows' values, and callers' groups lie within a row, as every tile has
+        // `cols / block` blocks.
+        unsafe { *values.get_unchecked(at) }
+    }
+}
+
+/// 64 bytes of a block from `at` on: a dword of each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn dwords(block: &[u8], at: usize) -> __m512i {
+    assert!(block.len() >= at + 64);
+    // SAFETY: 64 bytes from `at` on are readable, just checked.
+    unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
+}
+
+/// 16 halves from `at` on, one of each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn halves(block: &[u8], at: usize) -> __m512 {
+    assert!(block.len() >= at + 32);
+    // SAFETY: 32 bytes from `at` on are readable, just checked.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn low_nibbles(w: __m512i) -> __m512i {
+    _mm512_and_si512(w, _mm512_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn high_nibbles(w: __m512i) -> __m512i {
+    low_nibbles(_mm512_srli_epi16::<4>(w))
+}
+
+/// `acc + dot · (scale · d)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn scaled(dot: __m512i, scale: __m512, d: f32, acc: __m512) -> __m512 {
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(d)), acc)
+}
+
+const Q4_0_BYTES: usize = ROWS * 18;
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+    prefetch(block);
+    let mut w = [_mm512_setzero_si512(); 8];
+    for k in 0..4 {
+        let bytes = dwords(block, 32 + 64 * k);
+        (w[k], w[k + 4]) = (low_nibbles(bytes), high_nibbles(bytes));
+    }
+    let scale = halves(block, 0);
+    for (i, acc) in acc.iter_mut().enumerate() {
+        let dot = x.dot::<P, 8>(&w, i, 32 * b, x.negative::<P, 32>(i, b));
+        *acc = scaled(dot, scale, x.d::<P>(i, b), *acc);
+    }
+}
+
+const Q8_0_BYTES: usize = ROWS * 34;
+
+/// Weights become unsigned by their sign bit: 128 more. With three planes a group's sum has 33 bits, so the third stays alone.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+    prefetch(block);
+    let sign = _mm512_set1_epi8(-128);
+    let mut w = [sign; 8];
+    for (k, w) in w.iter_mut().enumerate() {
+        *w = _mm512_xor_si512(*w, dwords(block, 32 + 64 * k));
+    }
+    let scale = halves(block, 0);
+    for (i, acc) in acc.iter_mut().enumerate() {
+        let d = x.d::<P>(i, b);
+        if P < 3 {
+            let dot = x.dot::<P, 8>(&w, i, 32 * b, 16 * x.negative::<P, 32>(i, b));
+            *acc = scaled(dot, scale, d, *acc);
+        } else {
+            let rest = Planes { x: x.rest, ..x };
+            let high = x.dot::<2, 8>(&w, i, 32 * b, 16 * x.negative::<2, 32>(i, b));
+            let low = rest.dot::<1, 8>(&w, i, 32 * b, 16 * rest.negative::<1, 32>(i, b));
+            *acc = scaled(high, scale, 128.0 * d, *acc);
+            *acc = scaled(low, scale, d, *acc);
+        }
+    }
+}
+
+const Q4_K_BYTES: usize = ROWS * 144;
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+    let both = dwords(block, 0);
+    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+    let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
+    let scales = Scales6 { u: [dwords(block, 64), dwords(block, 128), dwords(block, 192)] };
+    for pair in 0..4 {
+        let bytes = &block[256 + 512 * pair..256 + 512 * (pair + 1)];
+        let (mut low, mut high) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
+        for k in 0..8 {
+            let bytes = dwords(bytes, 64 * k);
+            (low[k], high[k]) = (low_nibbles(bytes), high_nibbles(bytes));
+        }
+        for (j, w) in [(2 * pair, low), (2 * pair + 1, high)] {
+            let (scale, min) = scales.get(j);
+            let (scale, min) = (_mm512_mul_ps(scale, d), _mm512_mul_ps(min, d_min));
+            let g = 8 * b + j;
+            prefetch(&block[Q4_K_BYTES / 8 * j..Q4_K_BYTES / 8 * (j + 1)]);
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let dot = x.dot::<P, 8>(&w, i, 32 * g, 0);
+                *acc = scaled(dot, scale, x.d::<P>(i, g), *acc);
+                *acc = _mm512_fnmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *acc);
+            }
+        }
+    }
+}
+
+/// The 12 bytes of 6-bit scales and minima of 16 rows, by dwords.
+struct Scales6 {
+    u: [__m512i; 3],
+}
+
+impl Scales6 {
+    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn get(&self, j: usize) -> (__m512, __m512) {
+        let by = |v: __m512i, bits: usize| _mm512_srlv_epi32(v, _mm512_set1_epi32(bits as i32));
+        let and = |v: __m512i, mask: i32| _mm512_and_si512(v, _mm512_set1_epi32(mask));
+        let [u0, u1, u2] = self.u;
+        let at = 8 * (j % 4);
+        let (scale, min) = if j < 4 {
+            (and(by(u0, at), 63), and(by(u1, at), 63))
+        } else {
+            // The two upper bits come from bits 6 and 7, to bits 4 and 5.
+            let upper = |v: __m512i| and(by(v, at + 2), 0x30);
+            (_mm512_or_si512(and(by(u2, at), 15), upper(u0)), _mm512_or_si512(and(by(u2, at + 4), 15), upper(u1)))
+        };
+        (_mm512_cvtepi32_ps(scale), _mm512_cvtepi32_ps(min))
+    }
+}
+
+const Q6_K_BYTES: usize = ROWS * 210;
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+    let d = halves(block, ROWS * 208);
+    for half in 0..2 {
+        for second in 0..2 {
+            let sixteen = Sixteen { block, b, half, second, d };
+            sixteen.add::<P, N, 0>(x, acc);
+            sixteen.add::<P, N, 1>(x, acc);
+            sixteen.add::<P, N, 2>(x, acc);
+            sixteen.add::<P, N, 3>(x, acc);
+        }
+    }
+}
+
+/// Groups of 16 columns of a block of Q6_K: of each chunk of 32 in a half the first or the second.
+#[derive(Clone, Copy)]
+struct Sixteen<'a> {
+    block: &'a [u8; Q6_K_BYTES],
+    b: usize,
+    half: usize,
+    second: usize,
+    d: __m512,
+}
+
+impl Sixteen<'_> {
+    /// Adds the group of a chunk.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn add<const P: usize, const N: usize, const CHUNK: usize>(self, x: Planes<'_>, acc: &mut [__m512; N]) {
+        let Sixteen { block, b, half, second, d } = self;
+        let at = 8 * half + 2 * CHUNK + second;
+        prefetch(&block[Q6_K_BYTES / 16 * at..Q6_K_BYTES / 16 * (at + 1)]);
+        let mut w = [_mm512_setzero_si512(); 4];
+        for (k, w) in w.iter_mut().enumerate() {
+            let nibbles = dwords(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
+            let bits = dwords(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
+            let upper = match CHUNK {
+                0 => _mm512_slli_epi16::<4>(bits),
+                1 => _mm512_slli_epi16::<2>(bits),
+                2 => bits,
+                _ => _mm512_srli_epi16::<2>(bits),
+            };
+            let lower = if CHUNK < 2 { low_nibbles(nibbles) } else { high_nibbles(nibbles) };
+            *w = _mm512_or_si512(lower, _mm512_and_si512(upper, _mm512_set1_epi8(0x30)));
+        }
+        // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
+        let scales = dwords(block, ROWS * 192 + 64 * (at / 4));
+        let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
+        let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
+        let g = 16 * b + at;
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let dot = x.dot::<P, 4>(&w, i, 16 * g, 4 * x.negative::<P, 16>(i, g));
+            *acc = scaled(dot, scale, x.d::<P>(i, g / 2), *acc);
+        }
+    }
+}
