@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
-use crate::interleaved::{has_layout, interleave, pack_tile};
+use crate::interleaved::{has_layout, interleave};
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
 use crate::scalar;
 use crate::unpack::{Unpacked, form, unpack};
@@ -164,22 +164,33 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
-                        pack_tile(dtype, &tiles, cols, &mut packed);
+                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
                         scalar::pack(dtype, &weights, cols, &mut expected);
                         assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
                         assert_eq!(packed.min, expected.min, "{what} pack_tile");
                     }
-                    let mut tile = PackedTile::new();
-                    (k.pack)(dtype, &weights, cols, &mut tile);
-                    let mut out = vec![f32::NAN; n * TILE];
-                    (k.gemm)(&tile, &x.int_rows(0..n), &mut out);
-                    for i in 0..n {
-                        let bound = |r: usize| {
-                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
-                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
-                        };
-                        let (found, expected) = (&out[i * TILE..i * TILE + rows], &expected[i * rows..(i + 1) * rows]);
-                        assert_close(found, expected, bound, &format!("{what} gemm"));
+                    // One tile alone, and three of which the middle one holds the last rows only.
+                    for starts in [&[0][..], &[0, rows / 2, 0]] {
+                        let tiles: Vec<_> = starts
+                            .iter()
+                            .map(|start| {
+                                let mut tile = PackedTile::new();
+                                (k.pack)(dtype, &weights[start * row_bytes..], cols, &mut tile);
+                                tile
+                            })
+                            .collect();
+                        let mut out = vec![f32::NAN; starts.len() * n * TILE];
+                        (k.gemm)(&tiles, &x.int_rows(0..n), &mut out);
+                        for (at, found) in out.chunks_exact(TILE).enumerate() {
+                            let (start, i) = (starts[at / n], at % n);
+                            let bound = |r: usize| {
+                                let r = start + r;
+                                let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
+                                (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
+                            };
+                            let expected = &expected[i * rows + start..(i + 1) * rows];
+                            assert_close(&found[..rows - start], expected, bound, &format!("{what} gemm"));
+                        }
                     }
                 }
             }

@@ -95,7 +95,9 @@ pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) 
 /// The longest block with a layout.
 const MAX_BLOCK_BYTES: usize = 210;
 
-/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows.
+/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows. Inlined, down to the last loop, so that
+/// each instruction set's own function compiles it to vectors.
+#[inline(always)]
 pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
     tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
     for (b, block) in interleaved.chunks_exact(ROWS * dtype.block_bytes()).enumerate() {
@@ -119,6 +121,7 @@ pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
 }
 
 /// Bytes only change their place, and each of a dword's is in the row's lane already.
+#[inline(always)]
 fn unpack_block(dtype: DType, block: &[u8], b: usize, tile: &mut PackedTile) {
     let len = ROWS * dtype.block_len();
     let groups = len / tile.form.group;
@@ -146,10 +149,16 @@ fn unpack_block(dtype: DType, block: &[u8], b: usize, tile: &mut PackedTile) {
 }
 
 /// 16 scales that stand alone.
+#[inline(always)]
 fn halves(bytes: &[u8]) -> [f32; ROWS] {
-    std::array::from_fn(|r| f16::from_le_bytes([bytes[2 * r], bytes[2 * r + 1]]).to_f32())
+    let mut halves = [0.0; ROWS];
+    for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *half = f16::from_le_bytes(*bytes).to_f32();
+    }
+    halves
 }
 
+#[inline(always)]
 fn nibbles(w: &[u8], low: &mut [u8], high: &mut [u8]) {
     for ((low, high), &w) in low.iter_mut().zip(high).zip(w) {
         *low = w & 15;
@@ -158,6 +167,7 @@ fn nibbles(w: &[u8], low: &mut [u8], high: &mut [u8]) {
 }
 
 /// `[8, 16]` scales and minima of a block's first four dwords a row.
+#[inline(always)]
 fn scales_of_q4_k(head: &[u8], scale: &mut [f32], min: &mut [f32]) {
     for r in 0..ROWS {
         let dword = |u: usize| &head[4 * (u * ROWS + r)..4 * (u * ROWS + r) + 4];
@@ -174,6 +184,7 @@ fn scales_of_q4_k(head: &[u8], scale: &mut [f32], min: &mut [f32]) {
 }
 
 /// A block of Q6_K: `[64, 16, 4]` weights and `[16, 16]` scales.
+#[inline(always)]
 fn q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32]) {
     let d = halves(&block[208 * ROWS..]);
     for (at, scale) in scale.chunks_exact_mut(ROWS).enumerate() {

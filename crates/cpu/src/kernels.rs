@@ -100,7 +100,8 @@ pub struct Kernels {
     /// Whether kernels want [`IntRows::wide`].
     pub wide: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
-    pub gemm: fn(&PackedTile, x: &IntRows<'_>, out: &mut [f32]),
+    pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
+    pub gemm: fn(&[PackedTile], x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
     pub matvec_f32: fn(DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
     pub gemm_f32: fn(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]),
@@ -128,6 +129,7 @@ static SCALAR: Kernels = Kernels {
     prefers_tiles: false,
     wide: false,
     pack: scalar::pack,
+    pack_tile: interleaved::pack_tile,
     gemm: scalar::gemm,
     decode: scalar::decode,
     matvec_f32: scalar::matvec_f32,
@@ -161,7 +163,9 @@ static AVX2: Kernels = {
         wide: true,
         pack: interleaved::pack,
         // SAFETY: as above.
-        gemm: |tile, x, out| unsafe { avx2::gemm(tile, x, out) },
+        pack_tile: |dtype, tile, cols, packed| unsafe { avx2::pack_tile(dtype, tile, cols, packed) },
+        // SAFETY: as above.
+        gemm: |tiles, x, out| scalar::by_tile(|tile, x, out| unsafe { avx2::gemm(tile, x, out) }, tiles, x, out),
         // SAFETY: as above.
         decode: |dtype, row, out| unsafe { avx2::decode(dtype, row, out) },
         // SAFETY: as above.
@@ -210,7 +214,9 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
-        gemm: |tile, x, out| unsafe { avx512::gemm(tile, x, out) },
+        pack_tile: |dtype, tile, cols, packed| unsafe { avx512::pack_tile(dtype, tile, cols, packed) },
+        // SAFETY: as above.
+        gemm: |tiles, x, out| unsafe { avx512::gemm(tiles, x, out) },
         // SAFETY: as above.
         decode: |dtype, row, out| unsafe { avx512::decode(dtype, row, out) },
         // SAFETY: as above.
@@ -250,7 +256,7 @@ static NEON: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
-        gemm: |tile, x, out| unsafe { neon::gemm(tile, x, out) },
+        gemm: |tiles, x, out| scalar::by_tile(|tile, x, out| unsafe { neon::gemm(tile, x, out) }, tiles, x, out),
         matvec_f32: neon::matvec_f32,
         gemm_f32: neon::gemm_f32,
         scores: neon::scores,

@@ -9,7 +9,6 @@ use std::ops::Range;
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
-use crate::interleaved;
 use crate::kernels::{Kernels, PackedTile, TILE};
 use crate::pool::Tile;
 
@@ -74,7 +73,7 @@ const TASK_BYTES: usize = 512 << 10;
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
-    tile: PackedTile,
+    tiles: [PackedTile; 2],
     row: Vec<f32>,
     tile_f32: Vec<f32>,
     out: Vec<f32>,
@@ -135,34 +134,49 @@ impl Product<'_> {
         }
     }
 
-    /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]`, at most 16 rows; `out` `[n, 16]`.
-    fn strip(&self, m: &Matrix, rows: Range<usize>, acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
+    /// `out[s, i, r] = strips[s][r] · acts[acts.start + i]` for one or two strips of at most 16 rows; `out` `[strips, n, 16]`.
+    fn strips(&self, strips: &[Strip<'_>], acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
         let k = self.kernels;
-        if self.uses_integers(m) {
-            match m.tile_bytes(rows.clone()) {
-                Some(tile) => interleaved::pack_tile(m.dtype, tile, m.cols, packed.tile),
-                None => (k.pack)(m.dtype, m.row_bytes(rows), m.cols, packed.tile),
-            }
-            (k.gemm)(packed.tile, &self.acts.int_rows(acts.clone()), out);
-            if let Some(rest) = self.acts.rest_rows(acts) {
-                grow(packed.row, out.len());
-                let more = &mut packed.row[..out.len()];
-                (k.gemm)(packed.tile, &rest, more);
-                out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
-            }
-        } else {
-            grow(packed.row, m.cols);
-            packed.tile_f32.clear();
-            packed.tile_f32.resize(m.cols * TILE, 0.0);
-            for (r, bytes) in m.row_bytes(rows).chunks_exact(m.row_bytes).enumerate() {
-                (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
-                for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
-                    tile[r] = w;
+        if !strips.iter().all(|strip| self.uses_integers(strip.matrix)) {
+            for (strip, out) in strips.iter().zip(out.chunks_exact_mut(acts.len() * TILE)) {
+                if self.uses_integers(strip.matrix) {
+                    self.strips(std::slice::from_ref(strip), acts.clone(), packed, out);
+                } else {
+                    self.strip_f32(strip, acts.clone(), packed, out);
                 }
             }
-            let x = &self.acts.x[acts.start * m.cols..acts.end * m.cols];
-            (k.gemm_f32)(packed.tile_f32, x, m.cols, out);
+            return;
         }
+        for (Strip { matrix: m, rows }, tile) in strips.iter().zip(&mut *packed.tiles) {
+            match m.tile_bytes(rows.clone()) {
+                Some(bytes) => (k.pack_tile)(m.dtype, bytes, m.cols, tile),
+                None => (k.pack)(m.dtype, m.row_bytes(rows.clone()), m.cols, tile),
+            }
+        }
+        let tiles = &packed.tiles[..strips.len()];
+        (k.gemm)(tiles, &self.acts.int_rows(acts.clone()), out);
+        if let Some(rest) = self.acts.rest_rows(acts) {
+            grow(packed.row, out.len());
+            let more = &mut packed.row[..out.len()];
+            (k.gemm)(tiles, &rest, more);
+            out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
+        }
+    }
+
+    /// The same in f32, for one.
+    fn strip_f32(&self, strip: &Strip<'_>, acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
+        let (k, m) = (self.kernels, strip.matrix);
+        grow(packed.row, m.cols);
+        packed.tile_f32.clear();
+        packed.tile_f32.resize(m.cols * TILE, 0.0);
+        for (r, bytes) in m.row_bytes(strip.rows.clone()).chunks_exact(m.row_bytes).enumerate() {
+            (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
+            for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
+                tile[r] = w;
+            }
+        }
+        let x = &self.acts.x[acts.start * m.cols..acts.end * m.cols];
+        (k.gemm_f32)(packed.tile_f32, x, m.cols, out);
     }
 
     /// Fills a tile (activation rows × weight rows) with the product, then lets `finish` work on each finished part of
@@ -185,17 +199,26 @@ impl Product<'_> {
             }
             return;
         }
-        let Scratch { tile: packed, row, tile_f32, out, .. } = scratch;
-        let mut packing = Packing { tile: packed, row, tile_f32 };
-        grow(out, acts.len() * TILE);
-        for r in cols.clone().step_by(TILE) {
-            let part = r..(r + TILE).min(cols.end);
-            let out = &mut out[..acts.len() * TILE];
-            self.strip(matrix, first + part.start..first + part.end, acts.clone(), &mut packing, out);
-            for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
-                let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
-                to.copy_from_slice(&out[..part.len()]);
-                finish(i, part.clone(), to);
+        let Scratch { tiles, row, tile_f32, out, .. } = scratch;
+        let mut packing = Packing { tiles, row, tile_f32 };
+        let len = acts.len() * TILE;
+        grow(out, 2 * len);
+        for r in cols.clone().step_by(2 * TILE) {
+            let strip = |r: usize| {
+                let r = r.min(cols.end);
+                Strip { matrix, rows: first + r..first + (r + TILE).min(cols.end) }
+            };
+            let both = [strip(r), strip(r + TILE)];
+            let strips = if both[1].rows.is_empty() { &both[..1] } else { &both };
+            let out = &mut out[..strips.len() * len];
+            self.strips(strips, acts.clone(), &mut packing, out);
+            for (strip, out) in strips.iter().zip(out.chunks_exact(len)) {
+                let part = strip.rows.start - first..strip.rows.end - first;
+                for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
+                    let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
+                    to.copy_from_slice(&out[..part.len()]);
+                    finish(i, part.clone(), to);
+                }
             }
         }
     }
@@ -222,17 +245,18 @@ impl Product<'_> {
             return;
         }
         let len = acts.len() * TILE;
-        let Scratch { tile: packed, row, tile_f32, out, up: up_out } = scratch;
-        let mut packing = Packing { tile: packed, row, tile_f32 };
-        grow(out, len);
-        grow(up_out, len);
-        let (out, up_out) = (&mut out[..len], &mut up_out[..len]);
+        let Scratch { tiles, row, tile_f32, out, .. } = scratch;
+        let mut packing = Packing { tiles, row, tile_f32 };
+        grow(out, 2 * len);
+        let out = &mut out[..2 * len];
         for r in cols.clone().step_by(TILE) {
             let part = r..(r + TILE).min(cols.end);
-            self.strip(gate, first.0 + part.start..first.0 + part.end, acts.clone(), &mut packing, out);
-            self.strip(up, first.1 + part.start..first.1 + part.end, acts.clone(), &mut packing, up_out);
-            (k.gelu_mul)(out, up_out);
-            for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
+            let strips = [(gate, first.0), (up, first.1)]
+                .map(|(matrix, first)| Strip { matrix, rows: first + part.start..first + part.end });
+            self.strips(&strips, acts.clone(), &mut packing, out);
+            let (gate_out, up_out) = out.split_at_mut(len);
+            (k.gelu_mul)(gate_out, up_out);
+            for (i, out) in acts.clone().zip(gate_out.chunks_exact(TILE)) {
                 let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
                 to.copy_from_slice(&out[..part.len()]);
             }
@@ -240,9 +264,15 @@ impl Product<'_> {
     }
 }
 
-/// Where a strip is unpacked.
+/// Up to 16 rows of a matrix.
+struct Strip<'a> {
+    matrix: &'a Matrix,
+    rows: Range<usize>,
+}
+
+/// Where strips are unpacked.
 struct Packing<'a> {
-    tile: &'a mut PackedTile,
+    tiles: &'a mut [PackedTile; 2],
     row: &'a mut Vec<f32>,
     tile_f32: &'a mut Vec<f32>,
 }

@@ -146,8 +146,23 @@ pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
     }
 }
 
-/// `out[i, r] = w[r] · x[i]` for the 16 rows of a tile and all activation rows, `out` `[n, 16]`.
-pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
+/// `out[t, i, r] = w[t, r] · x[i]` for the 16 rows of each tile and all activation rows, `out` `[tiles, n, 16]`.
+pub fn gemm(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
+    by_tile(one_tile, tiles, x, out);
+}
+
+/// [`gemm`] by one that takes a tile.
+pub fn by_tile(
+    gemm: impl Fn(&PackedTile, &IntRows<'_>, &mut [f32]),
+    tiles: &[PackedTile],
+    x: &IntRows<'_>,
+    out: &mut [f32],
+) {
+    let len = out.len() / tiles.len();
+    tiles.iter().zip(out.chunks_exact_mut(len)).for_each(|(tile, out)| gemm(tile, x, out));
+}
+
+fn one_tile(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
     let form = tile.form;
     for (i, out) in out.chunks_exact_mut(TILE).enumerate() {
         let x = x.row(i);

@@ -11,11 +11,18 @@ use carat_tensor::DType;
 
 use super::store;
 use crate::acts::IntRows;
-use crate::interleaved::ROWS;
+use crate::interleaved::{self, ROWS};
+use crate::kernels::PackedTile;
 use crate::scalar;
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4 << 10;
+
+/// See [`interleaved::pack_tile`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn pack_tile(dtype: DType, tile: &[u8], cols: usize, packed: &mut PackedTile) {
+    interleaved::pack_tile(dtype, tile, cols, packed);
+}
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "avx2,fma,f16c")]

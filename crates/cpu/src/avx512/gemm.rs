@@ -1,8 +1,12 @@
-//! Blocked products of one 16-row tile with all activation rows.
+//! Blocked products of 16-row tiles with all activation rows.
 //!
-//! One 32-bit lane per weight row, eight activation rows at a time. Integers: `vpdpbusd` of unsigned weights with
-//! broadcast activations, starting from `−offset · Σx`, so the offset costs nothing; per group one conversion and one
-//! fused multiply-add with `scale · d`. Activations of 15 bits take two dots, the first one's sum times 128.
+//! One 32-bit lane per weight row. Integers: two tiles and six activation rows at a time, so that a broadcast serves two
+//! `vpdpbusd` and a load of weights six; 12 sums of integers and 12 of f32 fill the registers. Sums start from `−offset · Σx`,
+//! so the offset costs nothing; a group ends with one conversion, one multiplication and one fused multiply-add. Activations
+//! of 15 bits take two dots, the first one's sum times 128.
+//!
+//! Columns go by 512: weights stay in the first cache while all activation rows pass, and these are asked for one block
+//! of rows ahead.
 
 use std::arch::x86_64::*;
 
@@ -10,121 +14,228 @@ use super::{load, store};
 use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
-/// Activation rows per pass: 8 sums and 8 weight registers leave room for the rest.
+/// Activation rows per pass.
+const ROWS: usize = 6;
+
+/// Activation rows per pass in f32.
 const COLS: usize = 8;
+
+/// Columns per pass over the activation rows.
+const PASS: usize = 512;
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    if x.is_fine() { by_form::<true>(tile, x, out) } else { by_form::<false>(tile, x, out) }
+pub fn gemm(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
+    if x.is_fine() { by_form::<true>(tiles, x, out) } else { by_form::<false>(tiles, x, out) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_form<const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    match (tile.form.group, tile.form.offset) {
-        (32, 0) => all::<8, 0, FINE>(tile, x, out),
-        (32, 8) => all::<8, 8, FINE>(tile, x, out),
-        (32, 16) => all::<8, 16, FINE>(tile, x, out),
-        (32, 128) => all::<8, 128, FINE>(tile, x, out),
-        (16, 0) => all::<4, 0, FINE>(tile, x, out),
-        (16, 4) => all::<4, 4, FINE>(tile, x, out),
-        (16, 32) => all::<4, 32, FINE>(tile, x, out),
-        (16, 64) => all::<4, 64, FINE>(tile, x, out),
-        _ => crate::scalar::gemm(tile, x, out),
+fn by_form<const FINE: bool>(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
+    let form = tiles[0].form;
+    if tiles.iter().any(|tile| tile.form != form) {
+        let len = out.len() / tiles.len();
+        return tiles.chunks(1).zip(out.chunks_exact_mut(len)).for_each(|(tile, out)| by_form::<FINE>(tile, x, out));
+    }
+    match (form.group, form.offset) {
+        (32, 0) => all::<8, 0, FINE>(tiles, x, out),
+        (32, 8) => all::<8, 8, FINE>(tiles, x, out),
+        (32, 16) => all::<8, 16, FINE>(tiles, x, out),
+        (32, 128) => all::<8, 128, FINE>(tiles, x, out),
+        (16, 0) => all::<4, 0, FINE>(tiles, x, out),
+        (16, 4) => all::<4, 4, FINE>(tiles, x, out),
+        (16, 32) => all::<4, 32, FINE>(tiles, x, out),
+        (16, 64) => all::<4, 64, FINE>(tiles, x, out),
+        _ => crate::scalar::gemm(tiles, x, out),
     }
 }
 
 /// Groups of `4 · QUADS` weights; formats without an offset have minima.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn all<const QUADS: usize, const OFFSET: i32, const FINE: bool>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    let n = out.len() / TILE;
-    let mut i = 0;
-    while i + COLS <= n {
-        some::<QUADS, OFFSET, FINE, COLS>(tile, x, i, out);
-        i += COLS;
-    }
-    if i + 4 <= n {
-        some::<QUADS, OFFSET, FINE, 4>(tile, x, i, out);
-        i += 4;
-    }
-    while i < n {
-        some::<QUADS, OFFSET, FINE, 1>(tile, x, i, out);
-        i += 1;
+fn all<const QUADS: usize, const OFFSET: i32, const FINE: bool>(
+    tiles: &[PackedTile],
+    x: &IntRows<'_>,
+    out: &mut [f32],
+) {
+    let len = out.len() / tiles.len();
+    for (tiles, out) in tiles.chunks(2).zip(out.chunks_mut(2 * len)) {
+        match tiles {
+            [a, b] => one_or_two::<QUADS, OFFSET, FINE, 2>([a, b], x, out),
+            [a] => one_or_two::<QUADS, OFFSET, FINE, 1>([a], x, out),
+            _ => unreachable!("chunks of two"),
+        }
     }
 }
 
-/// Activation rows `first .. first + C`.
-#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn some<const QUADS: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
-    tile: &PackedTile,
+fn one_or_two<const QUADS: usize, const OFFSET: i32, const FINE: bool, const T: usize>(
+    tiles: [&PackedTile; T],
     x: &IntRows<'_>,
-    first: usize,
     out: &mut [f32],
 ) {
-    let groups = x.cols / (4 * QUADS);
+    let (n, groups) = (out.len() / (T * TILE), x.cols / (4 * QUADS));
+    for tile in tiles {
+        assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
+        assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
+    }
+    assert!(x.q.len() >= n * x.cols && x.d.len() >= n * (x.cols / 32) && (!FINE || x.low.len() == x.q.len()));
     let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
-    assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
-    assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
-    let (last, blocks) = (first + C, x.cols / 32);
-    assert!(x.q.len() >= last * x.cols && x.d.len() >= last * blocks && (!FINE || x.low.len() == x.q.len()));
-    assert!(negative.len() >= last * groups && weighted.len() >= last * groups);
-    let (q, d) = (x.q[first * x.cols..].as_ptr(), x.d[first * blocks..].as_ptr());
-    let low = if FINE { x.low[first * x.cols..].as_ptr() } else { q };
-    let (negative, weighted) = (negative[first * groups..].as_ptr(), weighted[first * groups..].as_ptr());
-    // One offset per activation row serves all its arrays, as index of an address with scale 8, 1 or 2: eight pointers
-    // for each array would not stay in registers.
-    let offset: [usize; C] = std::array::from_fn(|c| c * blocks * 4);
-    let mut acc = [_mm512_setzero_ps(); C];
-    for g in 0..groups {
-        // SAFETY: the tile has `cols · 16` bytes and `groups · 16` scales (and minima), each of the `C` rows from
-        // `first` on `cols` bytes, `cols / 32` scales and `groups` sums, all asserted above; `g < groups`. An offset is
-        // `c` rows of scales in bytes: eight times that are `c` rows of bytes, and once or twice `c` rows of sums.
-        unsafe {
-            let w: [__m512i; QUADS] =
-                std::array::from_fn(|k| _mm512_loadu_si512(tile.q.as_ptr().add((g * QUADS + k) * 64).cast()));
-            let scale = _mm512_loadu_ps(tile.scale.as_ptr().add(g * TILE));
-            for c in 0..C {
-                let at = offset[c] * 8 + g * QUADS * 4;
-                let dot = |quads: *const i8, mut sum: __m512i| {
-                    for (k, &w) in w.iter().enumerate() {
-                        let quad = _mm512_set1_epi32(quads.add(at + 4 * k).cast::<i32>().read_unaligned());
-                        sum = _mm512_dpbusd_epi32(sum, w, quad);
-                    }
-                    sum
-                };
-                // `−8 · Σx`, brought to `−offset · Σx`.
-                let eight = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
-                let start = match OFFSET {
-                    0 => _mm512_setzero_si512(),
-                    4 => _mm512_srai_epi32::<1>(eight()),
-                    8 => eight(),
-                    16 => _mm512_slli_epi32::<1>(eight()),
-                    32 => _mm512_slli_epi32::<2>(eight()),
-                    64 => _mm512_slli_epi32::<3>(eight()),
-                    _ => _mm512_slli_epi32::<4>(eight()),
-                };
-                let sum = if FINE {
-                    let high = _mm512_slli_epi32::<7>(dot(q, _mm512_setzero_si512()));
-                    dot(low, if OFFSET == 0 { high } else { _mm512_add_epi32(high, start) })
-                } else {
-                    dot(q, start)
-                };
-                let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
-                acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, d), acc[c]);
-                if OFFSET == 0 {
-                    let min = _mm512_loadu_ps(tile.min.as_ptr().add(g * TILE));
-                    acc[c] = _mm512_fnmadd_ps(
-                        min,
-                        _mm512_set1_ps(*weighted.byte_add(offset[c] * (8 / QUADS)).add(g)),
-                        acc[c],
-                    );
+    assert!(negative.len() >= n * groups && weighted.len() >= n * groups);
+    let product = Product { tiles, x: *x, negative, weighted, n };
+    let pass = PASS / (4 * QUADS);
+    for start in (0..groups).step_by(pass) {
+        let groups = start..(start + pass).min(groups);
+        let mut i = 0;
+        while i + ROWS <= n {
+            product.add::<QUADS, OFFSET, FINE, ROWS>(i, groups.clone(), out);
+            i += ROWS;
+        }
+        while i + 2 <= n {
+            product.add::<QUADS, OFFSET, FINE, 2>(i, groups.clone(), out);
+            i += 2;
+        }
+        if i < n {
+            product.add::<QUADS, OFFSET, FINE, 1>(i, groups, out);
+        }
+    }
+}
+
+/// A product's operands, their lengths checked.
+struct Product<'a, const T: usize> {
+    tiles: [&'a PackedTile; T],
+    x: IntRows<'a>,
+    /// `−8 · Σ v` and `d · Σ v` of the tiles' groups.
+    negative: &'a [i32],
+    weighted: &'a [f32],
+    n: usize,
+}
+
+impl<const T: usize> Product<'_, T> {
+    /// Adds some groups of `C` activation rows from `first` on to `out`, `[T, n, 16]`; the first ones are stored.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn add<const QUADS: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
+        &self,
+        first: usize,
+        groups: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) {
+        let (x, all, blocks) = (&self.x, self.x.cols / (4 * QUADS), self.x.cols / 32);
+        debug_assert!(first + C <= self.n && groups.end <= all);
+        let (q, d) = (x.q[first * x.cols..].as_ptr(), x.d[first * blocks..].as_ptr());
+        let low = if FINE { x.low[first * x.cols..].as_ptr() } else { q };
+        let negative = self.negative[first * all..].as_ptr();
+        let weighted = self.weighted[first * all..].as_ptr();
+        // One offset per activation row serves all its arrays, as index of an address with scale 8, 1 or 2: a pointer for
+        // each row of each array would not stay in registers.
+        let offset: [usize; C] = std::array::from_fn(|c| c * blocks * 4);
+        let mut acc = [[_mm512_setzero_ps(); C]; T];
+        if groups.start > 0 {
+            for t in 0..T {
+                for c in 0..C {
+                    acc[t][c] = load(&out[(t * self.n + first + c) * TILE..]);
                 }
             }
         }
+        for g in groups {
+            // SAFETY: `one_or_two` has checked that each tile has `cols · 16` bytes and a scale (and minimum) for each group
+            // and row, each activation row `cols` bytes, a scale for every 32 and sums for every group; `g` is one of these
+            // groups, `first + C <= n`. An offset is `c` rows of scales in bytes: eight times that are `c` rows of bytes, and
+            // once or twice `c` rows of sums. What is only asked for may lie anywhere.
+            unsafe {
+                let mut sums = [[_mm512_setzero_si512(); C]; T];
+                // `−8 · Σx`, brought to `−offset · Σx`.
+                let start = |c: usize| {
+                    let eight = _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
+                    match OFFSET {
+                        4 => _mm512_srai_epi32::<1>(eight),
+                        8 => eight,
+                        16 => _mm512_slli_epi32::<1>(eight),
+                        32 => _mm512_slli_epi32::<2>(eight),
+                        64 => _mm512_slli_epi32::<3>(eight),
+                        _ => _mm512_slli_epi32::<4>(eight),
+                    }
+                };
+                if OFFSET != 0 && !FINE {
+                    for c in 0..C {
+                        let start = start(c);
+                        for sums in &mut sums {
+                            sums[c] = start;
+                        }
+                    }
+                }
+                self.dots::<QUADS, C>(&mut sums, q, &offset, g);
+                if FINE {
+                    for c in 0..C {
+                        let start = if OFFSET == 0 { _mm512_setzero_si512() } else { start(c) };
+                        for sums in &mut sums {
+                            sums[c] = _mm512_slli_epi32::<7>(sums[c]);
+                            if OFFSET != 0 {
+                                sums[c] = _mm512_add_epi32(sums[c], start);
+                            }
+                        }
+                    }
+                    self.dots::<QUADS, C>(&mut sums, low, &offset, g);
+                }
+                if g % (16 / QUADS) == 0 {
+                    for offset in offset {
+                        let next = 8 * (C * blocks * 4 + offset) + g * QUADS * 4;
+                        _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(next).cast());
+                        if FINE {
+                            _mm_prefetch::<_MM_HINT_T0>(low.wrapping_add(next).cast());
+                        }
+                    }
+                }
+                for t in 0..T {
+                    let scale = _mm512_loadu_ps(self.tiles[t].scale.as_ptr().add(g * TILE));
+                    for c in 0..C {
+                        let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
+                        acc[t][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][c]), _mm512_mul_ps(scale, d), acc[t][c]);
+                    }
+                    if OFFSET == 0 {
+                        let min = _mm512_loadu_ps(self.tiles[t].min.as_ptr().add(g * TILE));
+                        for c in 0..C {
+                            let sum = _mm512_set1_ps(*weighted.byte_add(offset[c] * (8 / QUADS)).add(g));
+                            acc[t][c] = _mm512_fnmadd_ps(min, sum, acc[t][c]);
+                        }
+                    }
+                }
+            }
+        }
+        for t in 0..T {
+            for c in 0..C {
+                store(&mut out[(t * self.n + first + c) * TILE..], acc[t][c]);
+            }
+        }
     }
-    for (c, acc) in acc.into_iter().enumerate() {
-        store(&mut out[(first + c) * TILE..], acc);
+
+    /// Adds the dots of group `g` with the bytes of each row at `x`.
+    ///
+    /// # Safety
+    /// Eight times each offset, and from there all columns, are readable at `x`; the tiles have group `g`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    unsafe fn dots<const QUADS: usize, const C: usize>(
+        &self,
+        sums: &mut [[__m512i; C]; T],
+        x: *const i8,
+        offset: &[usize; C],
+        g: usize,
+    ) {
+        for k in 0..QUADS {
+            let mut w = [_mm512_setzero_si512(); T];
+            for (w, tile) in w.iter_mut().zip(self.tiles) {
+                // SAFETY: a group has `QUADS` quads of 16 rows.
+                *w = unsafe { _mm512_loadu_si512(tile.q.as_ptr().add((g * QUADS + k) * 64).cast()) };
+            }
+            for c in 0..C {
+                // SAFETY: four columns of the group, as the caller vouches.
+                let quad = unsafe { x.add(offset[c] * 8 + (g * QUADS + k) * 4).cast::<i32>().read_unaligned() };
+                let quad = _mm512_set1_epi32(quad);
+                for t in 0..T {
+                    sums[t][c] = _mm512_dpbusd_epi32(sums[t][c], w[t], quad);
+                }
+            }
+        }
     }
 }
 

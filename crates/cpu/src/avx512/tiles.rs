@@ -10,10 +10,17 @@ use carat_tensor::DType;
 
 use super::{prefetch, store};
 use crate::acts::IntRows;
-use crate::interleaved::ROWS;
+use crate::interleaved::{self, ROWS};
+use crate::kernels::PackedTile;
 
 /// Activation rows that share a pass over the weights, where there are so many.
 const SHARE: usize = 4;
+
+/// See [`interleaved::pack_tile`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn pack_tile(dtype: DType, tile: &[u8], cols: usize, packed: &mut PackedTile) {
+    interleaved::pack_tile(dtype, tile, cols, packed);
+}
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
