@@ -99,7 +99,8 @@ def table(model, threads, speeds, reports, peers):
     for key in speeds["carat"]:
         shares = [t["share"] for r in reports for t in r["tests"] if (t["test"], t["tokens"], t["depth"]) == key]
         limit = next(t["limit"] for t in reports[0]["tests"] if (t["test"], t["tokens"], t["depth"]) == key)
-        cells = [model.name, threads, f"{key[0]} {key[1]}", key[2], spread(speeds["carat"][key])]
+        shown = model.name + (", interleaved" if reports[0]["interleaved"] else "")
+        cells = [shown, threads, f"{key[0]} {key[1]}", key[2], spread(speeds["carat"][key])]
         cells.append(f"{100 * statistics.median(shares):.0f} % of {limit.replace('_', ' ')}")
         for name in peers:
             theirs = speeds[name][key]

@@ -12,6 +12,7 @@ use carat_cpu::measure;
 use carat_model::{Decoder, LogitRows, Piece, Step};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::rng::Rng;
+use carat_runtime::tiles::{self, Tiles};
 use carat_runtime::{ModelFiles, host, loading, work};
 use carat_tensor::{Backend, TokenId};
 use serde_json::{Value, json};
@@ -140,8 +141,12 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
         decoder: &mut decoder,
     };
     let (backend, work) = (bench.decoder.backend().name(), work::prompt_work(bench.decoder.config()));
+    let tiles = tiles::find(&files, bench.decoder.backend())?;
     if !args.json {
         writeln!(out, "{}: {backend}, {threads} threads, loaded in {load_ms:.0} ms", files.source())?;
+        if let Some(said) = say(&tiles, &files) {
+            writeln!(out, "{said}")?;
+        }
         writeln!(out, "limits: {:.1} GB/s, {:.0} int8 GOP/s", bench.bandwidth / 1e9, bench.int8_peak / 1e9)?;
         writeln!(
             out,
@@ -173,10 +178,23 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
         writeln!(out, "peak memory {}\n", output::bytes(peak))?;
     }
     Ok(json!({
-        "backend": backend, "threads": threads, "load_ms": load_ms,
+        "backend": backend, "threads": threads, "load_ms": load_ms, "interleaved": matches!(tiles, Tiles::Found(_)),
         "bandwidth": bench.bandwidth, "int8_peak": bench.int8_peak, "tests": lines, "peak_memory": peak_memory,
         "prompt_multiply_adds": {"done": work.done, "all_layers": work.all_layers},
     }))
+}
+
+/// How the weights lie, where that could be otherwise.
+fn say(tiles: &Tiles, files: &ModelFiles) -> Option<String> {
+    let model = files.source();
+    match tiles {
+        Tiles::NotWanted => None,
+        Tiles::Found(_) => Some("weights: interleaved, from the copy that `carat pack` made".to_owned()),
+        Tiles::Absent => Some(format!("weights: as stored; `carat pack {model}` would make answers faster")),
+        Tiles::Stale => Some(format!(
+            "weights: as stored; the interleaved copy is of another file: `carat pack {model}` makes it anew"
+        )),
+    }
 }
 
 impl Bench<'_> {

@@ -1,6 +1,7 @@
 //! `carat pack`: weights in the order in which this machine's kernels read them.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -20,6 +21,9 @@ use crate::{args, interrupt, output as print};
 pub struct Args {
     /// A .gguf file, or the name of a pulled model
     model: PathBuf,
+    /// Compare what was written with the model, byte by byte
+    #[arg(long, conflicts_with = "remove")]
+    check: bool,
     /// Remove what was written
     #[arg(long)]
     remove: bool,
@@ -38,23 +42,72 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("{model}: nothing to do: this machine's kernels ({}) read it fastest as it is", device.isa());
         return Ok(());
     };
+    if args.check {
+        return check(&packing);
+    }
     let (path, bytes) = (packing.path(), packing.bytes());
     let explain = |error| output::explain(error, path, bytes);
     let pending = Pending::new(path, &args.model, true)?;
-    let (mut file, bar) = (pending.create_file()?, progress(bytes));
+    let mut file = pending.create_file()?;
+    write(&packing, &mut file).map_err(explain)?;
+    drop(file);
+    pending.commit()?;
+    let mut out = print::stdout();
+    writeln!(out, "{}: {}", path.display(), print::bytes(bytes))?;
+    Ok(out.flush()?)
+}
+
+/// Writes what is to be written, with progress.
+fn write(packing: &Packing, out: &mut dyn Write) -> io::Result<()> {
+    let bar = progress(packing.bytes());
     let mut wrote = |name: &str, n: usize| {
         output::go_on()?;
         bar.set_message(name.to_owned());
         bar.inc(n as u64);
         Ok(())
     };
-    packing.write(&mut file, &mut wrote).map_err(explain)?;
-    drop(file);
-    pending.commit()?;
+    packing.write(out, &mut wrote)?;
     bar.finish_and_clear();
+    Ok(())
+}
+
+fn check(packing: &Packing) -> anyhow::Result<()> {
+    let path = packing.path();
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let len = file.metadata()?.len();
+    let mut same = Same { file: BufReader::with_capacity(1 << 20, file), found: Vec::new(), at: 0 };
+    write(packing, &mut same).with_context(|| format!("`{}` is not what the model gives", path.display()))?;
+    anyhow::ensure!(same.at == len, "`{}`: expected {} bytes, found {len}", path.display(), same.at);
     let mut out = print::stdout();
-    writeln!(out, "{}: {}", path.display(), print::bytes(bytes))?;
+    writeln!(out, "{}: {} as the model gives them", path.display(), print::bytes(len))?;
     Ok(out.flush()?)
+}
+
+/// Takes what would be written, and fails at the first byte that a file has not.
+struct Same<R> {
+    file: R,
+    found: Vec<u8>,
+    at: u64,
+}
+
+impl<R: Read> Write for Same<R> {
+    fn write(&mut self, expected: &[u8]) -> io::Result<usize> {
+        self.found.resize(expected.len(), 0);
+        self.file.read_exact(&mut self.found).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::other("it ends too early"),
+            _ => error,
+        })?;
+        if let Some(i) = self.found.iter().zip(expected).position(|(found, expected)| found != expected) {
+            let (at, found, expected) = (self.at + i as u64, self.found[i], expected[i]);
+            return Err(io::Error::other(format!("byte {at} is {found:#04x}, expected {expected:#04x}")));
+        }
+        self.at += expected.len() as u64;
+        Ok(expected.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn remove(files: &ModelFiles) -> anyhow::Result<()> {

@@ -95,8 +95,9 @@ pub struct Kernels {
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
-    /// Whether [`Kernels::matvec_tiles`] is faster than [`Kernels::matvec`] for every type that has a layout.
-    pub prefers_tiles: bool,
+    /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for every type that has a layout; 0
+    /// where it never is.
+    pub tile_rows: usize,
     /// Whether kernels want [`IntRows::wide`].
     pub wide: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
@@ -126,7 +127,7 @@ static SCALAR: Kernels = Kernels {
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
-    prefers_tiles: false,
+    tile_rows: 0,
     wide: false,
     pack: scalar::pack,
     pack_tile: interleaved::pack_tile,
@@ -159,7 +160,7 @@ static AVX2: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
-        prefers_tiles: true,
+        tile_rows: 8,
         wide: true,
         pack: interleaved::pack,
         // SAFETY: as above.
@@ -209,7 +210,7 @@ static AVX512: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx512::matvec_tiles(dtype, tiles, x, rest, out) },
-        prefers_tiles: true,
+        tile_rows: 32,
         wide: false,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },

@@ -47,8 +47,13 @@ impl Matrix {
     }
 
     /// Whether so many activation rows are few: the product then is bound by memory, not by arithmetic.
-    fn is_few(&self, n: usize) -> bool {
-        n <= if self.tiles.is_some() || !self.dtype.is_quantised() { READY_ROWS } else { MATVEC_ROWS }
+    fn is_few(&self, k: &Kernels, n: usize) -> bool {
+        let most = match &self.tiles {
+            _ if !self.dtype.is_quantised() => PLAIN_ROWS,
+            Some(_) => k.tile_rows.max(MATVEC_ROWS),
+            None => MATVEC_ROWS,
+        };
+        n <= most
     }
 
     /// A view of some rows.
@@ -63,8 +68,8 @@ impl Matrix {
 /// Up to this many activation rows are multiplied without unpacking.
 const MATVEC_ROWS: usize = 2;
 
-/// The same where that is cheap: weights are interleaved, and the rows share what it takes to read them, or are plain.
-const READY_ROWS: usize = 8;
+/// The same of weights in plain types, which need none.
+const PLAIN_ROWS: usize = 8;
 
 /// Bytes of weights a decode task reads: some tens of microseconds. At each start nothing is on its way from memory yet,
 /// so larger tasks read faster, and smaller ones wait less for each other at the end; on two threads this is the best.
@@ -100,9 +105,10 @@ pub struct Product<'a> {
 }
 
 /// Weight rows per task for `n` activation rows.
-pub fn task_rows(matrix: &Matrix, n: usize, threads: usize) -> usize {
+pub fn task_rows(k: &Kernels, matrix: &Matrix, n: usize, threads: usize) -> usize {
     let share = matrix.rows.div_ceil(2 * threads);
-    let rows = if matrix.is_few(n) { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
+    let rows =
+        if matrix.is_few(k, n) { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
     rows.next_multiple_of(TILE).max(TILE)
 }
 
@@ -190,7 +196,7 @@ impl Product<'_> {
         finish: impl Fn(usize, Range<usize>, &mut [f32]),
     ) {
         let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
-        if matrix.is_few(acts.len()) {
+        if matrix.is_few(self.kernels, acts.len()) {
             let Scratch { row, out, .. } = scratch;
             self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
             for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
@@ -233,7 +239,7 @@ impl Product<'_> {
         scratch: &mut Scratch,
     ) {
         let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
-        if gate.is_few(acts.len()) {
+        if gate.is_few(k, acts.len()) {
             let Scratch { row, out, up: up_out, .. } = scratch;
             self.few(gate, first.0 + cols.start..first.0 + cols.end, acts.clone(), row, out);
             self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);

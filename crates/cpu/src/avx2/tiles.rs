@@ -114,7 +114,8 @@ fn halves(block: &[u8], at: usize) -> __m256 {
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(block.as_ptr().add(at).cast()) })
 }
 
-/// Asks for what comes `AHEAD` bytes after a block's `bytes`. Past the end nothing is read.
+/// Asks for what comes `AHEAD` bytes after a block's `bytes`. Past the end nothing is read. A few lines at a time: more at
+/// once than a core waits for, and the rest is forgotten.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn prefetch(block: &[u8]) {
@@ -213,9 +214,6 @@ fn q4_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
                 let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
                 let scales = Scales6 { u: [dword(1), dword(2), dword(3)] };
                 for pair in 0..4 {
-                    if half == 0 {
-                        prefetch(&block[512 * pair..512 * (pair + 1)]);
-                    }
                     let (mut low, mut high) = (Pairs::<P>::new(), Pairs::<P>::new());
                     for k in 0..8 {
                         let w = load32(block, 64 * (4 + 8 * pair + k) + 32 * half);
@@ -224,6 +222,7 @@ fn q4_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
                     }
                     for (j, pairs) in [(2 * pair, low), (2 * pair + 1, high)] {
                         let g = 8 * s + j;
+                        prefetch(&block[BLOCK / 16 * (8 * half + j)..BLOCK / 16 * (8 * half + j + 1)]);
                         let (scale, min) = scales.get(j);
                         let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), _mm256_set1_ps(x.d[g]));
                         *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
@@ -272,9 +271,6 @@ fn q6_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
             for (half, acc) in acc.iter_mut().enumerate() {
                 let d = halves(block, ROWS * 208 + 16 * half);
                 for part in 0..2 {
-                    if half == 0 {
-                        prefetch(&block[ROWS * 105 * part..ROWS * 105 * (part + 1)]);
-                    }
                     for second in 0..2 {
                         let group = Sixteen { block, part, second, half };
                         *acc = group.add::<P, 0>(x, s, d, *acc);
@@ -324,6 +320,8 @@ impl Sixteen<'_> {
     fn add<const P: usize, const CHUNK: usize>(self, x: Planes<'_>, s: usize, d: __m256, acc: __m256) -> __m256 {
         let at = 8 * self.part + 2 * CHUNK + self.second;
         let (g, column) = (16 * s + at, 256 * s + 16 * at);
+        let step = ROWS * 210 / 32;
+        prefetch(&self.block[step * (16 * self.half + at)..step * (16 * self.half + at + 1)]);
         let w =
             [self.weights::<CHUNK>(0), self.weights::<CHUNK>(1), self.weights::<CHUNK>(2), self.weights::<CHUNK>(3)];
         let product = |plane: usize, k: usize| _mm256_maddubs_epi16(w[k], x.quad(plane, column + 4 * k));
