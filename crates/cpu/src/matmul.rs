@@ -222,7 +222,7 @@ impl Product<'_> {
                 let part = strip.rows.start - first..strip.rows.end - first;
                 for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
                     let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
-                    to.copy_from_slice(&out[..part.len()]);
+                    copy_strip(to, out);
                     finish(i, part.clone(), to);
                 }
             }
@@ -264,9 +264,17 @@ impl Product<'_> {
             (k.gelu_mul)(gate_out, up_out);
             for (i, out) in acts.clone().zip(gate_out.chunks_exact(TILE)) {
                 let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
-                to.copy_from_slice(&out[..part.len()]);
+                copy_strip(to, out);
             }
         }
+    }
+}
+
+/// Copies what a strip gave of one row: a vector's width, but at the matrix's end.
+fn copy_strip(to: &mut [f32], out: &[f32]) {
+    match (to.as_chunks_mut::<TILE>(), out.as_chunks::<TILE>()) {
+        (([to], []), ([out], [])) => *to = *out,
+        ((_, to), _) => to.copy_from_slice(&out[..to.len()]),
     }
 }
 
