@@ -151,7 +151,7 @@ impl CpuBackend {
     ///
     /// [`interleave`]: crate::interleave
     pub fn prefers_tiles(&self, dtype: DType) -> bool {
-        self.kernels.tile_rows > 0 && self.integer.is_some() && has_layout(dtype)
+        self.integer.is_some() && has_layout(dtype) && (self.kernels.tile_rows)(dtype) > 0
     }
 
     /// Asks `tiles` for the interleaved rows of every tensor that a matrix is made of from now on, if this machine's kernels

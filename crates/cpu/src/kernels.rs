@@ -95,9 +95,9 @@ pub struct Kernels {
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
-    /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for every type that has a layout; 0
+    /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
-    pub tile_rows: usize,
+    pub tile_rows: fn(DType) -> usize,
     /// Whether kernels want [`IntRows::wide`].
     pub wide: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
@@ -127,7 +127,7 @@ static SCALAR: Kernels = Kernels {
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
-    tile_rows: 0,
+    tile_rows: |_| 0,
     wide: false,
     pack: scalar::pack,
     pack_tile: interleaved::pack_tile,
@@ -160,7 +160,7 @@ static AVX2: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
-        tile_rows: 8,
+        tile_rows: |_| 8,
         wide: true,
         pack: interleaved::pack,
         // SAFETY: as above.
@@ -210,7 +210,11 @@ static AVX512: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx512::matvec_tiles(dtype, tiles, x, rest, out) },
-        tile_rows: 32,
+        tile_rows: |dtype| match dtype {
+            DType::Q4_0 | DType::Q8_0 => usize::MAX,
+            // Unpacking costs as much as the products of two rows.
+            _ => 32,
+        },
         wide: false,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },

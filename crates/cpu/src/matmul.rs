@@ -46,11 +46,11 @@ impl Matrix {
         Some(&tiles[rows.start * self.row_bytes..rows.end * self.row_bytes])
     }
 
-    /// Whether so many activation rows are few: the product then is bound by memory, not by arithmetic.
+    /// Whether so many activation rows are few: multiplied with the weights as they lie, without unpacking them first.
     fn is_few(&self, k: &Kernels, n: usize) -> bool {
         let most = match &self.tiles {
             _ if !self.dtype.is_quantised() => PLAIN_ROWS,
-            Some(_) => k.tile_rows.max(MATVEC_ROWS),
+            Some(_) => (k.tile_rows)(self.dtype).max(MATVEC_ROWS),
             None => MATVEC_ROWS,
         };
         n <= most
@@ -70,6 +70,9 @@ const MATVEC_ROWS: usize = 2;
 
 /// The same of weights in plain types, which need none.
 const PLAIN_ROWS: usize = 8;
+
+/// Up to this many activation rows a product is bound by memory.
+const BOUND_BY_MEMORY: usize = 32;
 
 /// Bytes of weights a decode task reads: some tens of microseconds. At each start nothing is on its way from memory yet,
 /// so larger tasks read faster, and smaller ones wait less for each other at the end; on two threads this is the best.
@@ -107,9 +110,9 @@ pub struct Product<'a> {
 /// Weight rows per task for `n` activation rows.
 pub fn task_rows(k: &Kernels, matrix: &Matrix, n: usize, threads: usize) -> usize {
     let share = matrix.rows.div_ceil(2 * threads);
-    let rows =
-        if matrix.is_few(k, n) { (TASK_BYTES / matrix.row_bytes.max(1)).min(share) } else { share.min(2 * TILE) };
-    rows.next_multiple_of(TILE).max(TILE)
+    let by_memory = n <= BOUND_BY_MEMORY && matrix.is_few(k, n);
+    let rows = if by_memory { TASK_BYTES / matrix.row_bytes.max(1) } else { 2 * TILE };
+    rows.min(share).next_multiple_of(TILE).max(TILE)
 }
 
 impl Product<'_> {

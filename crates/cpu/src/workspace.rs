@@ -14,8 +14,8 @@ use crate::kernels::TILE;
 pub fn bytes(threads: usize, integer: bool, wide: bool, work: &Work) -> usize {
     let integer = (integer && work.quantised).then_some(Integers { wide });
     let experts = work.experts.map_or(0, |experts| expert_bytes(integer, work, experts));
-    // A strip of decoded weights and a row of them, the products of a strip and of its gate.
-    let worker = 4 * (work.cols * (TILE + 1) + 2 * work.rows * TILE) + attention::scratch_bytes(work.head_dim);
+    // A strip of decoded weights and a row of them, the products of two strips and of their gates.
+    let worker = 4 * (work.cols * (TILE + 1) + 4 * work.rows * TILE) + attention::scratch_bytes(work.head_dim);
     let rest = integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols));
     acts(integer, work.rows, work.cols, work.fine_cols) + rest + experts + threads * worker
 }

@@ -29,19 +29,24 @@ pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<Int
     let rows = out.len() / n;
     let mut i = 0;
     while i < n {
-        let many = i + SHARE <= n;
-        let taken = if many { SHARE } else { 1 };
+        let taken = if i + SHARE <= n { SHARE } else { 1 + (n - i) / 2 % 2 };
         let out = &mut out[i * rows..(i + taken) * rows];
         let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
-        match (many, x.is_fine(), rest.is_some()) {
-            (false, false, _) => by_type::<1, 1>(dtype, tiles, planes, out),
-            (false, true, false) => by_type::<2, 1>(dtype, tiles, planes, out),
-            (false, true, true) => by_type::<3, 1>(dtype, tiles, planes, out),
-            (true, false, _) => by_type::<1, SHARE>(dtype, tiles, planes, out),
-            (true, true, false) => by_type::<2, SHARE>(dtype, tiles, planes, out),
-            (true, true, true) => by_type::<3, SHARE>(dtype, tiles, planes, out),
+        match taken {
+            1 => by_planes::<1>(dtype, tiles, planes, rest.is_some(), out),
+            2 => by_planes::<2>(dtype, tiles, planes, rest.is_some(), out),
+            _ => by_planes::<SHARE>(dtype, tiles, planes, rest.is_some(), out),
         }
         i += taken;
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_planes<const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, has_rest: bool, out: &mut [f32]) {
+    match (x.x.is_fine(), has_rest) {
+        (false, _) => by_type::<1, N>(dtype, tiles, x, out),
+        (true, false) => by_type::<2, N>(dtype, tiles, x, out),
+        (true, true) => by_type::<3, N>(dtype, tiles, x, out),
     }
 }
 
