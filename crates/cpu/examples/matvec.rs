@@ -1,13 +1,14 @@
 //! Speed of the matrix products at E2B's shapes: decode in GB/s against the measured read bandwidth, prefill in GOPS
 //! against the measured integer-dot peak.
 //!
-//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [interleaved]`, e.g. `2 Q4_0,Q8_0`.
-//! With the last word weights are interleaved first, where this machine's kernels like that.
+//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [rows] [interleaved] [coarse]`, e.g.
+//! `2 Q4_0,Q8_0 1,512`. With `interleaved` weights are interleaved first, where this machine's kernels like that; with
+//! `coarse` activations have 8 bits and not 15.
 
 use std::time::Instant;
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision, interleave, measure};
-use carat_tensor::backend::Projection;
+use carat_tensor::backend::{Projection, Rounding};
 use carat_tensor::{Backend, Bytes, DType, Tensor};
 
 /// Together larger than the caches, as a model's weights are.
@@ -18,13 +19,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads: usize = args.next().map_or(Ok(2), |s| s.parse())?;
     let types = args.next().unwrap_or_else(|| "Q4_0,Q8_0,Q4_K,Q6_K,BF16".to_owned());
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
-    let interleaved = args.next().is_some_and(|word| word == "interleaved");
+    let rows = args.next().unwrap_or_else(|| "1,8,512".to_owned());
+    let rows = rows.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+    let words: Vec<_> = args.collect();
+    let interleaved = words.iter().any(|word| word == "interleaved");
+    if words.iter().any(|word| word == "coarse") {
+        backend.set_rounding(Rounding::Coarse);
+    }
     let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
     for name in types.split(',') {
         let dtype = DType::ALL.into_iter().find(|t| t.name() == name).ok_or("unknown type")?;
-        for (rows, cols) in [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)] {
-            run(&mut backend, interleaved, dtype, (rows, cols), bandwidth, peak)?;
+        for (n_rows, cols) in [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)] {
+            run(&mut backend, interleaved, dtype, (n_rows, cols), &rows, (bandwidth, peak))?;
         }
     }
     Ok(())
@@ -35,8 +42,8 @@ fn run(
     interleaved: bool,
     dtype: DType,
     (rows, cols): (usize, usize),
-    bandwidth: f64,
-    peak: f64,
+    activation_rows: &[usize],
+    (bandwidth, peak): (f64, f64),
 ) -> Result<(), Box<dyn std::error::Error>> {
     let row_bytes = dtype.row_bytes(cols).ok_or("row length")?;
     let copies = WEIGHTS_BYTES.div_ceil(rows * row_bytes);
@@ -57,7 +64,7 @@ fn run(
     }
     let all = backend.matrix(&Tensor { name: "w".into(), dtype, shape, data: Bytes::from_vec(bytes) })?;
     let matrices: Vec<_> = (0..copies).map(|c| backend.rows(&all, c * rows..(c + 1) * rows)).collect();
-    for n in [1usize, 8, 512] {
+    for &n in activation_rows {
         let mut x = backend.buffer(n * cols)?;
         backend.upload(&mut x, &(0..n * cols).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>());
         let mut out = backend.buffer(n * rows)?;

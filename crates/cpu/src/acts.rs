@@ -29,12 +29,13 @@ struct Ints {
     q: Vec<i8>,
     low: Vec<i8>,
     wide: Vec<i16>,
+    blocks: Vec<Block>,
     d: Vec<f32>,
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
     fine: bool,
-    is_wide: bool,
+    in_pairs: bool,
 }
 
 /// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
@@ -48,6 +49,8 @@ pub struct IntRows<'a> {
     pub low: &'a [i8],
     /// `v` as one, of every four values the even ones first, `[n, cols]`; empty where the kernels don't want it.
     pub wide: &'a [i16],
+    /// The same in blocks of 32, with all that goes with them, `[n, cols / 32]`; empty where the kernels don't want it.
+    pub blocks: &'a [Block],
     /// `[n, cols / 32]`.
     pub d: &'a [f32],
     /// Sums of 16 `v`: `[n, cols / 16]`.
@@ -62,6 +65,39 @@ pub struct IntRows<'a> {
     pub dsum32: &'a [f32],
 }
 
+/// 32 activations of a row with all that kernels need of them that multiply in pairs: one address a row.
+#[derive(Clone, Copy, Default)]
+pub struct Block {
+    /// `q` and `low`.
+    pub planes: [[i8; 32]; 2],
+    /// Of each plane, `−8 · Σ` of the first and of the last two of every four values: what 16-bit sums of products with
+    /// weights of an offset start from, up to a shift.
+    pub start32: [[i16; 2]; 2],
+    /// The same of each 16.
+    pub start16: [[[i16; 2]; 2]; 2],
+    /// As in [`IntRows`].
+    pub d: f32,
+    /// As in [`IntRows`].
+    pub dsum32: f32,
+    /// As in [`IntRows`].
+    pub dsum16: [f32; 2],
+}
+
+impl Block {
+    /// Makes the starts of a plane.
+    fn start_up(&mut self, plane: usize) {
+        for (start, values) in self.start16[plane].iter_mut().zip(self.planes[plane].as_chunks::<16>().0) {
+            let mut sums = [0; 4];
+            for quad in values.as_chunks::<4>().0 {
+                sums.iter_mut().zip(quad).for_each(|(sum, &v)| *sum += i16::from(v));
+            }
+            *start = [-8 * (sums[0] + sums[1]), -8 * (sums[2] + sums[3])];
+        }
+        let [a, b] = self.start16[plane];
+        self.start32[plane] = [a[0] + b[0], a[1] + b[1]];
+    }
+}
+
 impl<'a> IntRows<'a> {
     /// Row `i` alone.
     pub fn row(&self, i: usize) -> IntRows<'a> {
@@ -71,6 +107,7 @@ impl<'a> IntRows<'a> {
             q: part(self.q, i, c),
             low: part(self.low, i, if self.is_fine() { c } else { 0 }),
             wide: part(self.wide, i, if self.wide.is_empty() { 0 } else { c }),
+            blocks: part(self.blocks, i, if self.blocks.is_empty() { 0 } else { c / 32 }),
             d: part(self.d, i, c / 32),
             sum: part(self.sum, i, c / 16),
             neg16: part(self.neg16, i, c / 16),
@@ -184,15 +221,20 @@ impl Ints {
         let (q, low, d) = (&mut self.q[..len], &mut self.low[..low], &mut self.d[..len / 32]);
         (k.quantise)(x, q, low, d, &mut self.sum[..len / 16]);
         self.sum_up(len);
-        self.widen(k, len);
+        self.pair(k, len);
     }
 
-    /// Makes [`IntRows::wide`] where kernels want it.
-    fn widen(&mut self, k: &Kernels, len: usize) {
-        self.is_wide = k.wide;
-        if !k.wide {
-            return;
+    /// Makes what kernels want that multiply in pairs.
+    fn pair(&mut self, k: &Kernels, len: usize) {
+        self.in_pairs = k.in_pairs;
+        if k.in_pairs {
+            self.widen(len);
+            self.block(len);
         }
+    }
+
+    /// Makes [`IntRows::wide`].
+    fn widen(&mut self, len: usize) {
         grow(&mut self.wide, len);
         let quads = self.wide[..len].as_chunks_mut::<4>().0.iter_mut().zip(self.q.as_chunks::<4>().0);
         if self.fine {
@@ -202,6 +244,25 @@ impl Ints {
             }
         } else {
             quads.for_each(|(wide, q)| *wide = [q[0], q[2], q[1], q[3]].map(i16::from));
+        }
+    }
+
+    /// Makes [`IntRows::blocks`].
+    fn block(&mut self, len: usize) {
+        grow(&mut self.blocks, len / 32);
+        let q = self.q[..len].as_chunks::<32>().0;
+        for (b, (block, q)) in self.blocks.iter_mut().zip(q).enumerate() {
+            block.planes[0] = *q;
+            block.d = self.d[b];
+            block.dsum32 = self.dsum[1][b];
+            block.dsum16 = [self.dsum[0][2 * b], self.dsum[0][2 * b + 1]];
+            block.start_up(0);
+        }
+        if self.fine {
+            for (block, low) in self.blocks.iter_mut().zip(self.low[..len].as_chunks::<32>().0) {
+                block.planes[1] = *low;
+                block.start_up(1);
+            }
         }
     }
 
@@ -228,7 +289,7 @@ impl Ints {
             }
         }
         self.sum_up(len);
-        self.widen(k, len);
+        self.pair(k, len);
     }
 
     /// The sums' shares in products.
@@ -252,7 +313,8 @@ impl Ints {
             cols: c,
             q: &self.q[at(c)],
             low: if self.fine { &self.low[at(c)] } else { &[] },
-            wide: if self.is_wide { &self.wide[at(c)] } else { &[] },
+            wide: if self.in_pairs { &self.wide[at(c)] } else { &[] },
+            blocks: if self.in_pairs { &self.blocks[at(c / 32)] } else { &[] },
             d: &self.d[at(c / 32)],
             sum: &self.sum[at(c / 16)],
             neg16: &self.neg[0][at(c / 16)],

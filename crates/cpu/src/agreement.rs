@@ -198,6 +198,52 @@ fn integer_products_agree_with_the_definition_for_every_format() {
     }
 }
 
+/// Kernels that sum in 16 bits have no room to spare.
+#[test]
+fn the_largest_weights_and_activations_are_summed_right() {
+    let mut random = Random(22);
+    let signs: [fn(usize) -> f32; 3] = [|_| 1.0, |_| -1.0, |i| if i % 2 == 0 { 1.0 } else { -1.0 }];
+    for k in tables() {
+        for dtype in DType::ALL.into_iter().filter(|t| t.is_quantised()) {
+            let (form, cols) = (form(dtype).unwrap(), 2 * dtype.block_len().max(32));
+            for ((sign, rounding), byte) in
+                signs.into_iter().flat_map(|sign| ROUNDINGS.map(|r| (sign, r))).flat_map(|s| [(s, 0), (s, 0xff)])
+            {
+                let what = format!("{} {dtype} {rounding:?} of bytes {byte:#x}", k.isa);
+                let x = acts(k, rounding, (0..7 * cols).map(sign).collect(), 7, cols);
+                let mut tile = PackedTile::new();
+                tile.reset(form, cols);
+                tile.q.fill(byte & form.most);
+                tile.scale.fill(1.0);
+                let (mut fast, mut slow) = (vec![0.0; 7 * TILE], vec![0.0; 7 * TILE]);
+                (k.gemm)(std::slice::from_ref(&tile), &x.int_rows(0..7), &mut fast);
+                scalar::gemm(std::slice::from_ref(&tile), &x.int_rows(0..7), &mut slow);
+                let bound = (cols as f32 / 16.0 + 8.0) * f32::EPSILON * 256.0 * cols as f32;
+                assert_close(&fast, &slow, |_| bound, &format!("{what} gemm"));
+                if has_layout(dtype) {
+                    let mut weights = vec![byte; TILE * dtype.row_bytes(cols).unwrap()];
+                    let halves: &[usize] = match dtype {
+                        DType::Q4K => &[0, 2],
+                        DType::Q6K => &[208],
+                        _ => &[0],
+                    };
+                    for block in weights.chunks_exact_mut(dtype.block_bytes()) {
+                        for &at in halves {
+                            block[at..at + 2].copy_from_slice(&half::f16::from_f32(random.value()).to_le_bytes());
+                        }
+                    }
+                    let mut tiles = vec![0; weights.len()];
+                    interleave(dtype, &weights, weights.len() / TILE, &mut tiles);
+                    (k.matvec_tiles)(dtype, &tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut fast);
+                    scalar::matvec_tiles(dtype, &tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut slow);
+                    // A block's scales are up to 128 times its own, of weights below 64, or 64 times.
+                    assert_close(&fast, &slow, |_| 128.0 * bound, &format!("{what} matvec_tiles"));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn no_weight_is_above_what_its_form_says() {
     let mut random = Random(21);

@@ -18,7 +18,7 @@ use crate::conv;
 use crate::interleaved::has_layout;
 use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{Matrix, Product, Scratch, task_rows};
+use crate::matmul::{Matrix, Product, Scratch};
 use crate::moe::{Routes, Workspace, lock};
 use crate::near;
 use crate::pool::{Output, Pool};
@@ -224,7 +224,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace(&self, work: &Work) -> usize {
-        workspace::bytes(self.pool.threads(), self.integer.is_some(), self.kernels.wide, work)
+        workspace::bytes(self.pool.threads(), self.integer.is_some(), self.kernels.in_pairs, work)
     }
 
     fn set_rounding(&mut self, rounding: Rounding) {
@@ -341,13 +341,8 @@ impl Backend for CpuBackend {
             for ((projection, matrix), output) in chunk.iter_mut().zip(&mut matrices).zip(&mut outputs) {
                 let m = projection.matrix;
                 *matrix = Some(m);
-                *output = Output::new(
-                    &mut projection.out.0,
-                    n,
-                    m.rows,
-                    n,
-                    task_rows(self.kernels, m, n, self.pool.threads()),
-                );
+                *output =
+                    Output::new(&mut projection.out.0, n, m.rows, n, product.task_rows(m, n, self.pool.threads()));
             }
             let scratch = &self.scratch;
             self.pool.tiles(&mut outputs, |worker, index, mut tile| {
@@ -360,7 +355,7 @@ impl Backend for CpuBackend {
     fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         self.load(&x.0, Some(norm), n, [gate, up].into_iter());
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, task_rows(self.kernels, gate, n, self.pool.threads()));
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(gate, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, gate.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill_gated((gate, up), (0, 0), &mut tile, &mut lock(&scratch[worker]));
         });
@@ -378,7 +373,7 @@ impl Backend for CpuBackend {
     ) {
         self.load(&x.0, None, n, std::iter::once(m));
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, task_rows(self.kernels, m, n, self.pool.threads()));
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |i, cols, out| {
                 let from = i * p_stride + p_at;
@@ -458,7 +453,7 @@ impl Backend for CpuBackend {
         grow(&mut self.router_logits, n * n_experts);
         // In f32 at every precision: a tie decided otherwise is another expert.
         let product = Product { kernels: self.kernels, integer: false, acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, task_rows(self.kernels, router.proj, n, self.pool.threads()));
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(router.proj, n, self.pool.threads()));
         self.pool.tiles(
             &mut [Output::new(&mut self.router_logits, n, n_experts, n, tile_cols)],
             |worker, _, mut tile| {
@@ -491,7 +486,7 @@ impl Backend for CpuBackend {
             self.acts.quantise(self.kernels, rounding);
         }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, task_rows(self.kernels, m, n, self.pool.threads()));
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut projection.out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
         });
@@ -582,7 +577,7 @@ impl Backend for CpuBackend {
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {
         self.load(&x.0, Some(norm), n, std::iter::once(m));
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, task_rows(self.kernels, m, n, self.pool.threads()));
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
         self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
                 if let Some(cap) = softcap {

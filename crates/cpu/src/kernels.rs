@@ -46,6 +46,9 @@ impl std::fmt::Display for Isa {
 /// Weight rows of a packed tile.
 pub const TILE: usize = 16;
 
+/// Most tiles that a blocked product takes at once.
+pub const MAX_TILES: usize = 4;
+
 /// Up to 16 weight rows unpacked for the blocked product, rows interleaved four weights at a time: the order of
 /// `vpdpbusd` with one row per 32-bit lane. Rows that aren't there are zero.
 pub struct PackedTile {
@@ -98,10 +101,12 @@ pub struct Kernels {
     /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
     pub tile_rows: fn(DType) -> usize,
-    /// Whether kernels want [`IntRows::wide`].
-    pub wide: bool,
+    /// Whether kernels multiply in pairs, and want [`IntRows::wide`] and what 16-bit sums start from.
+    pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
+    /// How many tiles [`Kernels::gemm`] likes to take at once: 2 or [`MAX_TILES`].
+    pub tiles: usize,
     pub gemm: fn(&[PackedTile], x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
     pub matvec_f32: fn(DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
@@ -128,7 +133,8 @@ static SCALAR: Kernels = Kernels {
     matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
     tile_rows: |_| 0,
-    wide: false,
+    in_pairs: false,
+    tiles: 2,
     pack: scalar::pack,
     pack_tile: interleaved::pack_tile,
     gemm: scalar::gemm,
@@ -161,12 +167,13 @@ static AVX2: Kernels = {
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
         tile_rows: |_| 8,
-        wide: true,
+        in_pairs: true,
+        tiles: 4,
         pack: interleaved::pack,
         // SAFETY: as above.
         pack_tile: |dtype, tile, cols, packed| unsafe { avx2::pack_tile(dtype, tile, cols, packed) },
         // SAFETY: as above.
-        gemm: |tiles, x, out| scalar::by_tile(|tile, x, out| unsafe { avx2::gemm(tile, x, out) }, tiles, x, out),
+        gemm: |tiles, x, out| unsafe { avx2::gemm(tiles, x, out) },
         // SAFETY: as above.
         decode: |dtype, row, out| unsafe { avx2::decode(dtype, row, out) },
         // SAFETY: as above.
@@ -215,7 +222,8 @@ static AVX512: Kernels = {
             // Unpacking costs as much as the products of two rows.
             _ => 32,
         },
-        wide: false,
+        in_pairs: false,
+        tiles: 2,
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.

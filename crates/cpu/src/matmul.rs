@@ -1,15 +1,16 @@
 //! Matrix products: which kernel, which tiles.
 //!
 //! Few activation rows: each weight row is read where it is mapped and multiplied with each of them (decode; bound
-//! by memory). Many: 16 weight rows at a time are unpacked into a tile that stays in the cache and multiplied with
-//! all activation rows (prefill; bound by arithmetic). Weight rows are split over threads, never the sum.
+//! by memory). Many: 16 weight rows at a time are unpacked into a tile that stays in the cache, two tiles at once, and
+//! multiplied with all activation rows (prefill; bound by arithmetic). Kernels that read interleaved weights as fast need
+//! no unpacking for many either. Weight rows are split over threads, never the sum.
 
 use std::ops::Range;
 
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
-use crate::kernels::{Kernels, PackedTile, TILE};
+use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
 use crate::pool::Tile;
 
 /// A weight matrix, used where its file is mapped.
@@ -46,16 +47,6 @@ impl Matrix {
         Some(&tiles[rows.start * self.row_bytes..rows.end * self.row_bytes])
     }
 
-    /// Whether so many activation rows are few: multiplied with the weights as they lie, without unpacking them first.
-    fn is_few(&self, k: &Kernels, n: usize) -> bool {
-        let most = match &self.tiles {
-            _ if !self.dtype.is_quantised() => PLAIN_ROWS,
-            Some(_) => (k.tile_rows)(self.dtype).max(MATVEC_ROWS),
-            None => MATVEC_ROWS,
-        };
-        n <= most
-    }
-
     /// A view of some rows.
     pub(crate) fn view(&self, rows: Range<usize>) -> Self {
         let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
@@ -71,7 +62,7 @@ const MATVEC_ROWS: usize = 2;
 /// The same of weights in plain types, which need none.
 const PLAIN_ROWS: usize = 8;
 
-/// Up to this many activation rows a product is bound by memory.
+/// Up to this many activation rows tasks are as large as reading likes them; with more they share the cache with the rows.
 const BOUND_BY_MEMORY: usize = 32;
 
 /// Bytes of weights a decode task reads: some tens of microseconds. At each start nothing is on its way from memory yet,
@@ -81,7 +72,7 @@ const TASK_BYTES: usize = 512 << 10;
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
-    tiles: [PackedTile; 2],
+    tiles: [PackedTile; MAX_TILES],
     row: Vec<f32>,
     tile_f32: Vec<f32>,
     out: Vec<f32>,
@@ -107,15 +98,27 @@ pub struct Product<'a> {
     pub acts: &'a Acts,
 }
 
-/// Weight rows per task for `n` activation rows.
-pub fn task_rows(k: &Kernels, matrix: &Matrix, n: usize, threads: usize) -> usize {
-    let share = matrix.rows.div_ceil(2 * threads);
-    let by_memory = n <= BOUND_BY_MEMORY && matrix.is_few(k, n);
-    let rows = if by_memory { TASK_BYTES / matrix.row_bytes.max(1) } else { 2 * TILE };
-    rows.min(share).next_multiple_of(TILE).max(TILE)
-}
-
 impl Product<'_> {
+    /// Weight rows per task for `n` activation rows.
+    pub fn task_rows(&self, matrix: &Matrix, n: usize, threads: usize) -> usize {
+        let share = matrix.rows.div_ceil(2 * threads);
+        let by_memory = n <= BOUND_BY_MEMORY && self.is_few(matrix, n);
+        let rows = if by_memory { TASK_BYTES / matrix.row_bytes.max(1) } else { self.kernels.tiles * TILE };
+        rows.min(share).next_multiple_of(TILE).max(TILE)
+    }
+
+    /// Whether so many activation rows are few: multiplied with the weights as they lie, without unpacking them first.
+    fn is_few(&self, matrix: &Matrix, n: usize) -> bool {
+        let most = if !matrix.dtype.is_quantised() {
+            PLAIN_ROWS
+        } else if matrix.tiles.is_some() {
+            (self.kernels.tile_rows)(matrix.dtype).max(MATVEC_ROWS)
+        } else {
+            MATVEC_ROWS
+        };
+        n <= most
+    }
+
     fn uses_integers(&self, matrix: &Matrix) -> bool {
         self.integer && matrix.dtype.is_quantised()
     }
@@ -143,7 +146,8 @@ impl Product<'_> {
         }
     }
 
-    /// `out[s, i, r] = strips[s][r] · acts[acts.start + i]` for one or two strips of at most 16 rows; `out` `[strips, n, 16]`.
+    /// `out[s, i, r] = strips[s][r] · acts[acts.start + i]` for as many strips of at most 16 rows as kernels
+    /// take at once; `out` `[strips, n, 16]`.
     fn strips(&self, strips: &[Strip<'_>], acts: Range<usize>, packed: &mut Packing<'_>, out: &mut [f32]) {
         let k = self.kernels;
         if !strips.iter().all(|strip| self.uses_integers(strip.matrix)) {
@@ -199,7 +203,7 @@ impl Product<'_> {
         finish: impl Fn(usize, Range<usize>, &mut [f32]),
     ) {
         let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
-        if matrix.is_few(self.kernels, acts.len()) {
+        if self.is_few(matrix, acts.len()) {
             let Scratch { row, out, .. } = scratch;
             self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
             for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
@@ -211,14 +215,11 @@ impl Product<'_> {
         let Scratch { tiles, row, tile_f32, out, .. } = scratch;
         let mut packing = Packing { tiles, row, tile_f32 };
         let len = acts.len() * TILE;
-        grow(out, 2 * len);
-        for r in cols.clone().step_by(2 * TILE) {
-            let strip = |r: usize| {
-                let r = r.min(cols.end);
-                Strip { matrix, rows: first + r..first + (r + TILE).min(cols.end) }
-            };
-            let both = [strip(r), strip(r + TILE)];
-            let strips = if both[1].rows.is_empty() { &both[..1] } else { &both };
+        let most = self.kernels.tiles;
+        grow(out, most * len);
+        for r in cols.clone().step_by(most * TILE) {
+            let part = r..(r + most * TILE).min(cols.end);
+            let strips = &strips_of(matrix, first, &part)[..part.len().div_ceil(TILE)];
             let out = &mut out[..strips.len() * len];
             self.strips(strips, acts.clone(), &mut packing, out);
             for (strip, out) in strips.iter().zip(out.chunks_exact(len)) {
@@ -242,7 +243,7 @@ impl Product<'_> {
         scratch: &mut Scratch,
     ) {
         let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
-        if gate.is_few(k, acts.len()) {
+        if self.is_few(gate, acts.len()) {
             let Scratch { row, out, up: up_out, .. } = scratch;
             self.few(gate, first.0 + cols.start..first.0 + cols.end, acts.clone(), row, out);
             self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);
@@ -256,21 +257,35 @@ impl Product<'_> {
         let len = acts.len() * TILE;
         let Scratch { tiles, row, tile_f32, out, .. } = scratch;
         let mut packing = Packing { tiles, row, tile_f32 };
-        grow(out, 2 * len);
-        let out = &mut out[..2 * len];
-        for r in cols.clone().step_by(TILE) {
-            let part = r..(r + TILE).min(cols.end);
-            let strips = [(gate, first.0), (up, first.1)]
-                .map(|(matrix, first)| Strip { matrix, rows: first + part.start..first + part.end });
-            self.strips(&strips, acts.clone(), &mut packing, out);
-            let (gate_out, up_out) = out.split_at_mut(len);
+        let most = k.tiles / 2;
+        grow(out, 2 * most * len);
+        for r in cols.clone().step_by(most * TILE) {
+            let part = r..(r + most * TILE).min(cols.end);
+            let count = part.len().div_ceil(TILE);
+            let mut strips = strips_of(gate, first.0, &part);
+            for (strip, up) in strips[count..2 * count].iter_mut().zip(strips_of(up, first.1, &part)) {
+                *strip = up;
+            }
+            let out = &mut out[..2 * count * len];
+            self.strips(&strips[..2 * count], acts.clone(), &mut packing, out);
+            let (gate_out, up_out) = out.split_at_mut(count * len);
             (k.gelu_mul)(gate_out, up_out);
-            for (i, out) in acts.clone().zip(gate_out.chunks_exact(TILE)) {
-                let to = &mut tile.row(i)[part.start - cols.start..part.end - cols.start];
-                copy_strip(to, out);
+            for (strip, out) in strips.iter().zip(gate_out.chunks_exact(len)) {
+                let at = strip.rows.start - first.0 - cols.start..strip.rows.end - first.0 - cols.start;
+                for (i, out) in acts.clone().zip(out.chunks_exact(TILE)) {
+                    copy_strip(&mut tile.row(i)[at.clone()], out);
+                }
             }
         }
     }
+}
+
+/// Rows `first + part` in strips; of those past the end there are none.
+fn strips_of<'a>(matrix: &'a Matrix, first: usize, part: &Range<usize>) -> [Strip<'a>; MAX_TILES] {
+    std::array::from_fn(|s| {
+        let at = |s: usize| first + (part.start + s * TILE).min(part.end);
+        Strip { matrix, rows: at(s)..at(s + 1) }
+    })
 }
 
 /// Copies what a strip gave of one row: a vector's width, but at the matrix's end.
@@ -289,7 +304,7 @@ struct Strip<'a> {
 
 /// Where strips are unpacked.
 struct Packing<'a> {
-    tiles: &'a mut [PackedTile; 2],
+    tiles: &'a mut [PackedTile; MAX_TILES],
     row: &'a mut Vec<f32>,
     tile_f32: &'a mut Vec<f32>,
 }

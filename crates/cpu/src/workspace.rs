@@ -6,13 +6,14 @@
 
 use carat_tensor::backend::{ExpertWork, Work};
 
+use crate::acts::Block;
 use crate::attention;
 use crate::kernels::TILE;
 
-/// Bytes at most, on so many threads; `integer` says whether quantised weights meet integers, `wide` whether kernels want
-/// those of 16 bits too.
-pub fn bytes(threads: usize, integer: bool, wide: bool, work: &Work) -> usize {
-    let integer = (integer && work.quantised).then_some(Integers { wide });
+/// Bytes at most, on so many threads; `integer` says whether quantised weights meet integers, `in_pairs` whether kernels want
+/// what [`crate::kernels::Kernels::in_pairs`] says.
+pub fn bytes(threads: usize, integer: bool, in_pairs: bool, work: &Work) -> usize {
+    let integer = (integer && work.quantised).then_some(Integers { in_pairs });
     let experts = work.experts.map_or(0, |experts| expert_bytes(integer, work, experts));
     // A strip of decoded weights and a row of them, the products of two strips and of their gates.
     let worker = 4 * (work.cols * (TILE + 1) + 4 * work.rows * TILE) + attention::scratch_bytes(work.head_dim);
@@ -23,15 +24,16 @@ pub fn bytes(threads: usize, integer: bool, wide: bool, work: &Work) -> usize {
 /// Activations as integers.
 #[derive(Clone, Copy)]
 struct Integers {
-    /// As 16-bit ones too.
-    wide: bool,
+    /// As 16-bit ones too, and in blocks.
+    in_pairs: bool,
 }
 
 impl Integers {
     /// One plane of bytes, with scales and sums.
     fn bytes(self, len: usize) -> usize {
         let (by_16, by_32) = (len / 16, len / 32);
-        len + if self.wide { 2 * len } else { 0 } + 4 * (by_32 + by_16 + 2 * (by_16 + by_32))
+        let pairs = if self.in_pairs { 2 * len + by_32 * size_of::<Block>() } else { 0 };
+        len + pairs + 4 * (by_32 + by_16 + 2 * (by_16 + by_32))
     }
 }
 

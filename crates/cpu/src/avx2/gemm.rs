@@ -6,143 +6,209 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::wide_quad;
+use super::tiles::{pair, wide_quad};
 use super::{load, store};
-use crate::acts::IntRows;
+use crate::acts::{Block, IntRows};
 use crate::kernels::{PackedTile, TILE};
+
+/// Columns per pass over the activation rows, in blocks of 32: tiles' parts of so many stay in the second cache while all
+/// rows meet them, and a few rows' in the first while all tiles do.
+const PASS: usize = 512 / 32;
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn gemm(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    match (tile.form.group, tile.form.most) {
-        (32, 0..=15) => narrow::<8, 8>(tile, x, out),
-        (32, 16..=31) => narrow::<8, 4>(tile, x, out),
-        (32, _) => all_wide(tile, x, out),
-        (_, 0..=31) => narrow::<4, 4>(tile, x, out),
-        (_, 32..=63) => narrow::<4, 2>(tile, x, out),
-        (_, most) => {
-            assert!(most < 128, "the largest weight of groups of 16 is {most}");
-            narrow::<4, 1>(tile, x, out);
+pub fn gemm(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
+    let form = tiles[0].form;
+    if tiles.iter().any(|tile| tile.form != form) {
+        let len = out.len() / tiles.len();
+        return tiles.chunks(1).zip(out.chunks_exact_mut(len)).for_each(|(tile, out)| gemm(tile, x, out));
+    }
+    match (form.group, form.offset, form.most) {
+        (32, 0, 0..=15) => narrow::<8, 8, 0>(tiles, x, out),
+        (32, 0, 16..=31) => narrow::<8, 4, 0>(tiles, x, out),
+        (32, 8, 0..=15) => narrow::<8, 8, 8>(tiles, x, out),
+        (32, 16, 0..=31) => narrow::<8, 8, 16>(tiles, x, out),
+        (32, 128, _) => {
+            for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(out.len() / tiles.len())) {
+                all_wide(tile, x, out);
+            }
         }
+        (16, 0, 0..=31) => narrow::<4, 4, 0>(tiles, x, out),
+        (16, 4, 0..=7) => narrow::<4, 4, 4>(tiles, x, out),
+        (16, 32, 0..=63) => narrow::<4, 4, 32>(tiles, x, out),
+        (16, 64, 0..=127) => narrow::<4, 1, 64>(tiles, x, out),
+        _ => crate::scalar::gemm(tiles, x, out),
     }
 }
 
-/// Groups of `4 · QUADS` weights, of which 16 bits hold the products of `4 · RUN`.
+/// Groups of `4 · QUADS` weights, of which 16 bits hold the products of `4 · RUN`, less what `OFFSET` adds if they are all.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn narrow<const QUADS: usize, const RUN: usize>(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    let n = out.len() / TILE;
-    let mut i = 0;
-    // As many rows as leave room for their sums in registers.
-    if x.is_fine() {
-        while i + 3 <= n {
-            some::<QUADS, RUN, true, 3>(tile, x, i, out);
-            i += 3;
-        }
-        while i < n {
-            some::<QUADS, RUN, true, 1>(tile, x, i, out);
-            i += 1;
-        }
-    } else {
-        while i + 6 <= n {
-            some::<QUADS, RUN, false, 6>(tile, x, i, out);
-            i += 6;
-        }
-        while i < n {
-            some::<QUADS, RUN, false, 1>(tile, x, i, out);
-            i += 1;
-        }
-    }
-}
-
-/// Four of a row's bytes, in every lane.
-///
-/// # Safety
-/// Bytes `at .. at + 4` must be there.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn quad(bytes: &[i8], at: usize) -> __m256i {
-    // SAFETY: as the caller says.
-    _mm256_set1_epi32(unsafe { bytes.as_ptr().add(at).cast::<i32>().read_unaligned() })
-}
-
-/// Activation rows `first .. first + C`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn some<const QUADS: usize, const RUN: usize, const FINE: bool, const C: usize>(
-    tile: &PackedTile,
+fn narrow<const QUADS: usize, const RUN: usize, const OFFSET: i32>(
+    tiles: &[PackedTile],
     x: &IntRows<'_>,
-    first: usize,
     out: &mut [f32],
 ) {
-    let (groups, offset) = (x.cols / (4 * QUADS), tile.form.offset);
-    let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
-    assert!(tile.q.len() >= x.cols * TILE);
-    assert!(rows.iter().all(|row| row.q.len() == x.cols && (!FINE || row.low.len() == x.cols)));
-    let (one, weight) = (_mm256_set1_epi16(1), _mm256_set1_epi16(if FINE { 128 } else { 1 }));
-    let mut acc = [[_mm256_setzero_ps(); 2]; C];
-    for g in 0..groups {
-        let mut dots = [[_mm256_setzero_si256(); 2]; C];
-        for run in 0..QUADS / RUN {
-            let (mut pairs, mut low) = ([[_mm256_setzero_si256(); 2]; C], [[_mm256_setzero_si256(); 2]; C]);
-            for k in g * QUADS + run * RUN..g * QUADS + (run + 1) * RUN {
-                // SAFETY: the tile has `cols / 4` rows of 64 bytes (asserted) and `k < cols / 4`.
-                let w = unsafe {
-                    let at = tile.q.as_ptr().add(64 * k);
-                    [_mm256_loadu_si256(at.cast()), _mm256_loadu_si256(at.add(32).cast())]
-                };
-                for c in 0..C {
-                    // SAFETY: a row has `cols` bytes (asserted), of which four are read at `4 · k`.
-                    let (q, l) = unsafe { (quad(rows[c].q, 4 * k), if FINE { quad(rows[c].low, 4 * k) } else { one }) };
-                    for half in 0..2 {
-                        pairs[c][half] = _mm256_add_epi16(pairs[c][half], _mm256_maddubs_epi16(w[half], q));
+    let (n, blocks) = (out.len() / TILE / tiles.len(), x.cols / 32);
+    let groups = x.cols / (4 * QUADS);
+    assert!(x.cols.is_multiple_of(32) && x.blocks.len() >= n * blocks);
+    assert!(tiles.iter().all(|tile| tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE));
+    assert!(OFFSET != 0 || tiles.iter().all(|tile| tile.min.len() >= groups * TILE));
+    out.fill(0.0);
+    // As many rows as leave room for their sums in registers.
+    let most = if x.is_fine() { 3 } else { 6 };
+    for start in (0..blocks).step_by(PASS) {
+        let len = PASS.min(blocks - start);
+        let mut i = 0;
+        while i < n {
+            let c = if n - i >= most { most } else { 1 };
+            for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(n * TILE)) {
+                let part = Part { tile, x: &x.blocks[i * blocks + start..], stride: blocks, start, len };
+                let out = &mut out[i * TILE..(i + c) * TILE];
+                match (c, x.is_fine()) {
+                    (3, true) => part.add::<QUADS, RUN, OFFSET, true, 3>(out),
+                    (6, false) => part.add::<QUADS, RUN, OFFSET, false, 6>(out),
+                    (_, true) => part.add::<QUADS, RUN, OFFSET, true, 1>(out),
+                    (_, false) => part.add::<QUADS, RUN, OFFSET, false, 1>(out),
+                }
+            }
+            i += c;
+        }
+    }
+}
+
+/// A part of a tile's columns, and the same of some activation rows.
+struct Part<'a> {
+    tile: &'a PackedTile,
+    /// From the first row's first block on.
+    x: &'a [Block],
+    /// From a row to the next.
+    stride: usize,
+    /// The tile's first block of 32 columns, and how many.
+    start: usize,
+    len: usize,
+}
+
+impl Part<'_> {
+    /// Adds the products of `C` rows. A sum starts from what the offset takes away; sums may wrap on their way, as the
+    /// whole, `Σ (q − OFFSET) · v`, is in 16 bits again.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn add<const QUADS: usize, const RUN: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
+        &self,
+        out: &mut [f32],
+    ) {
+        let Part { tile, x, stride, start, len } = *self;
+        assert!(x.len() >= (C - 1) * stride + len);
+        let one = _mm256_set1_epi16(1);
+        let weight = if FINE { _mm256_set1_epi16(128) } else { one };
+        let mut acc = [[_mm256_setzero_ps(); 2]; C];
+        let groups = start * 8 / QUADS..(start + len) * 8 / QUADS;
+        let mut w = tile.q[64 * QUADS * groups.start..64 * QUADS * groups.end].as_ptr();
+        let mut scales = tile.scale[groups.start * TILE..groups.end * TILE].as_ptr();
+        let mut mins = if OFFSET == 0 { tile.min[groups.start * TILE..groups.end * TILE].as_ptr() } else { scales };
+        let mut rows = [x.as_ptr(); C];
+        for (c, row) in rows.iter_mut().enumerate() {
+            *row = x[c * stride..].as_ptr();
+        }
+        for _ in 0..len {
+            for part in 0..8 / QUADS {
+                let mut dots = [[_mm256_setzero_si256(); 2]; C];
+                let (mut pairs, mut low) = ([[_mm256_setzero_si256(); 2]; C], [[_mm256_setzero_si256(); 2]; C]);
+                for run in 0..QUADS / RUN {
+                    for c in 0..C {
+                        // SAFETY: asserted.
+                        let x = unsafe { &*rows[c] };
+                        let start = |plane: usize| {
+                            let start = || pair(if QUADS == 8 { x.start32[plane] } else { x.start16[plane][part] });
+                            match OFFSET {
+                                4 => _mm256_srai_epi16::<1>(start()),
+                                8 => start(),
+                                16 => _mm256_slli_epi16::<1>(start()),
+                                32 => _mm256_slli_epi16::<2>(start()),
+                                _ => _mm256_setzero_si256(),
+                            }
+                        };
+                        pairs[c] = [start(0); 2];
                         if FINE {
-                            low[c][half] = _mm256_add_epi16(low[c][half], _mm256_maddubs_epi16(w[half], l));
+                            low[c] = [start(1); 2];
+                        }
+                    }
+                    for k in 0..RUN {
+                        let k = run * RUN + k;
+                        // SAFETY: the slice has 64 bytes for each of the groups' quads.
+                        let w = unsafe {
+                            [_mm256_loadu_si256(w.add(64 * k).cast()), _mm256_loadu_si256(w.add(64 * k + 32).cast())]
+                        };
+                        for c in 0..C {
+                            // SAFETY: asserted; `4 · (QUADS · part + k) + 4 <= 32`.
+                            let quad = |plane: usize| unsafe {
+                                let x = (*rows[c]).planes[plane].as_ptr();
+                                _mm256_set1_epi32(x.add(4 * (QUADS * part + k)).cast::<i32>().read_unaligned())
+                            };
+                            let q = quad(0);
+                            for half in 0..2 {
+                                pairs[c][half] = _mm256_add_epi16(pairs[c][half], _mm256_maddubs_epi16(w[half], q));
+                            }
+                            if FINE {
+                                let l = quad(1);
+                                for half in 0..2 {
+                                    low[c][half] = _mm256_add_epi16(low[c][half], _mm256_maddubs_epi16(w[half], l));
+                                }
+                            }
+                        }
+                    }
+                    for c in 0..C {
+                        for half in 0..2 {
+                            let mut dot = _mm256_madd_epi16(pairs[c][half], weight);
+                            if FINE {
+                                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(low[c][half], one));
+                            }
+                            dots[c][half] = if run == 0 { dot } else { _mm256_add_epi32(dots[c][half], dot) };
                         }
                     }
                 }
-            }
-            for c in 0..C {
-                for half in 0..2 {
-                    let dot = &mut dots[c][half];
-                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs[c][half], weight));
-                    if FINE {
-                        *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(low[c][half], one));
+                // SAFETY: 16 scales for each of the groups, and minima where there are some.
+                let (scale, min) = unsafe {
+                    (
+                        [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))],
+                        [_mm256_loadu_ps(mins), _mm256_loadu_ps(mins.add(8))],
+                    )
+                };
+                for c in 0..C {
+                    // SAFETY: asserted.
+                    let x = unsafe { &*rows[c] };
+                    if OFFSET == 64 {
+                        let start = |plane: usize| pair(x.start16[plane][part]);
+                        let mut total = _mm256_madd_epi16(start(0), _mm256_slli_epi16::<3>(weight));
+                        if FINE {
+                            total = _mm256_add_epi32(total, _mm256_madd_epi16(start(1), _mm256_set1_epi16(8)));
+                        }
+                        dots[c] = [_mm256_add_epi32(dots[c][0], total), _mm256_add_epi32(dots[c][1], total)];
+                    }
+                    let d = _mm256_set1_ps(x.d);
+                    for half in 0..2 {
+                        let scale = _mm256_mul_ps(scale[half], d);
+                        acc[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[c][half]), scale, acc[c][half]);
+                    }
+                    if OFFSET == 0 {
+                        let sum = _mm256_set1_ps(if QUADS == 8 { x.dsum32 } else { x.dsum16[part] });
+                        for half in 0..2 {
+                            acc[c][half] = _mm256_fnmadd_ps(min[half], sum, acc[c][half]);
+                        }
                     }
                 }
+                w = w.wrapping_add(64 * QUADS);
+                scales = scales.wrapping_add(TILE);
+                mins = mins.wrapping_add(TILE);
+            }
+            for row in &mut rows {
+                *row = row.wrapping_add(1);
             }
         }
-        for c in 0..C {
-            finish(tile, &rows[c], g, 4 * QUADS, offset, dots[c], &mut acc[c]);
-        }
-    }
-    for (c, [low, high]) in acc.into_iter().enumerate() {
-        store(&mut out[(first + c) * TILE..], low);
-        store(&mut out[(first + c) * TILE + 8..], high);
-    }
-}
-
-/// Adds what group `g` of a row gives, `offset` still in its dots.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn finish(
-    tile: &PackedTile,
-    row: &IntRows<'_>,
-    g: usize,
-    group: usize,
-    offset: i32,
-    dots: [__m256i; 2],
-    acc: &mut [__m256; 2],
-) {
-    let (negative, weighted) = if group == 32 { (row.neg32[g], row.dsum32[g]) } else { (row.neg16[g], row.dsum16[g]) };
-    // `−8 · Σv`, brought to `−offset · Σv`.
-    let start = _mm256_set1_epi32(negative / 8 * offset);
-    let d = _mm256_set1_ps(row.d[g * group / 32]);
-    for (half, (dot, acc)) in dots.into_iter().zip(acc).enumerate() {
-        let lanes = g * TILE + 8 * half;
-        let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(dot, start));
-        *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(load(&tile.scale[lanes..]), d), *acc);
-        if tile.form.has_min {
-            *acc = _mm256_fnmadd_ps(load(&tile.min[lanes..]), _mm256_set1_ps(weighted), *acc);
+        for (out, [low, high]) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(acc) {
+            let [low, high] = [_mm256_add_ps(load(out), low), _mm256_add_ps(load(&out[8..]), high)];
+            store(out, low);
+            store(&mut out[8..], high);
         }
     }
 }
@@ -165,8 +231,7 @@ fn all_wide(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, out: &mut [f32]) {
-    let offset = tile.form.offset;
-    assert!(offset == 128 && tile.q.len() >= x.cols * TILE && x.wide.len() >= (first + C) * x.cols);
+    assert!(tile.form.offset == 128 && tile.q.len() >= x.cols * TILE && x.wide.len() >= (first + C) * x.cols);
     let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
     let sign = _mm256_set1_epi8(-128);
     let mut acc = [[_mm256_setzero_ps(); 2]; C];
@@ -186,7 +251,11 @@ fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, out: &
             }
         }
         for c in 0..C {
-            finish(tile, &rows[c], g, 32, 0, [dots[0][c], dots[1][c]], &mut acc[c]);
+            let d = _mm256_set1_ps(rows[c].d[g]);
+            for half in 0..2 {
+                let scale = _mm256_mul_ps(load(&tile.scale[g * TILE + 8 * half..]), d);
+                acc[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[half][c]), scale, acc[c][half]);
+            }
         }
     }
     for (c, [low, high]) in acc.into_iter().enumerate() {

@@ -1,16 +1,16 @@
 //! Products of interleaved rows with one activation row: 16 rows at once, in two halves of 8 lanes.
 //!
-//! Weights of 4 and 6 bits: `vpmaddubsw` of unsigned weights with broadcast activations sums pairs in 16 bits, which hold
-//! the sums of a group (`8 · 2 · 15 · 127 < 2¹⁵`) or of half a group (`2 · 2 · 63 · 127`), so that `vpmaddwd` is needed
-//! once per group and plane. It also weighs the planes: by 128 and 1. Q8_0's weights become 16-bit, by two shifts, and
-//! meet the activations' 15 bits at once.
+//! Weights of 4 and 6 bits: `vpmaddubsw` of unsigned weights with broadcast activations sums pairs in 16 bits. A group's sum
+//! starts from what its offset takes away, and so ends within 16 bits (`8 · 2 · 15 · 127`, `16 · 8 · 127` and
+//! `8 · 32 · 127` are below 2¹⁵) whether or not it wrapped on the way: `vpmaddwd` is needed once per group and plane. It also
+//! weighs the planes: by 128 and 1. Q8_0's weights become 16-bit, by two shifts, and meet the activations' 15 bits at once.
 
 use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
 use super::store;
-use crate::acts::IntRows;
+use crate::acts::{Block, IntRows};
 use crate::interleaved::{self, ROWS};
 use crate::kernels::PackedTile;
 use crate::scalar;
@@ -24,75 +24,89 @@ pub fn pack_tile(dtype: DType, tile: &[u8], cols: usize, packed: &mut PackedTile
     interleaved::pack_tile(dtype, tile, cols, packed);
 }
 
-/// See [`crate::scalar::matvec_tiles`].
+/// See [`crate::scalar::matvec_tiles`]. Each tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let n = x.q.len() / x.cols;
-    for (i, out) in out.chunks_exact_mut(out.len() / n).enumerate() {
-        one_row(dtype, tiles, x.row(i), rest.map(|rest| rest.row(i)), out);
+    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    let (n, rows) = (x.q.len() / x.cols, tiles.len() / row_bytes);
+    assert!(out.len() == n * rows && tiles.len().is_multiple_of(ROWS * row_bytes));
+    for (t, tile) in tiles.chunks_exact(ROWS * row_bytes).enumerate() {
+        for i in 0..n {
+            let out = &mut out[i * rows + ROWS * t..i * rows + ROWS * (t + 1)];
+            one_row(dtype, tile, x.row(i), rest.map(|rest| rest.row(i)), out);
+        }
     }
 }
 
+/// One tile and one row.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn one_row(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+fn one_row(dtype: DType, tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     let planes = Planes::new(x, rest);
-    match (dtype, planes.count) {
-        (DType::Q4_0, 1) => q4_0::<1>(tiles, planes, out),
-        (DType::Q4_0, 2) => q4_0::<2>(tiles, planes, out),
-        (DType::Q4_0, _) => q4_0::<3>(tiles, planes, out),
-        (DType::Q4K, 1) => q4_k::<1>(tiles, planes, out),
-        (DType::Q4K, 2) => q4_k::<2>(tiles, planes, out),
-        (DType::Q4K, _) => q4_k::<3>(tiles, planes, out),
-        (DType::Q6K, 1) => q6_k::<1>(tiles, planes, out),
-        (DType::Q6K, 2) => q6_k::<2>(tiles, planes, out),
-        (DType::Q6K, _) => q6_k::<3>(tiles, planes, out),
-        (DType::Q8_0, _) => q8_0(tiles, x, rest, out),
-        _ => scalar::matvec_tiles(dtype, tiles, x, rest, out),
-    }
+    let sums = match (dtype, planes.count) {
+        (DType::Q4_0, 1) => q4_0::<1>(tile, planes),
+        (DType::Q4_0, 2) => q4_0::<2>(tile, planes),
+        (DType::Q4_0, _) => q4_0::<3>(tile, planes),
+        (DType::Q4K, 1) => q4_k::<1>(tile, planes),
+        (DType::Q4K, 2) => q4_k::<2>(tile, planes),
+        (DType::Q4K, _) => q4_k::<3>(tile, planes),
+        (DType::Q6K, 1) => q6_k::<1>(tile, planes),
+        (DType::Q6K, 2) => q6_k::<2>(tile, planes),
+        (DType::Q6K, _) => q6_k::<3>(tile, planes),
+        (DType::Q8_0, _) => q8_0(tile, x, rest),
+        _ => return scalar::matvec_tiles(dtype, tile, x, rest, out),
+    };
+    store(out, sums[0]);
+    store(&mut out[8..], sums[1]);
 }
 
 /// A row in one, two or three planes of bytes, each 128 times as fine as the one before.
 #[derive(Clone, Copy)]
 struct Planes<'a> {
-    cols: usize,
     count: usize,
-    bytes: [&'a [i8]; 3],
-    /// The last plane's scales.
-    d: &'a [f32],
-    x: IntRows<'a>,
-    rest: IntRows<'a>,
+    x: &'a [Block],
+    rest: &'a [Block],
 }
 
 impl<'a> Planes<'a> {
     fn new(x: IntRows<'a>, rest: Option<IntRows<'a>>) -> Self {
         let count = 1 + usize::from(x.is_fine()) + usize::from(rest.is_some());
         let rest = rest.unwrap_or(x);
-        let bytes = [x.q, x.low, rest.q];
-        assert!(bytes[..count].iter().all(|plane| plane.len() == x.cols), "planes of {} values", x.cols);
-        Planes { cols: x.cols, count, bytes, d: rest.d, x, rest }
+        assert!(x.blocks.len() == x.cols / 32 && rest.blocks.len() == x.cols / 32, "blocks of {} values", x.cols);
+        Planes { count, x: x.blocks, rest: rest.blocks }
     }
 
-    /// Four values of a plane from `at` on, in every lane.
+    /// Block `g` of a plane, and which of its planes that is.
+    #[inline]
+    fn block(&self, plane: usize, g: usize) -> (&Block, usize) {
+        debug_assert!(g < self.x.len());
+        // SAFETY: both have a block for every 32 columns (asserted in `new`), and callers stay within: every tile has
+        // `cols / block` blocks, and a block's columns lie within its row.
+        unsafe { if plane == 2 { (self.rest.get_unchecked(g), 0) } else { (self.x.get_unchecked(g), plane) } }
+    }
+
+    /// Four values of block `g` of a plane from `at` on, in every lane.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn quad(&self, plane: usize, at: usize) -> __m256i {
-        debug_assert!(at + 4 <= self.cols);
-        // SAFETY: planes that are used have `cols` bytes (asserted in `new`), and callers stay within: every tile has
-        // `cols / block` blocks, and a block's columns lie within its row.
-        _mm256_set1_epi32(unsafe { self.bytes[plane].as_ptr().add(at).cast::<i32>().read_unaligned() })
+    fn quad(&self, plane: usize, g: usize, at: usize) -> __m256i {
+        let (block, plane) = self.block(plane, g);
+        debug_assert!(at + 4 <= 32);
+        // SAFETY: four of a plane's 32 bytes.
+        _mm256_set1_epi32(unsafe { block.planes[plane].as_ptr().add(at).cast::<i32>().read_unaligned() })
     }
 
-    /// `−8 · Σ v` of group `g` of 16 or 32.
+    /// The last plane's scale of block `g`.
     #[inline]
-    fn negative<const P: usize, const GROUP: usize>(&self, g: usize) -> i32 {
-        let of = |x: &IntRows<'_>| if GROUP == 32 { x.neg32[g] } else { x.neg16[g] };
-        if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn d<const P: usize>(&self, g: usize) -> __m256 {
+        _mm256_set1_ps(self.block(P - 1, g).0.d)
     }
 
-    /// `d · Σ v` of group `g` of 32.
+    /// `d · Σ v` of block `g`.
     #[inline]
-    fn weighted<const P: usize>(&self, g: usize) -> f32 {
-        if P == 3 { self.x.dsum32[g] + self.rest.dsum32[g] } else { self.x.dsum32[g] }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn weighted<const P: usize>(&self, g: usize) -> __m256 {
+        let x = self.block(0, g).0.dsum32;
+        _mm256_set1_ps(if P == 3 { x + self.block(2, g).0.dsum32 } else { x })
     }
 }
 
@@ -136,7 +150,15 @@ fn high_nibbles(w: __m256i) -> __m256i {
     low_nibbles(_mm256_srli_epi16::<4>(w))
 }
 
+/// Two 16-bit values, in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn pair([a, b]: [i16; 2]) -> __m256i {
+    _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16)
+}
+
 /// Sums of pairs in 16 bits, of each plane.
+#[derive(Clone, Copy)]
 struct Pairs<const P: usize>([__m256i; P]);
 
 impl<const P: usize> Pairs<P> {
@@ -146,12 +168,36 @@ impl<const P: usize> Pairs<P> {
         Pairs([_mm256_setzero_si256(); P])
     }
 
-    /// Adds the products of four columns from `at` on.
+    /// What an offset of 8 takes away of block `g`.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add(&mut self, w: __m256i, x: Planes<'_>, at: usize) {
+    fn less_8(x: Planes<'_>, g: usize) -> Self {
+        let mut pairs = Pairs::new();
+        for (plane, pairs) in pairs.0.iter_mut().enumerate() {
+            let (block, plane) = x.block(plane, g);
+            *pairs = pair(block.start32[plane]);
+        }
+        pairs
+    }
+
+    /// What an offset of 32 takes away of one half of block `g`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn less_32(x: Planes<'_>, g: usize, half: usize) -> Self {
+        let mut pairs = Pairs::new();
+        for (plane, pairs) in pairs.0.iter_mut().enumerate() {
+            let (block, plane) = x.block(plane, g);
+            *pairs = _mm256_slli_epi16::<2>(pair(block.start16[plane][half]));
+        }
+        pairs
+    }
+
+    /// Adds the products of four columns of block `g` from `at` on.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn add(&mut self, w: __m256i, x: Planes<'_>, g: usize, at: usize) {
         for plane in 0..P {
-            self.0[plane] = _mm256_add_epi16(self.0[plane], _mm256_maddubs_epi16(w, x.quad(plane, at)));
+            self.0[plane] = _mm256_add_epi16(self.0[plane], _mm256_maddubs_epi16(w, x.quad(plane, g, at)));
         }
     }
 
@@ -170,27 +216,25 @@ impl<const P: usize> Pairs<P> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
-    const BLOCK: usize = ROWS * 18;
-    for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 32 * BLOCK)) {
-        let mut acc = [_mm256_setzero_ps(); 2];
-        for (g, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            prefetch(block);
-            let (d, negative) = (_mm256_set1_ps(x.d[g]), _mm256_set1_epi32(x.negative::<P, 32>(g)));
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let mut pairs = Pairs::<P>::new();
-                for k in 0..4 {
-                    let w = load32(block, 32 + 64 * k + 32 * half);
-                    pairs.add(low_nibbles(w), x, 32 * g + 4 * k);
-                    pairs.add(high_nibbles(w), x, 32 * g + 16 + 4 * k);
-                }
-                let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(pairs.total(), negative));
-                *acc = _mm256_fmadd_ps(dot, _mm256_mul_ps(halves(block, 16 * half), d), *acc);
+fn q4_0<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (g, block) in tile.as_chunks::<{ ROWS * 18 }>().0.iter().enumerate() {
+        prefetch(block);
+        let mut pairs = [Pairs::<P>::less_8(x, g); 2];
+        for k in 0..4 {
+            for (half, pairs) in pairs.iter_mut().enumerate() {
+                let w = load32(block, 32 + 64 * k + 32 * half);
+                pairs.add(low_nibbles(w), x, g, 4 * k);
+                pairs.add(high_nibbles(w), x, g, 16 + 4 * k);
             }
         }
-        store(out, acc[0]);
-        store(&mut out[8..], acc[1]);
+        let d = x.d::<P>(g);
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let scale = _mm256_mul_ps(halves(block, 16 * half), d);
+            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs[half].total()), scale, *acc);
+        }
     }
+    acc
 }
 
 /// Low or high halves of eight dwords, as f32.
@@ -202,39 +246,36 @@ fn halves_of_dwords(v: __m256i) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
+fn q4_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
     const BLOCK: usize = ROWS * 144;
-    for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 256 * BLOCK)) {
-        let mut acc = [_mm256_setzero_ps(); 2];
-        for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let dword = |u: usize| load32(block, 64 * u + 32 * half);
-                let both = dword(0);
-                let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
-                let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
-                let scales = Scales6 { u: [dword(1), dword(2), dword(3)] };
-                for pair in 0..4 {
-                    let (mut low, mut high) = (Pairs::<P>::new(), Pairs::<P>::new());
-                    for k in 0..8 {
-                        let w = load32(block, 64 * (4 + 8 * pair + k) + 32 * half);
-                        low.add(low_nibbles(w), x, 256 * s + 64 * pair + 4 * k);
-                        high.add(high_nibbles(w), x, 256 * s + 64 * pair + 32 + 4 * k);
-                    }
-                    for (j, pairs) in [(2 * pair, low), (2 * pair + 1, high)] {
-                        let g = 8 * s + j;
-                        prefetch(&block[BLOCK / 16 * (8 * half + j)..BLOCK / 16 * (8 * half + j + 1)]);
-                        let (scale, min) = scales.get(j);
-                        let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), _mm256_set1_ps(x.d[g]));
-                        *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
-                        let sum = _mm256_set1_ps(x.weighted::<P>(g));
-                        *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_min), sum, *acc);
-                    }
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let dword = |u: usize| load32(block, 64 * u + 32 * half);
+            let both = dword(0);
+            let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
+            let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
+            let scales = Scales6 { u: [dword(1), dword(2), dword(3)] };
+            for two in 0..4 {
+                let g = 8 * s + 2 * two;
+                let (mut low, mut high) = (Pairs::<P>::new(), Pairs::<P>::new());
+                for k in 0..8 {
+                    let w = load32(block, 64 * (4 + 8 * two + k) + 32 * half);
+                    low.add(low_nibbles(w), x, g, 4 * k);
+                    high.add(high_nibbles(w), x, g + 1, 4 * k);
+                }
+                for (j, pairs) in [(2 * two, low), (2 * two + 1, high)] {
+                    let g = 8 * s + j;
+                    prefetch(&block[BLOCK / 16 * (8 * half + j)..BLOCK / 16 * (8 * half + j + 1)]);
+                    let (scale, min) = scales.get(j);
+                    let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g));
+                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
+                    *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_min), x.weighted::<P>(g), *acc);
                 }
             }
         }
-        store(out, acc[0]);
-        store(&mut out[8..], acc[1]);
     }
+    acc
 }
 
 /// The 12 bytes of 6-bit scales and minima of eight rows, by dwords.
@@ -263,122 +304,110 @@ impl Scales6 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k<const P: usize>(tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
-    const BLOCK: usize = ROWS * 210;
-    for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 256 * BLOCK)) {
-        let mut acc = [_mm256_setzero_ps(); 2];
-        for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let d = halves(block, ROWS * 208 + 16 * half);
-                for part in 0..2 {
-                    for second in 0..2 {
-                        let group = Sixteen { block, part, second, half };
-                        *acc = group.add::<P, 0>(x, s, d, *acc);
-                        *acc = group.add::<P, 1>(x, s, d, *acc);
-                        *acc = group.add::<P, 2>(x, s, d, *acc);
-                        *acc = group.add::<P, 3>(x, s, d, *acc);
-                    }
+fn q6_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (s, block) in tile.as_chunks::<Q6_K_BYTES>().0.iter().enumerate() {
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let d = halves(block, ROWS * 208 + 16 * half);
+            for part in 0..2 {
+                for second in 0..2 {
+                    *acc = Fours { block, half, part, second }.add::<P>(x, 8 * s + 4 * part, d, *acc);
                 }
             }
         }
-        store(out, acc[0]);
-        store(&mut out[8..], acc[1]);
     }
+    acc
 }
 
-/// Groups of 16 columns of a block of Q6_K: of each chunk of 32 in a part of 128 the first or the second, eight rows.
+/// A block of Q6_K of each of 16 rows.
+const Q6_K_BYTES: usize = ROWS * 210;
+
+/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows: their higher bits share bytes.
 #[derive(Clone, Copy)]
-struct Sixteen<'a> {
-    block: &'a [u8; ROWS * 210],
+struct Fours<'a> {
+    block: &'a [u8; Q6_K_BYTES],
+    half: usize,
     part: usize,
     second: usize,
-    half: usize,
 }
 
-impl Sixteen<'_> {
-    /// Four columns from `4 · k` on.
+impl Fours<'_> {
+    /// Four columns of each chunk, from `4 · k` on.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn weights<const CHUNK: usize>(self, k: usize) -> __m256i {
-        let Sixteen { block, part, second, half } = self;
+    fn weights(self, k: usize) -> [__m256i; 4] {
+        let Fours { block, half, part, second } = self;
         let dword = 4 * second + k;
-        let w = load32(block, 64 * (16 * part + 8 * (CHUNK % 2) + dword) + 32 * half);
+        let [a, b] = [0, 8].map(|chunk| 64 * (16 * part + chunk + dword) + 32 * half);
+        let (a, b) = (load32(block, a), load32(block, b));
         let bits = load32(block, ROWS * 128 + 64 * (8 * part + dword) + 32 * half);
-        let upper = match CHUNK {
-            0 => _mm256_slli_epi16::<4>(bits),
-            1 => _mm256_slli_epi16::<2>(bits),
-            2 => bits,
-            _ => _mm256_srli_epi16::<2>(bits),
-        };
-        let lower = if CHUNK < 2 { low_nibbles(w) } else { high_nibbles(w) };
-        _mm256_or_si256(lower, _mm256_and_si256(upper, _mm256_set1_epi8(0x30)))
+        let upper = _mm256_set1_epi8(0x30);
+        [
+            _mm256_or_si256(low_nibbles(a), _mm256_and_si256(_mm256_slli_epi16::<4>(bits), upper)),
+            _mm256_or_si256(low_nibbles(b), _mm256_and_si256(_mm256_slli_epi16::<2>(bits), upper)),
+            _mm256_or_si256(high_nibbles(a), _mm256_and_si256(bits, upper)),
+            _mm256_or_si256(high_nibbles(b), _mm256_and_si256(_mm256_srli_epi16::<2>(bits), upper)),
+        ]
     }
 
-    /// `acc` and the group of a chunk.
+    /// `acc` and the products of the four groups, which lie in the activations' blocks from `g` on.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add<const P: usize, const CHUNK: usize>(self, x: Planes<'_>, s: usize, d: __m256, acc: __m256) -> __m256 {
-        let at = 8 * self.part + 2 * CHUNK + self.second;
-        let (g, column) = (16 * s + at, 256 * s + 16 * at);
-        let step = ROWS * 210 / 32;
-        prefetch(&self.block[step * (16 * self.half + at)..step * (16 * self.half + at + 1)]);
-        let w =
-            [self.weights::<CHUNK>(0), self.weights::<CHUNK>(1), self.weights::<CHUNK>(2), self.weights::<CHUNK>(3)];
-        let product = |plane: usize, k: usize| _mm256_maddubs_epi16(w[k], x.quad(plane, column + 4 * k));
-        // A plane of 8 bits fills 16 after two quads, the others after four.
-        let two = |k: usize| _mm256_add_epi16(product(0, k), product(0, k + 1));
-        let weight = _mm256_set1_epi16([1, 128, 128 * 128][P - 1]);
-        let coarse = _mm256_add_epi32(_mm256_madd_epi16(two(0), weight), _mm256_madd_epi16(two(2), weight));
-        let mut dot = _mm256_add_epi32(coarse, _mm256_set1_epi32(4 * x.negative::<P, 16>(g)));
-        for plane in 1..P {
-            let four = _mm256_add_epi16(
-                _mm256_add_epi16(product(plane, 0), product(plane, 1)),
-                _mm256_add_epi16(product(plane, 2), product(plane, 3)),
-            );
-            let weight = _mm256_set1_epi16(if plane + 1 == P { 1 } else { 128 });
-            dot = _mm256_add_epi32(dot, _mm256_madd_epi16(four, weight));
+    fn add<const P: usize>(self, x: Planes<'_>, g: usize, d: __m256, mut acc: __m256) -> __m256 {
+        let Fours { block, half, part, second } = self;
+        let step = Q6_K_BYTES / 8;
+        let at = step * (4 * half + 2 * part + second);
+        prefetch(&block[at..at + step]);
+        let mut pairs = [Pairs::<P>::new(); 4];
+        for (chunk, pairs) in pairs.iter_mut().enumerate() {
+            *pairs = Pairs::less_32(x, g + chunk, second);
         }
-        let scales = load32(self.block, ROWS * 192 + 64 * (at / 4) + 32 * self.half);
-        let scales = _mm256_sllv_epi32(scales, _mm256_set1_epi32(24 - 8 * (at as i32 % 4)));
-        let scale = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(scales)), d);
-        let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g / 2]));
-        _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc)
+        for k in 0..4 {
+            for ((chunk, pairs), w) in pairs.iter_mut().enumerate().zip(self.weights(k)) {
+                pairs.add(w, x, g + chunk, 16 * second + 4 * k);
+            }
+        }
+        for (chunk, pairs) in pairs.iter().enumerate() {
+            // Of a dword's four the byte `2 · (chunk % 2) + second`, signed.
+            let scales = load32(block, ROWS * 192 + 64 * (2 * part + chunk / 2) + 32 * half);
+            let up = _mm256_set1_epi32((24 - 16 * (chunk % 2) - 8 * second) as i32);
+            let scale = _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(_mm256_sllv_epi32(scales, up)));
+            let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g + chunk));
+            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc);
+        }
+        acc
     }
 }
 
 /// Signed bytes against 16-bit activations, whose quads have their even values first: so do words cut from dwords.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0(tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    const BLOCK: usize = ROWS * 34;
+fn q8_0(tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>) -> [__m256; 2] {
     assert!(x.wide.len() == x.cols && rest.is_none_or(|rest| rest.wide.len() == x.cols));
-    for (out, tile) in out.as_chunks_mut::<ROWS>().0.iter_mut().zip(tiles.chunks_exact(x.cols / 32 * BLOCK)) {
-        let mut acc = [_mm256_setzero_ps(); 2];
-        for (g, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-            prefetch(block);
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let scale = halves(block, 16 * half);
-                let mut add = |x: IntRows<'_>| {
-                    let mut dot = _mm256_setzero_si256();
-                    for k in 0..8 {
-                        let w = load32(block, 32 + 64 * k + 32 * half);
-                        let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
-                        let odd = _mm256_srai_epi16::<8>(w);
-                        let (even_x, odd_x) = wide_quad(x, 32 * g + 4 * k);
-                        dot = _mm256_add_epi32(dot, _mm256_madd_epi16(even, even_x));
-                        dot = _mm256_add_epi32(dot, _mm256_madd_epi16(odd, odd_x));
-                    }
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g]));
-                    *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
-                };
-                add(x);
-                if let Some(rest) = rest {
-                    add(rest);
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (g, block) in tile.as_chunks::<{ ROWS * 34 }>().0.iter().enumerate() {
+        prefetch(block);
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let scale = halves(block, 16 * half);
+            let mut add = |x: IntRows<'_>| {
+                let mut dot = _mm256_setzero_si256();
+                for k in 0..8 {
+                    let w = load32(block, 32 + 64 * k + 32 * half);
+                    let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
+                    let odd = _mm256_srai_epi16::<8>(w);
+                    let (even_x, odd_x) = wide_quad(x, 32 * g + 4 * k);
+                    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(even, even_x));
+                    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(odd, odd_x));
                 }
+                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g]));
+                *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
+            };
+            add(x);
+            if let Some(rest) = rest {
+                add(rest);
             }
         }
-        store(out, acc[0]);
-        store(&mut out[8..], acc[1]);
     }
+    acc
 }
 
 /// The even and the odd two of four 16-bit values from `at` on, in every lane.

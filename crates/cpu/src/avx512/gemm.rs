@@ -9,16 +9,15 @@
 //! of rows ahead.
 
 use std::arch::x86_64::*;
+use std::slice::from_ref;
 
 use super::{load, store};
 use crate::acts::IntRows;
 use crate::kernels::{PackedTile, TILE};
+use crate::scalar;
 
 /// Activation rows per pass.
 const ROWS: usize = 6;
-
-/// Activation rows per pass in f32.
-const COLS: usize = 8;
 
 /// Columns per pass over the activation rows.
 const PASS: usize = 512;
@@ -33,8 +32,8 @@ pub fn gemm(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
 fn by_form<const FINE: bool>(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
     let form = tiles[0].form;
     if tiles.iter().any(|tile| tile.form != form) {
-        let len = out.len() / tiles.len();
-        return tiles.chunks(1).zip(out.chunks_exact_mut(len)).for_each(|(tile, out)| by_form::<FINE>(tile, x, out));
+        let one = |tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]| by_form::<FINE>(from_ref(tile), x, out);
+        return scalar::by_tile(one, tiles, x, out);
     }
     match (form.group, form.offset) {
         (32, 0) => all::<8, 0, FINE>(tiles, x, out),
@@ -45,7 +44,7 @@ fn by_form<const FINE: bool>(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f
         (16, 4) => all::<4, 4, FINE>(tiles, x, out),
         (16, 32) => all::<4, 32, FINE>(tiles, x, out),
         (16, 64) => all::<4, 64, FINE>(tiles, x, out),
-        _ => crate::scalar::gemm(tiles, x, out),
+        _ => scalar::gemm(tiles, x, out),
     }
 }
 
@@ -145,33 +144,29 @@ impl<const T: usize> Product<'_, T> {
                 let mut sums = [[_mm512_setzero_si512(); C]; T];
                 // `−8 · Σx`, brought to `−offset · Σx`.
                 let start = |c: usize| {
-                    let eight = _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
+                    let eight = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
                     match OFFSET {
-                        4 => _mm512_srai_epi32::<1>(eight),
-                        8 => eight,
-                        16 => _mm512_slli_epi32::<1>(eight),
-                        32 => _mm512_slli_epi32::<2>(eight),
-                        64 => _mm512_slli_epi32::<3>(eight),
-                        _ => _mm512_slli_epi32::<4>(eight),
+                        0 => _mm512_setzero_si512(),
+                        4 => _mm512_srai_epi32::<1>(eight()),
+                        8 => eight(),
+                        16 => _mm512_slli_epi32::<1>(eight()),
+                        32 => _mm512_slli_epi32::<2>(eight()),
+                        64 => _mm512_slli_epi32::<3>(eight()),
+                        _ => _mm512_slli_epi32::<4>(eight()),
                     }
                 };
-                if OFFSET != 0 && !FINE {
+                if !FINE {
                     for c in 0..C {
                         let start = start(c);
-                        for sums in &mut sums {
-                            sums[c] = start;
-                        }
+                        sums.iter_mut().for_each(|sums| sums[c] = start);
                     }
                 }
                 self.dots::<QUADS, C>(&mut sums, q, &offset, g);
                 if FINE {
                     for c in 0..C {
-                        let start = if OFFSET == 0 { _mm512_setzero_si512() } else { start(c) };
+                        let start = start(c);
                         for sums in &mut sums {
-                            sums[c] = _mm512_slli_epi32::<7>(sums[c]);
-                            if OFFSET != 0 {
-                                sums[c] = _mm512_add_epi32(sums[c], start);
-                            }
+                            sums[c] = _mm512_add_epi32(_mm512_slli_epi32::<7>(sums[c]), start);
                         }
                     }
                     self.dots::<QUADS, C>(&mut sums, low, &offset, g);
@@ -242,15 +237,18 @@ impl<const T: usize> Product<'_, T> {
 /// Columns after which partial sums are added up, so rounding grows with their number and not with the row's length.
 const RUN: usize = 256;
 
+/// Activation rows per pass in f32.
+const ROWS_F32: usize = 8;
+
 /// See [`crate::scalar::gemm_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn gemm_f32(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]) {
     let n = out.len() / TILE;
     assert!(x.len() >= n * cols && tile.len() >= cols * TILE);
     let mut i = 0;
-    while i + COLS <= n {
-        some_f32::<COLS>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
-        i += COLS;
+    while i + ROWS_F32 <= n {
+        some_f32::<ROWS_F32>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);
+        i += ROWS_F32;
     }
     while i < n {
         some_f32::<1>(tile, &x[i * cols..], cols, &mut out[i * TILE..]);

@@ -11,8 +11,8 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::half;
 use super::plain::reduce4;
+use super::{half, load32, load64};
 use crate::acts::IntRows;
 use crate::scalar;
 
@@ -287,24 +287,6 @@ fn group_lanes(group: usize, step: i32) -> __m512i {
     }
     let first = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
     _mm512_add_epi32(first, _mm512_set1_epi32(4 * step))
-}
-
-/// 64 bytes of a block from `at` on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn load64(block: &[u8], at: usize) -> __m512i {
-    assert!(block.len() >= at + 64);
-    // SAFETY: 64 bytes from `at` on are readable, just checked.
-    unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
-}
-
-/// 32 bytes of a block from `at` on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn load32(block: &[u8], at: usize) -> __m256i {
-    assert!(block.len() >= at + 32);
-    // SAFETY: 32 bytes from `at` on are readable, just checked.
-    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
 }
 
 /// 1/16 for the lanes in `upper`, 1 for the others.

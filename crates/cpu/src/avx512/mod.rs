@@ -26,14 +26,32 @@ use std::arch::x86_64::*;
 /// How far ahead weights are asked for, in bytes: some hundreds of nanoseconds of one core's bandwidth.
 const AHEAD: usize = 8 << 10;
 
-/// Asks for what comes [`AHEAD`] bytes after `bytes`. Past the end nothing is read. A few lines at a time: more at once than
+/// Asks for what comes [`AHEAD`] bytes after `values`. Past the end nothing is read. A few lines at a time: more at once than
 /// a core waits for, and the rest is forgotten.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn prefetch(bytes: &[u8]) {
-    for line in 0..bytes.len().div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(bytes.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
+fn prefetch<T>(values: &[T]) {
+    for line in 0..size_of_val(values).div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
     }
+}
+
+/// 64 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load64(block: &[u8], at: usize) -> __m512i {
+    assert!(block.len() >= at + 64);
+    // SAFETY: 64 bytes from `at` on are readable, just checked.
+    unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
+}
+
+/// 32 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load32(block: &[u8], at: usize) -> __m256i {
+    assert!(block.len() >= at + 32);
+    // SAFETY: 32 bytes from `at` on are readable, just checked.
+    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
 }
 
 /// The first 16 values of `x`.

@@ -1,6 +1,6 @@
-//! Products of interleaved rows with one or a few activation rows: 16 weight rows at once, one per 32-bit lane.
+//! Products of interleaved rows with activation rows: 16 weight rows at once, one per 32-bit lane.
 //!
-//! A group's weights are unpacked to unsigned bytes once and meet every activation row: `vpdpbusd` with four broadcast
+//! A group's weights are unpacked to unsigned bytes once for up to four activation rows: `vpdpbusd` with four broadcast
 //! activations sums in the weight row's lane, a plane of 7 or 8 bits at a time, from `−offset · Σ v` on; then one conversion
 //! and one fused multiply-add with `scale · d`. No lane is ever moved.
 
@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{prefetch, store};
+use super::{load32, load64, prefetch, store};
 use crate::acts::IntRows;
 use crate::interleaved::{self, ROWS};
 use crate::kernels::PackedTile;
@@ -104,21 +104,21 @@ impl Planes<'_> {
         }
     }
 
-    /// Sums of 32-bit lanes over `QUADS` quads of weights and the columns of activation row `i` from `at` on, of each plane;
-    /// the last one's start at `start`.
+    /// Sums of 32-bit lanes over `QUADS` quads of weights and the columns of activation row `i` from `at` on, all planes
+    /// together; `negative` is `−offset · Σ v`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn dots<const P: usize, const QUADS: usize>(
+    fn dot<const P: usize, const QUADS: usize>(
         &self,
         w: &[__m512i; QUADS],
         i: usize,
         at: usize,
-        start: __m512i,
-    ) -> [__m512i; P] {
+        negative: i32,
+    ) -> __m512i {
         debug_assert!(at + 4 * QUADS <= self.x.cols);
         let planes = [self.x.q, self.x.low, self.rest.q];
         let mut sums = [_mm512_setzero_si512(); P];
-        sums[P - 1] = start;
+        sums[P - 1] = _mm512_set1_epi32(negative);
         for (sum, plane) in sums.iter_mut().zip(planes) {
             // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
@@ -129,22 +129,8 @@ impl Planes<'_> {
                 *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(quad));
             }
         }
-        sums
-    }
-
-    /// [`Planes::dots`] as one integer per lane; `negative` is `−offset · Σ v` of the planes together.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn dot<const P: usize, const QUADS: usize>(
-        &self,
-        w: &[__m512i; QUADS],
-        i: usize,
-        at: usize,
-        negative: i32,
-    ) -> __m512i {
-        let planes = self.dots::<P, QUADS>(w, i, at, _mm512_set1_epi32(negative));
-        let mut sum = planes[0];
-        for plane in &planes[1..] {
+        let mut sum = sums[0];
+        for plane in &sums[1..] {
             sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), *plane);
         }
         sum
@@ -181,22 +167,11 @@ impl Planes<'_> {
     }
 }
 
-/// 64 bytes of a block from `at` on: a dword of each row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn dwords(block: &[u8], at: usize) -> __m512i {
-    assert!(block.len() >= at + 64);
-    // SAFETY: 64 bytes from `at` on are readable, just checked.
-    unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
-}
-
 /// 16 halves from `at` on, one of each row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn halves(block: &[u8], at: usize) -> __m512 {
-    assert!(block.len() >= at + 32);
-    // SAFETY: 32 bytes from `at` on are readable, just checked.
-    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) })
+    _mm512_cvtph_ps(load32(block, at))
 }
 
 #[inline]
@@ -226,7 +201,7 @@ fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: P
     prefetch(block);
     let mut w = [_mm512_setzero_si512(); 8];
     for k in 0..4 {
-        let bytes = dwords(block, 32 + 64 * k);
+        let bytes = load64(block, 32 + 64 * k);
         (w[k], w[k + 4]) = (low_nibbles(bytes), high_nibbles(bytes));
     }
     let scale = halves(block, 0);
@@ -246,7 +221,7 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
     let sign = _mm512_set1_epi8(-128);
     let mut w = [sign; 8];
     for (k, w) in w.iter_mut().enumerate() {
-        *w = _mm512_xor_si512(*w, dwords(block, 32 + 64 * k));
+        *w = _mm512_xor_si512(*w, load64(block, 32 + 64 * k));
     }
     let scale = halves(block, 0);
     for (i, acc) in acc.iter_mut().enumerate() {
@@ -269,15 +244,15 @@ const Q4_K_BYTES: usize = ROWS * 144;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
-    let both = dwords(block, 0);
+    let both = load64(block, 0);
     let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
     let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
-    let scales = Scales6 { u: [dwords(block, 64), dwords(block, 128), dwords(block, 192)] };
+    let scales = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
     for pair in 0..4 {
         let bytes = &block[256 + 512 * pair..256 + 512 * (pair + 1)];
         let (mut low, mut high) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
         for k in 0..8 {
-            let bytes = dwords(bytes, 64 * k);
+            let bytes = load64(bytes, 64 * k);
             (low[k], high[k]) = (low_nibbles(bytes), high_nibbles(bytes));
         }
         for (j, w) in [(2 * pair, low), (2 * pair + 1, high)] {
@@ -356,8 +331,8 @@ impl Sixteen<'_> {
         prefetch(&block[Q6_K_BYTES / 16 * at..Q6_K_BYTES / 16 * (at + 1)]);
         let mut w = [_mm512_setzero_si512(); 4];
         for (k, w) in w.iter_mut().enumerate() {
-            let nibbles = dwords(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
-            let bits = dwords(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
+            let nibbles = load64(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
+            let bits = load64(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
             let upper = match CHUNK {
                 0 => _mm512_slli_epi16::<4>(bits),
                 1 => _mm512_slli_epi16::<2>(bits),
@@ -368,7 +343,7 @@ impl Sixteen<'_> {
             *w = _mm512_or_si512(lower, _mm512_and_si512(upper, _mm512_set1_epi8(0x30)));
         }
         // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
-        let scales = dwords(block, ROWS * 192 + 64 * (at / 4));
+        let scales = load64(block, ROWS * 192 + 64 * (at / 4));
         let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
         let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
         let g = 16 * b + at;
