@@ -9,6 +9,7 @@ use carat_tensor::backend::Rounding;
 use crate::acts::Acts;
 use crate::interleaved::{has_layout, interleave};
 use crate::kernels::{Kernels, PackedTile, TILE, available, table};
+use crate::pool::Pool;
 use crate::scalar;
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -95,7 +96,7 @@ fn tables() -> Vec<&'static Kernels> {
 fn acts(k: &Kernels, rounding: Rounding, x: Vec<f32>, n: usize, cols: usize) -> Acts {
     let mut acts = Acts::default();
     (acts.n, acts.cols, acts.x) = (n, cols, x);
-    acts.quantise(k, rounding);
+    acts.quantise(k, &mut Pool::new(1).unwrap(), rounding);
     acts
 }
 
@@ -331,6 +332,21 @@ fn what_is_no_number_stays_none() {
                 assert!(low.iter().skip(32).take(32).all(|q| *q == 0), "{} {value} at {at}", k.isa);
             }
         }
+    }
+}
+
+/// With 150 rows of 224 parts are of 74 rows, and the last of two.
+#[test]
+fn activations_are_quantised_alike_on_many_threads() {
+    let (n, cols) = (150, 224);
+    let values = Random(4).values(n * cols);
+    for (k, rounding) in tables().into_iter().flat_map(|k| ROUNDINGS.map(|rounding| (k, rounding))) {
+        let alone = acts(k, rounding, values.clone(), n, cols);
+        let mut shared = acts(k, rounding, vec![0.0; n * cols], n, cols);
+        shared.x.clone_from(&values);
+        shared.quantise(k, &mut Pool::new(3).unwrap(), rounding);
+        assert!(shared.int_rows(0..n) == alone.int_rows(0..n), "{} {rounding:?}", k.isa);
+        assert!(shared.rest_rows(0..n) == alone.rest_rows(0..n), "{} {rounding:?}, the rest", k.isa);
     }
 }
 

@@ -190,7 +190,7 @@ impl CpuBackend {
         if let Some(rounding) = self.integer
             && matrices.any(|m| m.dtype.is_quantised())
         {
-            self.acts.quantise(self.kernels, rounding);
+            self.acts.quantise(self.kernels, &mut self.pool, rounding);
         }
     }
 
@@ -224,7 +224,7 @@ impl Backend for CpuBackend {
     }
 
     fn workspace(&self, work: &Work) -> usize {
-        workspace::bytes(self.pool.threads(), self.integer.is_some(), self.kernels.in_pairs, work)
+        workspace::bytes(self.kernels, self.pool.threads(), self.integer.is_some(), work)
     }
 
     fn set_rounding(&mut self, rounding: Rounding) {
@@ -483,7 +483,7 @@ impl Backend for CpuBackend {
         self.acts.load(self.kernels, &mut self.pool, &x.0, m.cols, n, None);
         rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
         if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
-            self.acts.quantise(self.kernels, rounding);
+            self.acts.quantise(self.kernels, &mut self.pool, rounding);
         }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));

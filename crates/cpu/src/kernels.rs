@@ -7,8 +7,8 @@
 
 use carat_tensor::DType;
 
-use crate::acts::IntRows;
 use crate::interleaved;
+use crate::ints::IntRows;
 use crate::scalar;
 use crate::unpack::Form;
 
@@ -47,7 +47,7 @@ impl std::fmt::Display for Isa {
 pub const TILE: usize = 16;
 
 /// Most tiles that a blocked product takes at once.
-pub const MAX_TILES: usize = 4;
+pub const MAX_TILES: usize = 8;
 
 /// Up to 16 weight rows unpacked for the blocked product, rows interleaved four weights at a time: the order of
 /// `vpdpbusd` with one row per 32-bit lane. Rows that aren't there are zero.
@@ -105,7 +105,7 @@ pub struct Kernels {
     pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
-    /// How many tiles [`Kernels::gemm`] likes to take at once: 2 or [`MAX_TILES`].
+    /// How many tiles [`Kernels::gemm`] likes to take at once: an even number of at most [`MAX_TILES`].
     pub tiles: usize,
     pub gemm: fn(&[PackedTile], x: &IntRows<'_>, out: &mut [f32]),
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
@@ -168,7 +168,7 @@ static AVX2: Kernels = {
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
         tile_rows: |_| 8,
         in_pairs: true,
-        tiles: 4,
+        tiles: 8,
         pack: interleaved::pack,
         // SAFETY: as above.
         pack_tile: |dtype, tile, cols, packed| unsafe { avx2::pack_tile(dtype, tile, cols, packed) },

@@ -18,6 +18,7 @@ mod avx512;
 mod backend;
 mod conv;
 mod interleaved;
+mod ints;
 mod kernels;
 mod kv;
 mod matmul;

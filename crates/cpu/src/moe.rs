@@ -107,7 +107,7 @@ impl Workspace {
         if let Some(rounding) = integer
             && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised())
         {
-            self.acts.quantise(k, rounding);
+            self.acts.quantise(k, pool, rounding);
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
         grow(&mut self.hidden.x, slots * ff);
@@ -124,7 +124,7 @@ impl Workspace {
         if let Some(rounding) = integer
             && down.matrix.dtype.is_quantised()
         {
-            self.hidden.quantise(k, rounding);
+            self.hidden.quantise(k, pool, rounding);
         }
         grow(&mut self.y, slots * d);
         let product = Product { kernels: k, integer: integer.is_some(), acts: &self.hidden };

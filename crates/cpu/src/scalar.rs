@@ -6,8 +6,8 @@
 use carat_tensor::{DType, quant};
 use half::{bf16, f16};
 
-use crate::acts::IntRows;
 use crate::interleaved;
+use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 

@@ -6,20 +6,23 @@
 
 use carat_tensor::backend::{ExpertWork, Work};
 
-use crate::acts::Block;
 use crate::attention;
-use crate::kernels::TILE;
+use crate::ints::Block;
+use crate::kernels::{Kernels, TILE};
 
-/// Bytes at most, on so many threads; `integer` says whether quantised weights meet integers, `in_pairs` whether kernels want
-/// what [`crate::kernels::Kernels::in_pairs`] says.
-pub fn bytes(threads: usize, integer: bool, in_pairs: bool, work: &Work) -> usize {
-    let integer = (integer && work.quantised).then_some(Integers { in_pairs });
+/// Bytes at most, on so many threads; `integer` says whether quantised weights meet integers.
+pub fn bytes(kernels: &Kernels, threads: usize, integer: bool, work: &Work) -> usize {
+    let integer = (integer && work.quantised).then_some(Integers { in_pairs: kernels.in_pairs });
     let experts = work.experts.map_or(0, |experts| expert_bytes(integer, work, experts));
-    // A strip of decoded weights and a row of them, the products of two strips and of their gates.
-    let worker = 4 * (work.cols * (TILE + 1) + 4 * work.rows * TILE) + attention::scratch_bytes(work.head_dim);
+    // Strips of weights as integers with scales and minima, or one in f32, a row of it, and the strips' products.
+    let strip = integer.map_or(4 * (TILE + 1), |_| kernels.tiles * (TILE + 2 * 4 * TILE / SHORTEST_GROUP));
+    let worker = work.cols * strip + 4 * kernels.tiles * work.rows * TILE + attention::scratch_bytes(work.head_dim);
     let rest = integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols));
     acts(integer, work.rows, work.cols, work.fine_cols) + rest + experts + threads * worker
 }
+
+/// Weights that share a scale, and perhaps a minimum.
+const SHORTEST_GROUP: usize = 16;
 
 /// Activations as integers.
 #[derive(Clone, Copy)]

@@ -8,12 +8,12 @@ use std::arch::x86_64::*;
 
 use super::tiles::{pair, wide_quad};
 use super::{load, store};
-use crate::acts::{Block, IntRows};
+use crate::ints::{Block, IntRows};
 use crate::kernels::{PackedTile, TILE};
 
-/// Columns per pass over the activation rows, in blocks of 32: tiles' parts of so many stay in the second cache while all
-/// rows meet them, and a few rows' in the first while all tiles do.
-const PASS: usize = 512 / 32;
+/// Columns per pass over the activation rows, in blocks of 32. A tile's part of so many takes 4.5 KiB: eight lie in the second
+/// cache, where all rows meet them, and a few rows' parts in the first, where all tiles do.
+const PASS: usize = 256 / 32;
 
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx2,fma,f16c")]

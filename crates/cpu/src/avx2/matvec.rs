@@ -9,7 +9,7 @@ use carat_tensor::DType;
 use carat_tensor::quant::k4_scale_min;
 
 use super::{dot_signed, half, load, store, sum};
-use crate::acts::IntRows;
+use crate::ints::IntRows;
 use crate::scalar;
 
 /// See [`crate::scalar::matvec`].

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::store;
-use crate::acts::{Block, IntRows};
 use crate::interleaved::{self, ROWS};
+use crate::ints::{Block, IntRows};
 use crate::kernels::PackedTile;
 use crate::scalar;
 
@@ -33,15 +33,15 @@ pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<Int
     for (t, tile) in tiles.chunks_exact(ROWS * row_bytes).enumerate() {
         for i in 0..n {
             let out = &mut out[i * rows + ROWS * t..i * rows + ROWS * (t + 1)];
-            one_row(dtype, tile, x.row(i), rest.map(|rest| rest.row(i)), out);
+            one_row(dtype, tile, (x, rest), i, out);
         }
     }
 }
 
-/// One tile and one row.
+/// One tile and row `i`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn one_row(dtype: DType, tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let planes = Planes::new(x, rest);
+fn one_row(dtype: DType, tile: &[u8], (x, rest): (IntRows<'_>, Option<IntRows<'_>>), i: usize, out: &mut [f32]) {
+    let planes = Planes::new(x, rest, i);
     let sums = match (dtype, planes.count) {
         (DType::Q4_0, 1) => q4_0::<1>(tile, planes),
         (DType::Q4_0, 2) => q4_0::<2>(tile, planes),
@@ -52,8 +52,8 @@ fn one_row(dtype: DType, tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>,
         (DType::Q6K, 1) => q6_k::<1>(tile, planes),
         (DType::Q6K, 2) => q6_k::<2>(tile, planes),
         (DType::Q6K, _) => q6_k::<3>(tile, planes),
-        (DType::Q8_0, _) => q8_0(tile, x, rest),
-        _ => return scalar::matvec_tiles(dtype, tile, x, rest, out),
+        (DType::Q8_0, _) => q8_0(tile, x, rest, i),
+        _ => return scalar::matvec_tiles(dtype, tile, x.row(i), rest.map(|rest| rest.row(i)), out),
     };
     store(out, sums[0]);
     store(&mut out[8..], sums[1]);
@@ -68,18 +68,18 @@ struct Planes<'a> {
 }
 
 impl<'a> Planes<'a> {
-    fn new(x: IntRows<'a>, rest: Option<IntRows<'a>>) -> Self {
+    /// Row `i`.
+    fn new(x: IntRows<'a>, rest: Option<IntRows<'a>>, i: usize) -> Self {
         let count = 1 + usize::from(x.is_fine()) + usize::from(rest.is_some());
-        let rest = rest.unwrap_or(x);
-        assert!(x.blocks.len() == x.cols / 32 && rest.blocks.len() == x.cols / 32, "blocks of {} values", x.cols);
-        Planes { count, x: x.blocks, rest: rest.blocks }
+        let row = i * x.cols / 32..(i + 1) * x.cols / 32;
+        Planes { count, x: &x.blocks[row.clone()], rest: &rest.unwrap_or(x).blocks[row] }
     }
 
     /// Block `g` of a plane, and which of its planes that is.
     #[inline]
     fn block(&self, plane: usize, g: usize) -> (&Block, usize) {
         debug_assert!(g < self.x.len());
-        // SAFETY: both have a block for every 32 columns (asserted in `new`), and callers stay within: every tile has
+        // SAFETY: both have a block for every 32 columns (`new`), and callers stay within: every tile has
         // `cols / block` blocks, and a block's columns lie within its row.
         unsafe { if plane == 2 { (self.rest.get_unchecked(g), 0) } else { (self.x.get_unchecked(g), plane) } }
     }
@@ -128,13 +128,13 @@ fn halves(block: &[u8], at: usize) -> __m256 {
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(block.as_ptr().add(at).cast()) })
 }
 
-/// Asks for what comes `AHEAD` bytes after a block's `bytes`. Past the end nothing is read. A few lines at a time: more at
+/// Asks for what comes `AHEAD` bytes after `values`. Past the end nothing is read. A few lines at a time: more at
 /// once than a core waits for, and the rest is forgotten.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch(block: &[u8]) {
-    for line in 0..block.len().div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
+pub(super) fn prefetch<T>(values: &[T]) {
+    for line in 0..size_of_val(values).div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
     }
 }
 
@@ -311,7 +311,9 @@ fn q6_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
             let d = halves(block, ROWS * 208 + 16 * half);
             for part in 0..2 {
                 for second in 0..2 {
-                    *acc = Fours { block, half, part, second }.add::<P>(x, 8 * s + 4 * part, d, *acc);
+                    let sixteens = Sixteens { block, half, part, second };
+                    *acc = sixteens.add::<P, 0>(x, 8 * s + 4 * part, d, *acc);
+                    *acc = sixteens.add::<P, 1>(x, 8 * s + 4 * part, d, *acc);
                 }
             }
         }
@@ -322,57 +324,55 @@ fn q6_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
 /// A block of Q6_K of each of 16 rows.
 const Q6_K_BYTES: usize = ROWS * 210;
 
-/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows: their higher bits share bytes.
+/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows.
 #[derive(Clone, Copy)]
-struct Fours<'a> {
+struct Sixteens<'a> {
     block: &'a [u8; Q6_K_BYTES],
     half: usize,
     part: usize,
     second: usize,
 }
 
-impl Fours<'_> {
-    /// Four columns of each chunk, from `4 · k` on.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn weights(self, k: usize) -> [__m256i; 4] {
-        let Fours { block, half, part, second } = self;
-        let dword = 4 * second + k;
-        let [a, b] = [0, 8].map(|chunk| 64 * (16 * part + chunk + dword) + 32 * half);
-        let (a, b) = (load32(block, a), load32(block, b));
-        let bits = load32(block, ROWS * 128 + 64 * (8 * part + dword) + 32 * half);
-        let upper = _mm256_set1_epi8(0x30);
-        [
-            _mm256_or_si256(low_nibbles(a), _mm256_and_si256(_mm256_slli_epi16::<4>(bits), upper)),
-            _mm256_or_si256(low_nibbles(b), _mm256_and_si256(_mm256_slli_epi16::<2>(bits), upper)),
-            _mm256_or_si256(high_nibbles(a), _mm256_and_si256(bits, upper)),
-            _mm256_or_si256(high_nibbles(b), _mm256_and_si256(_mm256_srli_epi16::<2>(bits), upper)),
-        ]
+impl Sixteens<'_> {
+    /// Four dwords of a row, 64 bytes from one to the next.
+    fn dwords(&self, at: usize) -> &[u8; 3 * 64 + 32] {
+        self.block[at + 32 * self.half..]
+            .first_chunk()
+            .expect("a block has 52 dwords a row, of which four are asked for")
     }
 
-    /// `acc` and the products of the four groups, which lie in the activations' blocks from `g` on.
+    /// `acc` and the products of two chunks that share bytes, `ODD` or not: their activations are blocks `ODD` and `ODD + 2`
+    /// from `g` on.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn add<const P: usize>(self, x: Planes<'_>, g: usize, d: __m256, mut acc: __m256) -> __m256 {
-        let Fours { block, half, part, second } = self;
-        let step = Q6_K_BYTES / 8;
-        let at = step * (4 * half + 2 * part + second);
+    fn add<const P: usize, const ODD: usize>(self, x: Planes<'_>, g: usize, d: __m256, mut acc: __m256) -> __m256 {
+        let Sixteens { block, half, part, second } = self;
+        let step = Q6_K_BYTES / 16;
+        let at = step * (8 * half + 4 * part + 2 * second + ODD);
         prefetch(&block[at..at + step]);
-        let mut pairs = [Pairs::<P>::new(); 4];
-        for (chunk, pairs) in pairs.iter_mut().enumerate() {
-            *pairs = Pairs::less_32(x, g + chunk, second);
-        }
+        let nibbles = self.dwords(64 * (16 * part + 8 * ODD + 4 * second));
+        let bits = self.dwords(64 * (32 + 8 * part + 4 * second));
+        let upper = _mm256_set1_epi8(0x30);
+        let [low_g, high_g] = [g + ODD, g + ODD + 2];
+        let (mut low, mut high) = (Pairs::<P>::less_32(x, low_g, second), Pairs::<P>::less_32(x, high_g, second));
         for k in 0..4 {
-            for ((chunk, pairs), w) in pairs.iter_mut().enumerate().zip(self.weights(k)) {
-                pairs.add(w, x, g + chunk, 16 * second + 4 * k);
-            }
+            let (w, bits) = (load32(nibbles, 64 * k), load32(bits, 64 * k));
+            let (low_bits, high_bits) = if ODD == 0 {
+                (_mm256_slli_epi16::<4>(bits), bits)
+            } else {
+                (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
+            };
+            let low_w = _mm256_or_si256(low_nibbles(w), _mm256_and_si256(low_bits, upper));
+            let high_w = _mm256_or_si256(high_nibbles(w), _mm256_and_si256(high_bits, upper));
+            low.add(low_w, x, low_g, 16 * second + 4 * k);
+            high.add(high_w, x, high_g, 16 * second + 4 * k);
         }
-        for (chunk, pairs) in pairs.iter().enumerate() {
-            // Of a dword's four the byte `2 · (chunk % 2) + second`, signed.
-            let scales = load32(block, ROWS * 192 + 64 * (2 * part + chunk / 2) + 32 * half);
-            let up = _mm256_set1_epi32((24 - 16 * (chunk % 2) - 8 * second) as i32);
+        for (pairs, g, u) in [(low, low_g, 0), (high, high_g, 1)] {
+            // Of a dword's four the byte `2 · ODD + second`, signed.
+            let scales = load32(block, ROWS * 192 + 64 * (2 * part + u) + 32 * half);
+            let up = _mm256_set1_epi32((24 - 16 * ODD - 8 * second) as i32);
             let scale = _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(_mm256_sllv_epi32(scales, up)));
-            let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g + chunk));
+            let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g));
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc);
         }
         acc
@@ -381,8 +381,8 @@ impl Fours<'_> {
 
 /// Signed bytes against 16-bit activations, whose quads have their even values first: so do words cut from dwords.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0(tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>) -> [__m256; 2] {
-    assert!(x.wide.len() == x.cols && rest.is_none_or(|rest| rest.wide.len() == x.cols));
+fn q8_0(tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, i: usize) -> [__m256; 2] {
+    let first = i * x.cols;
     let mut acc = [_mm256_setzero_ps(); 2];
     for (g, block) in tile.as_chunks::<{ ROWS * 34 }>().0.iter().enumerate() {
         prefetch(block);
@@ -394,11 +394,11 @@ fn q8_0(tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>) -> [__m256; 2] {
                     let w = load32(block, 32 + 64 * k + 32 * half);
                     let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
                     let odd = _mm256_srai_epi16::<8>(w);
-                    let (even_x, odd_x) = wide_quad(x, 32 * g + 4 * k);
+                    let (even_x, odd_x) = wide_quad(x, first + 32 * g + 4 * k);
                     dot = _mm256_add_epi32(dot, _mm256_madd_epi16(even, even_x));
                     dot = _mm256_add_epi32(dot, _mm256_madd_epi16(odd, odd_x));
                 }
-                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[g]));
+                let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x.d[first / 32 + g]));
                 *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
             };
             add(x);

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use std::slice::from_ref;
 
 use super::{load, store};
-use crate::acts::IntRows;
+use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
 use crate::scalar;
 

@@ -13,7 +13,7 @@ use carat_tensor::DType;
 
 use super::plain::reduce4;
 use super::{half, load32, load64};
-use crate::acts::IntRows;
+use crate::ints::IntRows;
 use crate::scalar;
 
 /// Weights of a round.

@@ -9,8 +9,8 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::{load32, load64, prefetch, store};
-use crate::acts::IntRows;
 use crate::interleaved::{self, ROWS};
+use crate::ints::IntRows;
 use crate::kernels::PackedTile;
 
 /// Activation rows that share a pass over the weights, where there are so many.

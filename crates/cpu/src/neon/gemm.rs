@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 
 use super::{load, load_quad, load_u8, sdot, store};
-use crate::acts::IntRows;
+use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
 
 /// Activation rows that share a load of weights.

@@ -9,7 +9,7 @@ use carat_tensor::DType;
 use half::f16;
 
 use super::{load_i8, load_u8, sdot};
-use crate::acts::IntRows;
+use crate::ints::IntRows;
 use crate::unpack::{Unpacked, form, unpack};
 
 /// See [`crate::scalar::matvec`].

@@ -1,0 +1,328 @@
+//! Rows of activations as integers: what they are, and how they are made.
+//!
+//! Every row is on its own, so many are made on all threads.
+
+use std::sync::Mutex;
+
+use crate::acts::grow;
+use crate::kernels::Kernels;
+use crate::moe::lock;
+use crate::pool::Pool;
+
+/// Memory of [`IntRows`].
+#[derive(Default)]
+pub struct Ints {
+    q: Vec<i8>,
+    low: Vec<i8>,
+    wide: Vec<i16>,
+    blocks: Vec<Block>,
+    d: Vec<f32>,
+    sum: Vec<i32>,
+    neg: [Vec<i32>; 2],
+    dsum: [Vec<f32>; 2],
+    fine: bool,
+    in_pairs: bool,
+}
+
+/// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
+#[derive(Clone, Copy, PartialEq)]
+pub struct IntRows<'a> {
+    /// Values per row.
+    pub cols: usize,
+    /// The upper 8 bits, `[n, cols]`; never −128.
+    pub q: &'a [i8],
+    /// The lower 7 bits, −64 to 63, `[n, cols]`; empty where `v` has 8 bits.
+    pub low: &'a [i8],
+    /// `v` as one, of every four values the even ones first, `[n, cols]`; empty where the kernels don't want it.
+    pub wide: &'a [i16],
+    /// The same in blocks of 32, with all that goes with them, `[n, cols / 32]`; empty where the kernels don't want it.
+    pub blocks: &'a [Block],
+    /// `[n, cols / 32]`.
+    pub d: &'a [f32],
+    /// Sums of 16 `v`: `[n, cols / 16]`.
+    pub sum: &'a [i32],
+    /// `−8 · Σ v` of 16: an offset's share, up to a shift.
+    pub neg16: &'a [i32],
+    /// `−8 · Σ v` of 32.
+    pub neg32: &'a [i32],
+    /// `d · Σ v` of 16: what a minimum is multiplied with.
+    pub dsum16: &'a [f32],
+    /// `d · Σ v` of 32.
+    pub dsum32: &'a [f32],
+}
+
+/// 32 activations of a row with all that kernels need of them that multiply in pairs: one address a row.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub struct Block {
+    /// `q` and `low`.
+    pub planes: [[i8; 32]; 2],
+    /// Of each plane, `−8 · Σ` of the first and of the last two of every four values: what 16-bit sums of products with
+    /// weights of an offset start from, up to a shift.
+    pub start32: [[i16; 2]; 2],
+    /// The same of each 16.
+    pub start16: [[[i16; 2]; 2]; 2],
+    /// As in [`IntRows`].
+    pub d: f32,
+    /// As in [`IntRows`].
+    pub dsum32: f32,
+    /// As in [`IntRows`].
+    pub dsum16: [f32; 2],
+}
+
+impl Block {
+    /// Makes the starts of a plane.
+    fn start_up(&mut self, plane: usize) {
+        for (start, values) in self.start16[plane].iter_mut().zip(self.planes[plane].as_chunks::<16>().0) {
+            let mut sums = [0; 4];
+            for quad in values.as_chunks::<4>().0 {
+                sums.iter_mut().zip(quad).for_each(|(sum, &v)| *sum += i16::from(v));
+            }
+            *start = [-8 * (sums[0] + sums[1]), -8 * (sums[2] + sums[3])];
+        }
+        let [a, b] = self.start16[plane];
+        self.start32[plane] = [a[0] + b[0], a[1] + b[1]];
+    }
+}
+
+impl<'a> IntRows<'a> {
+    /// Row `i` alone.
+    pub fn row(&self, i: usize) -> IntRows<'a> {
+        let c = self.cols;
+        IntRows {
+            cols: c,
+            q: part(self.q, i, c),
+            low: part(self.low, i, if self.is_fine() { c } else { 0 }),
+            wide: part(self.wide, i, if self.wide.is_empty() { 0 } else { c }),
+            blocks: part(self.blocks, i, if self.blocks.is_empty() { 0 } else { c / 32 }),
+            d: part(self.d, i, c / 32),
+            sum: part(self.sum, i, c / 16),
+            neg16: part(self.neg16, i, c / 16),
+            neg32: part(self.neg32, i, c / 32),
+            dsum16: part(self.dsum16, i, c / 16),
+            dsum32: part(self.dsum32, i, c / 32),
+        }
+    }
+
+    /// Whether values have 15 bits.
+    pub fn is_fine(&self) -> bool {
+        !self.low.is_empty()
+    }
+
+    /// Value `k` of all.
+    pub fn value(&self, k: usize) -> i32 {
+        match self.low.get(k) {
+            Some(&low) => 128 * i32::from(self.q[k]) + i32::from(low),
+            None => i32::from(self.q[k]),
+        }
+    }
+}
+
+/// Row `i` of rows of `len`.
+fn part<T>(all: &[T], i: usize, len: usize) -> &[T] {
+    &all[i * len..(i + 1) * len]
+}
+
+/// Values that are worth a task.
+const TASK: usize = 16 << 10;
+
+impl Ints {
+    /// Makes rows of `cols` of 8 bits, or of 15.
+    pub fn quantise(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, fine: bool) {
+        self.fine = fine;
+        self.fill(k, pool, x, cols, |part, x, _| (k.quantise)(x, part.q, part.low, part.d, part.sum));
+    }
+
+    /// Makes what `of`, 15 bits of `x`, leaves.
+    pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, of: &Ints) {
+        self.fine = false;
+        self.fill(k, pool, x, cols, |part, x, at| {
+            let of = (&of.q[at..at + x.len()], &of.low[at..at + x.len()], &of.d[at / 32..(at + x.len()) / 32]);
+            part.rest_of(x, of);
+        });
+    }
+
+    /// Makes all of `x`, whose integers, scales and sums `integers(part, x, at)` makes of what lies at `at`.
+    fn fill(
+        &mut self,
+        k: &Kernels,
+        pool: &mut Pool,
+        x: &[f32],
+        cols: usize,
+        integers: impl Fn(&mut Part<'_>, &[f32], usize) + Sync,
+    ) {
+        self.in_pairs = k.in_pairs;
+        let fill = |part: &mut Part<'_>, x: &[f32], at: usize| {
+            integers(part, x, at);
+            part.sum_up();
+            if k.in_pairs {
+                part.widen();
+                part.block();
+            }
+        };
+        let mut all = self.all(x.len());
+        let len = cols * TASK.div_ceil(cols);
+        if x.len() <= len || pool.threads() == 1 {
+            return fill(&mut all, x, 0);
+        }
+        let mut parts = Vec::with_capacity(x.len().div_ceil(len));
+        while parts.len() * len < x.len() {
+            let (part, rest) = all.split_at(len.min(x.len() - parts.len() * len));
+            parts.push(Mutex::new(part));
+            all = rest;
+        }
+        pool.run(parts.len(), |_, i| {
+            let x = &x[i * len..(i * len + len).min(x.len())];
+            fill(&mut lock(&parts[i]), x, i * len);
+        });
+    }
+
+    /// Room for `len` values.
+    fn all(&mut self, len: usize) -> Part<'_> {
+        let [low, pairs] = [self.fine, self.in_pairs].map(|is_used| if is_used { len } else { 0 });
+        let [neg16, neg32] = &mut self.neg;
+        let [dsum16, dsum32] = &mut self.dsum;
+        Part {
+            q: room(&mut self.q, len),
+            low: room(&mut self.low, low),
+            wide: room(&mut self.wide, pairs),
+            blocks: room(&mut self.blocks, pairs / 32),
+            d: room(&mut self.d, len / 32),
+            sum: room(&mut self.sum, len / 16),
+            neg: [room(neg16, len / 16), room(neg32, len / 32)],
+            dsum: [room(dsum16, len / 16), room(dsum32, len / 32)],
+        }
+    }
+
+    /// Rows of `cols`.
+    pub fn rows(&self, cols: usize, rows: std::ops::Range<usize>) -> IntRows<'_> {
+        let c = cols;
+        let at = |len: usize| rows.start * len..rows.end * len;
+        IntRows {
+            cols: c,
+            q: &self.q[at(c)],
+            low: if self.fine { &self.low[at(c)] } else { &[] },
+            wide: if self.in_pairs { &self.wide[at(c)] } else { &[] },
+            blocks: if self.in_pairs { &self.blocks[at(c / 32)] } else { &[] },
+            d: &self.d[at(c / 32)],
+            sum: &self.sum[at(c / 16)],
+            neg16: &self.neg[0][at(c / 16)],
+            neg32: &self.neg[1][at(c / 32)],
+            dsum16: &self.dsum[0][at(c / 16)],
+            dsum32: &self.dsum[1][at(c / 32)],
+        }
+    }
+}
+
+/// The first `len` values, which it grows to if need be.
+fn room<T: Clone + Default>(v: &mut Vec<T>, len: usize) -> &mut [T] {
+    grow(v, len);
+    &mut v[..len]
+}
+
+/// Some rows to be made; what isn't wanted is empty.
+struct Part<'a> {
+    q: &'a mut [i8],
+    low: &'a mut [i8],
+    wide: &'a mut [i16],
+    blocks: &'a mut [Block],
+    d: &'a mut [f32],
+    sum: &'a mut [i32],
+    neg: [&'a mut [i32]; 2],
+    dsum: [&'a mut [f32]; 2],
+}
+
+impl<'a> Part<'a> {
+    /// The first `len` values and the others.
+    fn split_at(self, len: usize) -> (Part<'a>, Part<'a>) {
+        /// At `at` of all or, where there are none, of none.
+        fn cut<T>(all: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
+            all.split_at_mut(at.min(all.len()))
+        }
+        let (q, low, wide) = (cut(self.q, len), cut(self.low, len), cut(self.wide, len));
+        let (blocks, d, sum) = (cut(self.blocks, len / 32), cut(self.d, len / 32), cut(self.sum, len / 16));
+        let ([neg16, neg32], [dsum16, dsum32]) = (self.neg, self.dsum);
+        let (neg16, neg32) = (cut(neg16, len / 16), cut(neg32, len / 32));
+        let (dsum16, dsum32) = (cut(dsum16, len / 16), cut(dsum32, len / 32));
+        let first = Part {
+            q: q.0,
+            low: low.0,
+            wide: wide.0,
+            blocks: blocks.0,
+            d: d.0,
+            sum: sum.0,
+            neg: [neg16.0, neg32.0],
+            dsum: [dsum16.0, dsum32.0],
+        };
+        let rest = Part {
+            q: q.1,
+            low: low.1,
+            wide: wide.1,
+            blocks: blocks.1,
+            d: d.1,
+            sum: sum.1,
+            neg: [neg16.1, neg32.1],
+            dsum: [dsum16.1, dsum32.1],
+        };
+        (first, rest)
+    }
+
+    /// Makes [`IntRows::wide`].
+    fn widen(&mut self) {
+        let quads = self.wide.as_chunks_mut::<4>().0.iter_mut().zip(self.q.as_chunks::<4>().0);
+        if !self.low.is_empty() {
+            for ((wide, q), low) in quads.zip(self.low.as_chunks::<4>().0) {
+                let v = |i: usize| 128 * i16::from(q[i]) + i16::from(low[i]);
+                *wide = [v(0), v(2), v(1), v(3)];
+            }
+        } else {
+            quads.for_each(|(wide, q)| *wide = [q[0], q[2], q[1], q[3]].map(i16::from));
+        }
+    }
+
+    /// Makes [`IntRows::blocks`].
+    fn block(&mut self) {
+        let q = self.q.as_chunks::<32>().0;
+        for (b, (block, q)) in self.blocks.iter_mut().zip(q).enumerate() {
+            block.planes[0] = *q;
+            block.d = self.d[b];
+            block.dsum32 = self.dsum[1][b];
+            block.dsum16 = [self.dsum[0][2 * b], self.dsum[0][2 * b + 1]];
+            block.start_up(0);
+        }
+        for (block, low) in self.blocks.iter_mut().zip(self.low.as_chunks::<32>().0) {
+            block.planes[1] = *low;
+            block.start_up(1);
+        }
+    }
+
+    /// The integers that 15 bits of `x` leave.
+    fn rest_of(&mut self, x: &[f32], (high, low, d): (&[i8], &[i8], &[f32])) {
+        let upper = high.as_chunks::<16>().0.iter().zip(low.as_chunks::<16>().0);
+        let lower = self.q.as_chunks_mut::<16>().0.iter_mut().zip(&mut *self.sum);
+        for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
+            self.d[i / 2] = d[i / 2] / 128.0;
+            let d = f64::from(d[i / 2]);
+            let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };
+            *sum = 0;
+            for i in 0..16 {
+                // A product of 24 and 15 bits: whole in f64 alone.
+                let left = f64::from(x[i]) - d * f64::from(128 * i32::from(high[i]) + i32::from(low[i]));
+                let steps = (left * inverse + 128.5) as i32 - 128;
+                rest[i] = steps as i8;
+                *sum += steps;
+            }
+        }
+    }
+
+    /// The sums' shares in products.
+    fn sum_up(&mut self) {
+        for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
+            let sums = self.sum.chunks_exact(per).zip(neg.iter_mut().zip(dsum.iter_mut()));
+            for (i, (sums, (neg, dsum))) in sums.enumerate() {
+                let sum: i32 = sums.iter().sum();
+                *neg = -8 * sum;
+                *dsum = self.d[i * per / 2] * sum as f32;
+            }
+        }
+    }
+}
