@@ -5,6 +5,7 @@
 //! meet activations of 16.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::tiles::{pair, wide_quad};
 use super::{load, store};
@@ -28,11 +29,7 @@ pub fn gemm(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
         (32, 0, 16..=31) => narrow::<8, 4, 0>(tiles, x, out),
         (32, 8, 0..=15) => narrow::<8, 8, 8>(tiles, x, out),
         (32, 16, 0..=31) => narrow::<8, 8, 16>(tiles, x, out),
-        (32, 128, _) => {
-            for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(out.len() / tiles.len())) {
-                all_wide(tile, x, out);
-            }
-        }
+        (32, 128, _) => all_wide(tiles, x, out),
         (16, 0, 0..=31) => narrow::<4, 4, 0>(tiles, x, out),
         (16, 4, 0..=7) => narrow::<4, 4, 4>(tiles, x, out),
         (16, 32, 0..=63) => narrow::<4, 4, 32>(tiles, x, out),
@@ -205,62 +202,79 @@ impl Part<'_> {
                 *row = row.wrapping_add(1);
             }
         }
-        for (out, [low, high]) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(acc) {
-            let [low, high] = [_mm256_add_ps(load(out), low), _mm256_add_ps(load(&out[8..]), high)];
-            store(out, low);
-            store(&mut out[8..], high);
+        add_to(out, acc);
+    }
+}
+
+/// Weights of 8 bits in groups of 32, made signed, and activations of 16.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn all_wide(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
+    let (n, groups) = (out.len() / TILE / tiles.len(), x.cols / 32);
+    assert!(x.wide.len() >= n * x.cols && x.d.len() >= n * groups);
+    assert!(tiles.iter().all(|tile| tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE));
+    out.fill(0.0);
+    for start in (0..groups).step_by(PASS) {
+        let groups = start..(start + PASS).min(groups);
+        let mut i = 0;
+        while i < n {
+            let c = if n - i >= 4 { 4 } else { 1 };
+            for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(n * TILE)) {
+                let out = &mut out[i * TILE..(i + c) * TILE];
+                if c == 4 {
+                    wide::<4>(tile, x, i, groups.clone(), out);
+                } else {
+                    wide::<1>(tile, x, i, groups.clone(), out);
+                }
+            }
+            i += c;
         }
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn all_wide(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
-    let n = out.len() / TILE;
-    let mut i = 0;
-    while i + 4 <= n {
-        wide::<4>(tile, x, i, out);
-        i += 4;
-    }
-    while i < n {
-        wide::<1>(tile, x, i, out);
-        i += 1;
-    }
-}
-
-/// Weights of 8 bits in groups of 32, made signed: activation rows `first .. first + C`.
+/// Adds the products of some groups with activation rows `first .. first + C`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, out: &mut [f32]) {
-    assert!(tile.form.offset == 128 && tile.q.len() >= x.cols * TILE && x.wide.len() >= (first + C) * x.cols);
-    let rows: [_; C] = std::array::from_fn(|c| x.row(first + c));
+fn wide<const C: usize>(tile: &PackedTile, x: &IntRows<'_>, first: usize, groups: Range<usize>, out: &mut [f32]) {
     let sign = _mm256_set1_epi8(-128);
     let mut acc = [[_mm256_setzero_ps(); 2]; C];
-    for g in 0..x.cols / 32 {
-        let mut dots = [[_mm256_setzero_si256(); C]; 2];
+    for g in groups {
+        let mut dots = [[_mm256_setzero_si256(); 2]; C];
         for k in 8 * g..8 * (g + 1) {
-            for (half, dots) in dots.iter_mut().enumerate() {
-                // SAFETY: the tile has `cols / 4` rows of 64 bytes (asserted) and `k < cols / 4`.
+            let (mut even, mut odd) = ([_mm256_setzero_si256(); 2], [_mm256_setzero_si256(); 2]);
+            for half in 0..2 {
+                // SAFETY: the tile has `cols / 4` rows of 64 bytes (`all_wide`) and `k < cols / 4`.
                 let w = unsafe { _mm256_loadu_si256(tile.q.as_ptr().add(64 * k + 32 * half).cast()) };
                 let w = _mm256_xor_si256(w, sign);
-                let (even, odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
-                for (dot, row) in dots.iter_mut().zip(rows) {
-                    let (even_x, odd_x) = wide_quad(row, 4 * k);
-                    let both = _mm256_add_epi32(_mm256_madd_epi16(even, even_x), _mm256_madd_epi16(odd, odd_x));
-                    *dot = _mm256_add_epi32(*dot, both);
+                (even[half], odd[half]) =
+                    (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w)), _mm256_srai_epi16::<8>(w));
+            }
+            for (c, dots) in dots.iter_mut().enumerate() {
+                let (even_x, odd_x) = wide_quad(*x, (first + c) * x.cols + 4 * k);
+                for (half, dot) in dots.iter_mut().enumerate() {
+                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(even[half], even_x));
+                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(odd[half], odd_x));
                 }
             }
         }
-        for c in 0..C {
-            let d = _mm256_set1_ps(rows[c].d[g]);
-            for half in 0..2 {
+        for (c, (dots, acc)) in dots.into_iter().zip(&mut acc).enumerate() {
+            let d = _mm256_set1_ps(x.d[(first + c) * (x.cols / 32) + g]);
+            for (half, dot) in dots.into_iter().enumerate() {
                 let scale = _mm256_mul_ps(load(&tile.scale[g * TILE + 8 * half..]), d);
-                acc[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[half][c]), scale, acc[c][half]);
+                acc[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc[half]);
             }
         }
     }
-    for (c, [low, high]) in acc.into_iter().enumerate() {
-        store(&mut out[(first + c) * TILE..], low);
-        store(&mut out[(first + c) * TILE + 8..], high);
+    add_to(out, acc);
+}
+
+/// Adds 16 sums to each of some rows.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_to<const C: usize>(out: &mut [f32], sums: [[__m256; 2]; C]) {
+    for (out, [low, high]) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(sums) {
+        let [low, high] = [_mm256_add_ps(load(out), low), _mm256_add_ps(load(&out[8..]), high)];
+        store(out, low);
+        store(&mut out[8..], high);
     }
 }
 
@@ -304,9 +318,5 @@ fn some_f32<const C: usize>(tile: &[f32], x: &[f32], stride: usize, out: &mut [f
             *acc = [_mm256_fmadd_ps(w[0], x, acc[0]), _mm256_fmadd_ps(w[1], x, acc[1])];
         }
     }
-    for (out, [low, high]) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(acc) {
-        let [low, high] = [_mm256_add_ps(load(out), low), _mm256_add_ps(load(&out[8..]), high)];
-        store(out, low);
-        store(&mut out[8..], high);
-    }
+    add_to(out, acc);
 }
