@@ -10,7 +10,6 @@
 //! pictures than [`FRAMES`]; here, all of theirs are seen.
 
 mod animation;
-mod boxes;
 mod colour;
 mod fragments;
 mod h264;

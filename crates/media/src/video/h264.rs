@@ -11,11 +11,11 @@ use rusty_h264_common::YuvFrame;
 use rusty_h264_decoder::{DecodeError, Decoder};
 
 use super::FRAMES;
-use super::boxes::{Fields, find};
 use super::colour::{Colour, Planes, rgb};
 use super::mp4::{Sample, Track};
 use super::sps::Sps;
 use crate::Error;
+use crate::boxes::{Fields, find};
 use crate::limits::{MAX_FRAME_PIXELS, MAX_VIDEO_PIXELS};
 use crate::picture::{Budget, Fitted, Picture};
 
