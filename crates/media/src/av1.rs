@@ -3,7 +3,7 @@
 //! The decoder is a port of dav1d, built without its assembly. It runs on the calling thread alone, so that what goes wrong in it
 //! stays there, and never takes more pixels than it was told to expect.
 
-use crate::limits::MAX_STILL_FRAMES;
+use crate::limits::MAX_UNIT_FRAMES;
 use rusty_av1d::{Decoder, Picture, PixelLayout, PlanarImageComponent, Rav1dError, Settings, pixel};
 
 /// How a picture's numbers are to be read: the code points of ITU-T H.273.
@@ -29,6 +29,16 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Grey => "4:0:0",
+            Layout::Quarter => "4:2:0",
+            Layout::Half => "4:2:2",
+            Layout::Full => "4:4:4",
+        }
+    }
+
     /// Columns and rows of a colour plane, of a picture of this size.
     pub fn chroma(self, width: usize, height: usize) -> (usize, usize) {
         match self {
@@ -52,33 +62,61 @@ pub(crate) struct Planes {
     pub planes: [Vec<u16>; 3],
 }
 
-/// The first picture in `data`, which may have at most `most` pixels, and what its numbers mean. The error says why not.
-pub(crate) fn still(data: &[u8], most: u64) -> Result<(Planes, Meaning), String> {
-    let frames = frames(data);
-    if frames > MAX_STILL_FRAMES {
-        return Err(format!("a picture of it consists of {frames} frames, at most {MAX_STILL_FRAMES} are decoded"));
+/// A picture that was decoded, still where the decoder put it.
+pub(crate) struct Shown(Picture);
+
+impl Shown {
+    /// Pixels.
+    pub fn pixels(&self) -> u64 {
+        u64::from(self.0.width()) * u64::from(self.0.height())
     }
-    let mut settings = Settings::new();
-    settings.set_n_threads(1);
-    settings.set_max_frame_delay(1);
-    settings.set_all_layers(false);
-    settings.set_frame_size_limit(u32::try_from(most).unwrap_or(u32::MAX));
-    let mut decoder = Decoder::with_settings(&settings).map_err(explain)?;
-    let mut sent = decoder.send_data(data.into(), None, None, None);
-    let picture = loop {
-        match (decoder.get_picture(), sent) {
-            (Ok(picture), _) => break picture,
-            (Err(Rav1dError::TryAgain), Err(Rav1dError::TryAgain)) => sent = decoder.send_pending_data(),
-            (Err(Rav1dError::TryAgain), Ok(())) => return Err("there is no picture in it".to_owned()),
-            (Err(Rav1dError::TryAgain), Err(error)) | (Err(error), _) => return Err(explain(error)),
+
+    /// Its values, and what they mean.
+    pub fn planes(&self) -> Result<(Planes, Meaning), String> {
+        let picture = &self.0;
+        let meaning = Meaning {
+            primaries: picture.color_primaries() as u16,
+            matrix: picture.matrix_coefficients() as u16,
+            full_range: picture.color_range() == pixel::YUVRange::Full,
+        };
+        Ok((planes(picture)?, meaning))
+    }
+}
+
+/// A stream of pictures.
+pub(crate) struct Stream(Decoder);
+
+impl Stream {
+    /// One whose pictures have at most `most` pixels.
+    pub fn new(most: u64) -> Result<Self, String> {
+        let mut settings = Settings::new();
+        settings.set_n_threads(1);
+        settings.set_max_frame_delay(1);
+        settings.set_all_layers(false);
+        settings.set_frame_size_limit(u32::try_from(most).unwrap_or(u32::MAX));
+        Decoder::with_settings(&settings).map(Stream).map_err(explain)
+    }
+
+    /// The picture that a unit of the stream shows, the last if there are several; none if all are hidden. The error says what
+    /// is wrong.
+    pub fn decode(&mut self, unit: &[u8]) -> Result<Option<Shown>, String> {
+        let frames = frames(unit);
+        if frames > MAX_UNIT_FRAMES {
+            return Err(format!("a picture of it consists of {frames} frames, at most {MAX_UNIT_FRAMES} are decoded"));
         }
-    };
-    let meaning = Meaning {
-        primaries: picture.color_primaries() as u16,
-        matrix: picture.matrix_coefficients() as u16,
-        full_range: picture.color_range() == pixel::YUVRange::Full,
-    };
-    Ok((planes(&picture)?, meaning))
+        let mut shown = None;
+        let mut sent = self.0.send_data(unit.into(), None, None, None);
+        // It stops at each picture. What is left is taken once that has been fetched.
+        for _ in 0..=2 * MAX_UNIT_FRAMES {
+            match (self.0.get_picture(), sent) {
+                (Ok(picture), _) => shown = Some(Shown(picture)),
+                (Err(Rav1dError::TryAgain), Err(Rav1dError::TryAgain)) => sent = self.0.send_pending_data(),
+                (Err(Rav1dError::TryAgain), Ok(())) => return Ok(shown),
+                (Err(Rav1dError::TryAgain), Err(error)) | (Err(error), _) => return Err(explain(error)),
+            }
+        }
+        Err("AV1: a unit has no end".to_owned())
+    }
 }
 
 fn planes(picture: &Picture) -> Result<Planes, String> {
@@ -118,22 +156,36 @@ fn planes(picture: &Picture) -> Result<Planes, String> {
     }
 }
 
-/// How many frames are coded in `data`: units that say what a frame is like. Source: AV1 Bitstream & Decoding Process
-/// Specification, 5.3.
-fn frames(mut data: &[u8]) -> usize {
+/// How many frames are coded in `data`, shown or not.
+pub(crate) fn frames(data: &[u8]) -> usize {
+    units(data).count()
+}
+
+/// Whether decoding may begin at a unit of a stream: its first frame is a key frame that is shown.
+pub(crate) fn is_key(data: &[u8]) -> bool {
+    // No frame that was there before, of type 0, shown.
+    units(data).next().flatten().is_some_and(|first| first & 0xf0 == 0x10)
+}
+
+/// The first byte of every frame's header. Source: AV1 Bitstream & Decoding Process Specification, 5.3 and 5.9.2.
+fn units(mut data: &[u8]) -> impl Iterator<Item = Option<u8>> {
     const FRAME_HEADER: u8 = 3;
     const FRAME: u8 = 6;
-    let mut frames = 0;
-    while let Some((&header, rest)) = data.split_first() {
-        let (has_extension, has_size) = (header & 4 != 0, header & 2 != 0);
-        let rest = rest.get(usize::from(has_extension)..).unwrap_or_default();
-        let bytes = rest.iter().take(8).position(|byte| byte & 0x80 == 0).map_or(rest.len().min(8), |last| last + 1);
-        let size = rest.iter().take(bytes).rev().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
-        frames += usize::from(matches!(header >> 3 & 15, FRAME_HEADER | FRAME));
-        let end = bytes.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
-        data = if has_size { rest.get(end..).unwrap_or_default() } else { &[] };
-    }
-    frames
+    std::iter::from_fn(move || {
+        loop {
+            let (&header, rest) = data.split_first()?;
+            let (has_extension, has_size) = (header & 4 != 0, header & 2 != 0);
+            let rest = rest.get(usize::from(has_extension)..).unwrap_or_default();
+            let last = rest.iter().take(8).position(|byte| byte & 0x80 == 0);
+            let bytes = if has_size { last.map_or(rest.len().min(8), |last| last + 1) } else { 0 };
+            let size = rest.iter().take(bytes).rev().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
+            let end = bytes.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
+            data = if has_size { rest.get(end..).unwrap_or_default() } else { &[] };
+            if matches!(header >> 3 & 15, FRAME_HEADER | FRAME) {
+                return Some(rest.get(bytes).copied());
+            }
+        }
+    })
 }
 
 fn explain(error: Rav1dError) -> String {

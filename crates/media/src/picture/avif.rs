@@ -110,7 +110,10 @@ fn planes(file: &Heif<'_>, item: &Item) -> Result<(Planes, Meaning), Error> {
 fn coded(file: &Heif<'_>, item: &Item) -> Result<(Planes, Meaning), Error> {
     let (width, height) = item.size.ok_or_else(|| damaged("a picture of it has no size (`ispe`)".to_owned()))?;
     check_pixels(width, height, NAME)?;
-    let (planes, meaning) = av1::still(&file.data(item)?, u64::from(width) * u64::from(height)).map_err(damaged)?;
+    let mut stream = av1::Stream::new(u64::from(width) * u64::from(height)).map_err(damaged)?;
+    let shown = stream.decode(&file.data(item)?).map_err(damaged)?;
+    let shown = shown.ok_or_else(|| damaged("there is no picture in its AV1".to_owned()))?;
+    let (planes, meaning) = shown.planes().map_err(damaged)?;
     if (planes.width, planes.height) != (width as usize, height as usize) {
         let found = (planes.width, planes.height);
         return Err(damaged(format!("a picture of {width} × {height} pixels has {} × {}", found.0, found.1)));

@@ -204,7 +204,7 @@ fn picture(frame: &YuvFrame, colour: Colour) -> Result<Picture, Error> {
 }
 
 /// Turned to the right by so many quarters.
-fn turned(picture: Picture, quarters: u8) -> Picture {
+pub(super) fn turned(picture: Picture, quarters: u8) -> Picture {
     let (width, height) = (picture.width as u32, picture.height as u32);
     let turn = match quarters {
         1 => imageops::rotate90,
