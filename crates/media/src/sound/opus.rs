@@ -159,13 +159,13 @@ fn undelimited(data: &[u8]) -> Option<(Vec<u8>, &[u8])> {
             let kind = *data.get(1)?;
             at = 2;
             let mut padding = 0;
-            while kind & 0x40 != 0 {
-                let byte = usize::from(*data.get(at)?);
+            // 255 stands for 254 bytes and another length.
+            let mut padded = kind & 0x40 != 0;
+            while padded {
+                let byte = data.get(at)?;
                 at += 1;
-                padding += byte.min(254);
-                if byte < 255 {
-                    break;
-                }
+                padding += usize::from(*byte).min(254);
+                padded = *byte == 255;
             }
             let n = usize::from(kind & 63);
             if kind & 0x80 == 0 {
