@@ -215,7 +215,7 @@ fn other_codecs_are_left_to_ffmpeg() {
         command
     };
     program(FAKE);
-    for name in ["hevc.mp4", "av1.mp4", "vp9.webm", "h264.mkv", "interlaced.mp4"] {
+    for name in ["hevc.mp4", "av1_10_bits.mp4", "vp9.webm", "h264.mkv", "interlaced.mp4"] {
         done(encode(&fixture(name), &a).output().unwrap());
         let told = std::fs::read_to_string(dir.0.join("told")).unwrap();
         assert!(told.contains(&format!("\n-i\nfile:{}\n", fixture(name))), "{told}");

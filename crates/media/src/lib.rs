@@ -8,6 +8,8 @@
 //! Nothing here knows a network, a model or where its input came from.
 #![forbid(unsafe_code)]
 
+mod av1;
+mod boxes;
 mod error;
 mod guard;
 pub mod limits;

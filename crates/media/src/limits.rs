@@ -12,6 +12,9 @@ pub const MAX_SIDE: u32 = 65_535;
 /// Bytes that a picture's decoder may take: [`MAX_PIXELS`] of 16-bit RGB and alpha.
 pub const MAX_DECODE_BYTES: u64 = 8 * MAX_PIXELS;
 
+/// Coded frames of one picture of AV1, of which one is shown. Each may take as long as a whole picture.
+pub const MAX_UNIT_FRAMES: usize = 8;
+
 /// Bytes of a sound's file.
 pub const MAX_SOUND_BYTES: usize = 512 << 20;
 

@@ -7,14 +7,17 @@
 //! A picture is always brought to the grid of its budget, small ones too: that many blocks of 48×48 pixels, in nearly the
 //! same shape. A vision tower reads patches of 16×16 and pools 3×3 of them to one soft token; 12B reads whole blocks.
 
+mod avif;
 mod budget;
 mod decode;
+mod heif;
 mod jpeg;
 mod kind;
 mod patches;
 mod resize;
 mod rgb;
 mod tiff;
+mod yuv;
 
 pub use budget::{Budget, Grid};
 pub use decode::decode;

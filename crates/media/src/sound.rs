@@ -12,6 +12,7 @@ mod decode;
 mod frames;
 mod kind;
 mod mel;
+mod opus;
 mod resample;
 
 pub use clips::{MIN_CLIP, clips};

@@ -10,7 +10,7 @@
 //! pictures than [`FRAMES`]; here, all of theirs are seen.
 
 mod animation;
-mod boxes;
+mod av01;
 mod colour;
 mod fragments;
 mod h264;
@@ -72,7 +72,8 @@ pub fn stamp(seconds: f64) -> String {
     format!("{:02}:{:02}", (seconds / 60.0).floor() as u64, (seconds % 60.0) as u64)
 }
 
-/// What a model sees of a video's file, told apart by content: an animated GIF, WebP or PNG, or H.264 in MP4 or QuickTime.
+/// What a model sees of a video's file, told apart by content: an animated GIF, WebP or PNG, or H.264
+/// or AV1 in MP4 or QuickTime.
 ///
 /// The pictures of animations have the times at which they are shown; those of others, as the reference has it, the time that
 /// follows from their number and the rate that the file has on average. They are turned as the file says.
@@ -93,11 +94,13 @@ pub fn has_sound(bytes: &[u8]) -> bool {
 
 fn of_mp4(bytes: &[u8]) -> Result<Vec<Shot>, Error> {
     let track = mp4::track(bytes)?;
-    if !matches!(&track.codec, b"avc1" | b"avc3") {
-        return Err(Error::Elsewhere { what: format!("{} in MP4", kind::of_fourcc(track.codec)) });
-    }
+    let decode = match &track.codec {
+        b"avc1" | b"avc3" => h264::decode,
+        b"av01" => av01::decode,
+        codec => return Err(Error::Elsewhere { what: format!("{} in MP4", kind::of_fourcc(*codec)) }),
+    };
     let frames = sample(track.shown.len(), Some(track.fps));
     let numbers: Vec<usize> = frames.iter().map(|frame| frame.index).collect();
-    let pictures = h264::decode(bytes, &track, &numbers)?;
+    let pictures = decode(bytes, &track, &numbers)?;
     Ok(frames.iter().zip(pictures).map(|(frame, picture)| Shot { seconds: frame.seconds, picture }).collect())
 }

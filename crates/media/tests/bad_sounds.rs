@@ -39,13 +39,13 @@ fn no_bytes() {
 #[test]
 fn another_format() {
     refused(b"hello, world", "it starts with the bytes 68 65 6c 6c 6f 2c 20 77; expected WAV");
-    refused(b"\x1a\x45\xdf\xa3\x93\x42\x82\x88", "it starts with Matroska or WebM; expected WAV");
+    refused(b"\x1a\x45\xdf\xa3\x93\x42\x82\x88", "the Matroska file is damaged");
     refused(b"\x89PNG\r\n\x1a\n", "it starts with PNG (a picture)");
 }
 
 #[test]
 fn codecs_that_are_not_here_are_named() {
-    refused(&file("opus.ogg"), "Opus (in OGG) can't be decoded: expected WAV");
+    refused(&file("ac3.mka"), "AC-3 (in Matroska) can't be decoded: expected WAV");
     refused(&file("adpcm.wav"), "a codec other than PCM (in WAV) can't be decoded: expected WAV");
     refused(&file("alac.m4a"), "ALAC (in M4A) can't be decoded: expected WAV");
 }
@@ -62,6 +62,10 @@ fn fewer_samples_than_announced() {
     refused(&flac[..flac.len() * 2 / 3], "the FLAC file is damaged");
     let aiff = file("aiff.aiff");
     refused(&aiff[..aiff.len() * 2 / 3], "the AIFF file is damaged");
+    let webm = file("opus.webm");
+    refused(&webm[..webm.len() * 2 / 3], "the Matroska file is damaged");
+    let mp4 = file("opus.mp4");
+    refused(&mp4[..mp4.len() / 2], "the M4A file is damaged");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Pictures against what the reference sees and makes of them (`fixtures/media/make_pictures.py`).
+//! Pictures against what the reference sees and makes of them (`fixtures/media/make_pictures.py`,
+//! `make_avif.py`).
 
 mod drawing;
 
@@ -58,11 +59,13 @@ fn check_samples(case: &Value, tower: &Patches, columns: usize) {
 }
 
 /// By how much a decoder may differ from libjpeg: luma and chroma by one step each, since ITU-T T.83 lets inverse
-/// transforms round either way. Blue is luma and 1.772 times chroma.
+/// transforms round either way. Blue is luma and 1.772 times chroma. libavif's equations are in f32, ours in f64, and what it
+/// takes back of a multiplication was rounded before.
 fn bound(name: &str) -> u8 {
     match name {
         "jpeg_grey.jpg" | "jpeg_cmyk.jpg" => 1,
         name if name.contains("jpeg") => 3,
+        "avif_matrix_4_full.avif" | "avif_matrix_8_full.avif" | "avif_premultiplied.avif" => 1,
         _ => 0,
     }
 }
@@ -79,14 +82,20 @@ fn files_show_what_the_reference_sees() {
         let picture = decode(&fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((picture.width, picture.height), (side(0), side(4)), "{name}");
         let most = picture.rgb.iter().zip(&seen[8..]).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        if std::env::var_os("SHOW").is_some() {
+            println!("{name}: {most}");
+            checked += 1;
+            continue;
+        }
         assert!(most <= bound(&name), "{name}: {most} steps");
         checked += 1;
     }
-    assert_eq!(checked, 56);
+    assert_eq!(checked, 103);
 }
 
 /// The file whose pixels are in `path`.
 fn sibling(path: &Path) -> PathBuf {
-    let extensions = ["jpg", "png", "gif", "webp", "bmp", "tiff"].map(|extension| path.with_extension(extension));
+    let extensions =
+        ["jpg", "png", "gif", "webp", "avif", "bmp", "tiff"].map(|extension| path.with_extension(extension));
     extensions.into_iter().find(|path| path.is_file()).unwrap_or_else(|| panic!("{} has no file", path.display()))
 }

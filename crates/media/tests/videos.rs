@@ -134,7 +134,7 @@ fn what_others_decode_is_named() {
     for (name, what) in [
         ("interlaced.mp4", "H.264 with interlace"),
         ("hevc.mp4", "H.265 (HEVC) in MP4"),
-        ("av1.mp4", "AV1 in MP4"),
+        ("av1_10_bits.mp4", "AV1 of 10 bits, 4:2:0, in MP4"),
         ("vp9.webm", "VP9 in Matroska or WebM"),
         ("h264.mkv", "H.264 in Matroska or WebM"),
     ] {

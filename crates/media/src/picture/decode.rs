@@ -3,13 +3,14 @@
 use std::io::Cursor;
 
 use image::error::{ImageError, LimitErrorKind};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::{Picture, jpeg, kind, rgb, tiff};
+use super::{Picture, avif, jpeg, kind, rgb, tiff};
 use crate::limits::{MAX_DECODE_BYTES, MAX_PICTURE_BYTES, MAX_PIXELS, MAX_SIDE};
 use crate::{Error, guard};
 
-/// The picture in a JPEG, PNG, WebP, GIF, BMP or TIFF file, told apart by content: the first frame of an animation, turned
+/// The picture in a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file, told apart by content: the first frame of an animation, turned
 /// as the file's orientation says, transparency over white.
 pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
     let format = kind::of(bytes)?;
@@ -24,6 +25,10 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
 }
 
 fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture, Error> {
+    if format == ImageFormat::Avif {
+        let still = avif::decode(bytes)?;
+        return Ok(turned(still.rgb, (still.width as u32, still.height as u32), still.orientation));
+    }
     let palette = if format == ImageFormat::Tiff { tiff::palette(bytes) } else { None };
     let bytes = palette.as_ref().map_or(bytes, |(_, grey)| grey);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -38,10 +43,15 @@ fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture
         Some(rgb) => rgb,
         None => rgb::from(pixels, name)?,
     };
+    Ok(turned(rgb, (width, height), orientation))
+}
+
+/// Pixels of three bytes, as they are to be seen.
+fn turned(rgb: Vec<u8>, (width, height): (u32, u32), orientation: Orientation) -> Picture {
     let rgb = RgbImage::from_raw(width, height, rgb);
     let mut upright = DynamicImage::from(rgb.expect("three bytes for each of width × height pixels"));
     upright.apply_orientation(orientation);
-    Ok(Picture { width: upright.width() as usize, height: upright.height() as usize, rgb: upright.into_bytes() })
+    Picture { width: upright.width() as usize, height: upright.height() as usize, rgb: upright.into_bytes() }
 }
 
 /// What every decoder of pictures is held to.

@@ -5,7 +5,7 @@ use image::ImageFormat;
 use crate::Error;
 
 /// The formats that can be read.
-pub(super) const EXPECTED: &str = "JPEG, PNG, WebP, GIF, BMP or TIFF";
+pub(super) const EXPECTED: &str = "JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF";
 
 /// `offset`, the bytes found there, and what they say.
 const KNOWN: &[(usize, &[u8], ImageFormat)] = &[
@@ -23,8 +23,6 @@ const KNOWN: &[(usize, &[u8], ImageFormat)] = &[
 
 /// What people try besides.
 const FOREIGN: &[(usize, &[u8], &str)] = &[
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
     (4, b"ftyphei", "HEIC"),
     (4, b"ftypmif1", "HEIC"),
     (4, b"ftyp", "MP4 (a video)"),
@@ -48,11 +46,23 @@ pub(super) fn of(bytes: &[u8]) -> Result<ImageFormat, Error> {
     if let Some((.., format)) = KNOWN.iter().find(|(at, magic, _)| starts(*at, magic)) {
         return Ok(*format);
     }
+    if is_avif(bytes) {
+        return Ok(ImageFormat::Avif);
+    }
     let found = match FOREIGN.iter().find(|(at, magic, _)| starts(*at, magic)) {
         Some((.., name)) => (*name).to_owned(),
         None => format!("the bytes {}", crate::error::first_bytes(bytes)),
     };
     Err(Error::Unknown { what: "picture", found, expected: EXPECTED })
+}
+
+/// Whether a file names AVIF among the brands that it keeps to; the first of them may be another.
+fn is_avif(bytes: &[u8]) -> bool {
+    let Some((size, [b'f', b't', b'y', b'p', brands @ ..])) = bytes.split_first_chunk::<4>() else { return false };
+    let brands = brands.get(..(u32::from_be_bytes(*size) as usize).saturating_sub(8)).unwrap_or(brands);
+    // After the first, a version.
+    let mut brands = brands.chunks_exact(4).enumerate().filter(|(index, _)| *index != 1);
+    brands.any(|(_, brand)| matches!(brand, b"avif" | b"avis"))
 }
 
 /// A format's name in messages.
@@ -61,6 +71,7 @@ pub(super) fn name(format: ImageFormat) -> &'static str {
         ImageFormat::Jpeg => "JPEG",
         ImageFormat::Png => "PNG",
         ImageFormat::WebP => "WebP",
+        ImageFormat::Avif => "AVIF",
         ImageFormat::Gif => "GIF",
         ImageFormat::Bmp => "BMP",
         _ => "TIFF",

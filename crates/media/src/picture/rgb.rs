@@ -43,7 +43,7 @@ fn rgb_alpha(pixels: impl Iterator<Item = [u8; 4]>) -> Vec<u8> {
 }
 
 /// Pillow's `alpha_composite` over opaque white, rounded alike: checked there for all 65,536 pairs.
-fn over_white(value: u8, alpha: u8) -> u8 {
+pub(super) fn over_white(value: u8, alpha: u8) -> u8 {
     let (value, alpha) = (u32::from(value), u32::from(alpha));
     ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }

@@ -2,20 +2,24 @@
 
 use std::io::{Cursor, ErrorKind};
 
+use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Failure;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::packet::Packet;
-use symphonia::default::formats::{AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MpaReader, OggReader, WavReader};
+use symphonia::default::formats::{
+    AdtsReader, AiffReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader,
+};
 
 use super::Wave;
 use super::kind::{self, Container};
+use super::opus::{self, Opus};
 use crate::limits::{MAX_BAD_PACKETS, MAX_SAMPLES, MAX_SECONDS, MAX_SOUND_BYTES, RATES};
 use crate::{Error, guard};
 
-/// The sound in a WAV, AIFF, FLAC, MP3, OGG/Vorbis, M4A or AAC file, told apart by content: the mean of its channels at the
-/// file's own rate, without what an encoder added before and after.
+/// The sound in a WAV, AIFF, FLAC, MP3, OGG, M4A, Matroska or AAC file, told apart by content: the mean of its channels at the
+/// file's own rate, without what an encoder added before and after. (In Matroska up to a packet of that is left.)
 ///
 /// An MP3, AAC or OGG stream that was cut off is heard up to there; the others say how long they are and are held to it.
 pub fn decode(bytes: &[u8]) -> Result<Wave, Error> {
@@ -34,13 +38,9 @@ fn read(container: Container, body: &[u8]) -> Result<Wave, Error> {
         if packet.track_id != track.id {
             continue;
         }
-        match decoder.decode(&packet) {
-            Ok(buffer) => {
+        match decoder.decode(&packet, &mut sound.interleaved) {
+            Ok((rate, channels)) => {
                 refused = 0;
-                let spec = buffer.spec();
-                let (rate, channels) = (spec.rate(), spec.channels().count());
-                sound.interleaved.clear();
-                buffer.copy_to_vec_interleaved(&mut sound.interleaved);
                 sound.add(rate, channels)?;
             }
             // Encoders start streams in the middle; a few packets may be lost.
@@ -65,19 +65,74 @@ fn open(container: Container, body: &[u8]) -> Result<Box<dyn FormatReader + '_>,
         Container::Flac => Box::new(FlacReader::try_new(stream, options)?),
         Container::Ogg => Box::new(OggReader::try_new(stream, options)?),
         Container::Mp4 => Box::new(IsoMp4Reader::try_new(stream, options)?),
+        Container::Matroska => Box::new(MkvReader::try_new(stream, options)?),
         Container::Mp3 => Box::new(MpaReader::try_new(stream, options)?),
         Container::Adts => Box::new(AdtsReader::try_new(stream, options)?),
     })
 }
 
-fn decoder(track: &Track, container: Container, body: &[u8]) -> Result<Box<dyn AudioDecoder>, Error> {
+/// What turns packets into samples.
+enum Decoder {
+    Opus(Opus, Ends),
+    Others(Box<dyn AudioDecoder>),
+}
+
+/// Who says where what is heard of an Opus packet ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Ogg, by the last page's position.
+    Trimmed,
+    /// MP4, by the packet's duration.
+    Lasting,
+    /// Nobody, or in units that are too coarse.
+    Unsaid,
+}
+
+impl Decoder {
+    /// Puts the samples of a packet into `interleaved`, all channels; their rate, and the number of channels.
+    fn decode(&mut self, packet: &Packet, interleaved: &mut Vec<f32>) -> Result<(u32, usize), Failure> {
+        match self {
+            Decoder::Opus(opus, ends) => {
+                let end = match ends {
+                    Ends::Trimmed => opus::End::Before(packet.trim_end.get()),
+                    Ends::Lasting => opus::End::After(packet.dur.get()),
+                    Ends::Unsaid => opus::End::Before(0),
+                };
+                let decoded = opus.decode(&packet.data, end, interleaved);
+                decoded.map_err(|_| Failure::DecodeError("an Opus packet contradicts itself"))?;
+                Ok((opus::RATE, opus.channels()))
+            }
+            Decoder::Others(decoder) => {
+                let buffer = decoder.decode(packet)?;
+                let spec = buffer.spec();
+                interleaved.clear();
+                buffer.copy_to_vec_interleaved(interleaved);
+                Ok((spec.rate(), spec.channels().count()))
+            }
+        }
+    }
+}
+
+fn decoder(track: &Track, container: Container, body: &[u8]) -> Result<Decoder, Error> {
     let params = track.codec_params.as_ref().and_then(|params| params.audio());
     let params: &AudioCodecParameters = params.ok_or_else(|| no_track(container, body))?;
     if let (Some(rate), Some(frames)) = (params.sample_rate, track.num_frames) {
         check_length(frames, rate)?;
     }
+    if params.codec == CODEC_ID_OPUS {
+        let in_samples = track.time_base.is_some_and(|base| base.numer.get() == 1 && base.denom.get() == opus::RATE);
+        let (header, ends) = match container {
+            Container::Mp4 if in_samples => (opus::Header::Mp4, Ends::Lasting),
+            Container::Mp4 => (opus::Header::Mp4, Ends::Unsaid),
+            Container::Ogg => (opus::Header::Ogg, Ends::Trimmed),
+            _ => (opus::Header::Ogg, Ends::Unsaid),
+        };
+        let opus = Opus::new(params.extra_data.as_deref().unwrap_or_default(), header);
+        return opus.map(|opus| Decoder::Opus(opus, ends)).map_err(|why| damaged(container, why));
+    }
     let codecs = symphonia::default::get_codecs();
-    codecs.make_audio_decoder(params, &AudioDecoderOptions::default()).map_err(|_| no_track(container, body))
+    let decoder = codecs.make_audio_decoder(params, &AudioDecoderOptions::default());
+    decoder.map(Decoder::Others).map_err(|_| no_track(container, body))
 }
 
 fn next_packet(format: &mut dyn FormatReader, container: Container, track: &Track) -> Result<Option<Packet>, Error> {
@@ -155,13 +210,16 @@ fn no_track(container: Container, body: &[u8]) -> Error {
     let start = &body[..body.len().min(1 << 16)];
     let has = |name: &[u8]| start.windows(name.len()).any(|window| window == name);
     let codec = match container {
-        Container::Ogg if has(b"OpusHead") => "Opus",
         Container::Ogg if has(b"Speex   ") => "Speex",
         Container::Ogg if has(b"\x7fFLAC") => "FLAC in OGG",
-        Container::Mp4 if has(b"Opus") => "Opus",
         Container::Mp4 if has(b"alac") => "ALAC",
         Container::Mp4 if has(b"ac-3") => "AC-3",
         Container::Mp4 if has(b"ec-3") => "E-AC-3",
+        Container::Matroska if has(b"A_AC3") => "AC-3",
+        Container::Matroska if has(b"A_EAC3") => "E-AC-3",
+        Container::Matroska if has(b"A_DTS") => "DTS",
+        Container::Matroska if has(b"A_TRUEHD") => "TrueHD",
+        Container::Matroska if has(b"A_ALAC") => "ALAC",
         Container::Wav | Container::Aiff => "a codec other than PCM",
         _ => "the codec",
     };
@@ -177,6 +235,8 @@ fn explain(failure: Failure, container: Container) -> Error {
         Failure::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
             damaged(container, "it ends too early".to_owned())
         }
+        // Said of a file that is shorter than it says.
+        Failure::Unsupported(feature) if feature.contains("missing") => damaged(container, feature.to_owned()),
         Failure::Unsupported(feature) => Error::Unsupported {
             what: format!("this kind of {}", container.name()),
             why: format!("{feature}; convert it to 16-bit WAV"),

@@ -3,7 +3,8 @@
 use crate::Error;
 
 /// The formats that can be read.
-pub(super) const EXPECTED: &str = "WAV, AIFF, FLAC, MP3, OGG with Vorbis, or AAC as such or in M4A";
+pub(super) const EXPECTED: &str =
+    "WAV, AIFF, FLAC, MP3, OGG with Vorbis or Opus, or AAC as such, and these in M4A or WebM";
 
 /// What holds the coded sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub(super) enum Container {
     Flac,
     Ogg,
     Mp4,
+    Matroska,
     Mp3,
     Adts,
 }
@@ -26,6 +28,7 @@ impl Container {
             Container::Flac => "FLAC",
             Container::Ogg => "OGG",
             Container::Mp4 => "M4A",
+            Container::Matroska => "Matroska",
             Container::Mp3 => "MP3",
             Container::Adts => "AAC",
         }
@@ -34,7 +37,6 @@ impl Container {
 
 /// What people try besides.
 const FOREIGN: &[(usize, &[u8], &str)] = &[
-    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM"),
     (0, b"RF64", "RF64"),
     (0, b"RIFX", "RIFX"),
     (0, b"caff", "CAF"),
@@ -68,6 +70,7 @@ fn container(bytes: &[u8]) -> Option<Container> {
         _ if at(0, b"fLaC") => Container::Flac,
         _ if at(0, b"OggS") => Container::Ogg,
         _ if at(4, b"ftyp") => Container::Mp4,
+        _ if at(0, b"\x1a\x45\xdf\xa3") => Container::Matroska,
         // A frame's sync, version and layer (ISO 11172-3, 2.4.1.3); layer 0 is ADTS's (ISO 13818-7, 6.2).
         [0xff, flags, ..] if flags & 0xf6 == 0xf0 => Container::Adts,
         [0xff, flags, ..] if flags & 0xe0 == 0xe0 && flags & 0x18 != 0x08 && flags & 0x06 != 0 => Container::Mp3,

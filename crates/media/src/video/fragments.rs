@@ -1,8 +1,8 @@
 //! The samples of files cut into fragments (ISO/IEC 14496-12, 8.8).
 
-use super::boxes::{Box, Fields, boxes, find};
 use super::mp4::{Sample, Trak, check_count};
 use crate::Error;
+use crate::boxes::{Box, Fields, boxes, find};
 
 /// What holds for samples that don't say.
 #[derive(Clone, Copy, Default)]

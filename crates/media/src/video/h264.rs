@@ -11,11 +11,11 @@ use rusty_h264_common::YuvFrame;
 use rusty_h264_decoder::{DecodeError, Decoder};
 
 use super::FRAMES;
-use super::boxes::{Fields, find};
 use super::colour::{Colour, Planes, rgb};
 use super::mp4::{Sample, Track};
 use super::sps::Sps;
 use crate::Error;
+use crate::boxes::{Fields, find};
 use crate::limits::{MAX_FRAME_PIXELS, MAX_VIDEO_PIXELS};
 use crate::picture::{Budget, Fitted, Picture};
 
@@ -204,7 +204,7 @@ fn picture(frame: &YuvFrame, colour: Colour) -> Result<Picture, Error> {
 }
 
 /// Turned to the right by so many quarters.
-fn turned(picture: Picture, quarters: u8) -> Picture {
+pub(super) fn turned(picture: Picture, quarters: u8) -> Picture {
     let (width, height) = (picture.width as u32, picture.height as u32);
     let turn = match quarters {
         1 => imageops::rotate90,

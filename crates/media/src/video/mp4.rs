@@ -3,9 +3,9 @@
 //! A file says it with tables for all samples or, cut into fragments, with small ones for each. Edit lists choose what of a track is
 //! shown. Source of what they leave undefined: FFmpeg's `libavformat/mov.c`, which the reference reads files with.
 
-use super::boxes::{Fields, boxes, find};
 use super::fragments;
 use crate::Error;
+use crate::boxes::{Fields, boxes, find};
 use crate::limits::MAX_VIDEO_FRAMES;
 
 /// The video track of a file.

@@ -1,10 +1,10 @@
-//! The boxes that MP4 and QuickTime files consist of, and the numbers in them (ISO/IEC 14496-12, 4.2).
+//! The boxes that MP4, QuickTime and AVIF files consist of, and the numbers in them (ISO/IEC 14496-12, 4.2).
 
 use crate::Error;
 
 /// A box: four letters and what it holds.
 #[derive(Clone, Copy)]
-pub(super) struct Box<'a> {
+pub(crate) struct Box<'a> {
     pub kind: [u8; 4],
     pub body: &'a [u8],
     /// Where the box begins in what it is part of.
@@ -13,7 +13,7 @@ pub(super) struct Box<'a> {
 
 /// The boxes in `bytes`, one after another. The last one may be cut off: then its body is what is there. What follows a box
 /// that makes no sense is left out.
-pub(super) fn boxes(bytes: &[u8]) -> impl Iterator<Item = Box<'_>> {
+pub(crate) fn boxes(bytes: &[u8]) -> impl Iterator<Item = Box<'_>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = &bytes[at..];
@@ -34,20 +34,31 @@ pub(super) fn boxes(bytes: &[u8]) -> impl Iterator<Item = Box<'_>> {
 }
 
 /// The first box of a kind in `bytes`.
-pub(super) fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+pub(crate) fn find<'a>(bytes: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
     boxes(bytes).find(|found| found.kind == *kind).map(|found| found.body)
 }
 
 /// The numbers of a box, one after another.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
+    format: &'static str,
     name: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// Those of the box called `name`.
+    /// Those of the box called `name` in an MP4 file.
     pub fn new(name: &'static str, body: &'a [u8]) -> Self {
-        Fields { name, rest: body }
+        Fields::of("MP4", name, body)
+    }
+
+    /// Those of the box called `name` in a file of another format.
+    pub fn of(format: &'static str, name: &'static str, body: &'a [u8]) -> Self {
+        Fields { format, name, rest: body }
+    }
+
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// So many bytes.
@@ -106,6 +117,6 @@ impl<'a> Fields<'a> {
 
     /// An error of this box.
     pub fn damaged(&self, what: impl std::fmt::Display) -> Error {
-        Error::Damaged { format: "MP4", why: format!("its box `{}` {what}", self.name) }
+        Error::Damaged { format: self.format, why: format!("its box `{}` {what}", self.name) }
     }
 }
