@@ -86,9 +86,13 @@ impl Random {
 
 const ROUNDINGS: [Rounding; 3] = [Rounding::Finest, Rounding::Fine, Rounding::Coarse];
 
-/// Every fast table; prints which, since a skipped table passes silently.
+/// Every fast table, or that of `CARAT_TEST_ISA`; prints which, since a skipped table passes silently.
 fn tables() -> Vec<&'static Kernels> {
-    let isas = available();
+    let mut isas = available();
+    if let Ok(only) = std::env::var("CARAT_TEST_ISA") {
+        isas.retain(|isa| isa.name() == only);
+        assert!(!isas.is_empty(), "this machine lacks {only}: {:?}", available());
+    }
     eprintln!("instruction sets: {isas:?}");
     isas.into_iter().map(|isa| table(isa).unwrap()).collect()
 }
