@@ -86,8 +86,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Adds the products of `C` rows. A sum starts from what the offset takes away; sums may wrap on their way, as the
-    /// whole, `Σ (q − OFFSET) · v`, is in 16 bits again.
+    /// Adds the products of `C` rows.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn add<const QUADS: usize, const RUN: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
@@ -96,101 +95,34 @@ impl Part<'_> {
     ) {
         let Part { tile, x, stride, start, len } = *self;
         assert!(x.len() >= (C - 1) * stride + len);
-        let one = _mm256_set1_epi16(1);
-        let weight = if FINE { _mm256_set1_epi16(128) } else { one };
-        let mut acc = [[_mm256_setzero_ps(); 2]; C];
         let groups = start * 8 / QUADS..(start + len) * 8 / QUADS;
         let mut w = tile.q[64 * QUADS * groups.start..64 * QUADS * groups.end].as_ptr();
-        let mut scales = tile.scale[groups.start * TILE..groups.end * TILE].as_ptr();
-        let mut mins = if OFFSET == 0 { tile.min[groups.start * TILE..groups.end * TILE].as_ptr() } else { scales };
+        let lanes = groups.start * TILE..groups.end * TILE;
+        let mut scales = tile.scale[lanes.clone()].as_ptr();
+        let mut mins = if OFFSET == 0 { tile.min[lanes].as_ptr() } else { scales };
         let mut rows = [x.as_ptr(); C];
         for (c, row) in rows.iter_mut().enumerate() {
             *row = x[c * stride..].as_ptr();
         }
+        let mut acc = [[_mm256_setzero_ps(); 2]; C];
         for _ in 0..len {
             for part in 0..8 / QUADS {
-                let mut dots = [[_mm256_setzero_si256(); 2]; C];
-                let (mut pairs, mut low) = ([[_mm256_setzero_si256(); 2]; C], [[_mm256_setzero_si256(); 2]; C]);
-                for run in 0..QUADS / RUN {
-                    for c in 0..C {
-                        // SAFETY: asserted.
-                        let x = unsafe { &*rows[c] };
-                        let start = |plane: usize| {
-                            let start = || pair(if QUADS == 8 { x.start32[plane] } else { x.start16[plane][part] });
-                            match OFFSET {
-                                4 => _mm256_srai_epi16::<1>(start()),
-                                8 => start(),
-                                16 => _mm256_slli_epi16::<1>(start()),
-                                32 => _mm256_slli_epi16::<2>(start()),
-                                _ => _mm256_setzero_si256(),
-                            }
-                        };
-                        pairs[c] = [start(0); 2];
-                        if FINE {
-                            low[c] = [start(1); 2];
+                // SAFETY: the slices above hold `len` blocks of each row and as many groups, with 64 bytes for each quad, 16
+                // scales, and 16 minima where there are some; the pointers are moved on by one of each at a time.
+                unsafe {
+                    let dots = dots::<QUADS, RUN, OFFSET, FINE, C>(w, rows, part);
+                    for (c, (dots, acc)) in dots.into_iter().zip(&mut acc).enumerate() {
+                        let x = &*rows[c];
+                        let d = _mm256_set1_ps(x.d);
+                        for (half, (dot, acc)) in dots.into_iter().zip(&mut *acc).enumerate() {
+                            let scale = _mm256_mul_ps(_mm256_loadu_ps(scales.add(8 * half)), d);
+                            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
                         }
-                    }
-                    for k in 0..RUN {
-                        let k = run * RUN + k;
-                        // SAFETY: the slice has 64 bytes for each of the groups' quads.
-                        let w = unsafe {
-                            [_mm256_loadu_si256(w.add(64 * k).cast()), _mm256_loadu_si256(w.add(64 * k + 32).cast())]
-                        };
-                        for c in 0..C {
-                            // SAFETY: asserted; `4 · (QUADS · part + k) + 4 <= 32`.
-                            let quad = |plane: usize| unsafe {
-                                let x = (*rows[c]).planes[plane].as_ptr();
-                                _mm256_set1_epi32(x.add(4 * (QUADS * part + k)).cast::<i32>().read_unaligned())
-                            };
-                            let q = quad(0);
-                            for half in 0..2 {
-                                pairs[c][half] = _mm256_add_epi16(pairs[c][half], _mm256_maddubs_epi16(w[half], q));
+                        if OFFSET == 0 {
+                            let sum = _mm256_set1_ps(if QUADS == 8 { x.dsum32 } else { x.dsum16[part] });
+                            for (half, acc) in acc.iter_mut().enumerate() {
+                                *acc = _mm256_fnmadd_ps(_mm256_loadu_ps(mins.add(8 * half)), sum, *acc);
                             }
-                            if FINE {
-                                let l = quad(1);
-                                for half in 0..2 {
-                                    low[c][half] = _mm256_add_epi16(low[c][half], _mm256_maddubs_epi16(w[half], l));
-                                }
-                            }
-                        }
-                    }
-                    for c in 0..C {
-                        for half in 0..2 {
-                            let mut dot = _mm256_madd_epi16(pairs[c][half], weight);
-                            if FINE {
-                                dot = _mm256_add_epi32(dot, _mm256_madd_epi16(low[c][half], one));
-                            }
-                            dots[c][half] = if run == 0 { dot } else { _mm256_add_epi32(dots[c][half], dot) };
-                        }
-                    }
-                }
-                // SAFETY: 16 scales for each of the groups, and minima where there are some.
-                let (scale, min) = unsafe {
-                    (
-                        [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))],
-                        [_mm256_loadu_ps(mins), _mm256_loadu_ps(mins.add(8))],
-                    )
-                };
-                for c in 0..C {
-                    // SAFETY: asserted.
-                    let x = unsafe { &*rows[c] };
-                    if OFFSET == 64 {
-                        let start = |plane: usize| pair(x.start16[plane][part]);
-                        let mut total = _mm256_madd_epi16(start(0), _mm256_slli_epi16::<3>(weight));
-                        if FINE {
-                            total = _mm256_add_epi32(total, _mm256_madd_epi16(start(1), _mm256_set1_epi16(8)));
-                        }
-                        dots[c] = [_mm256_add_epi32(dots[c][0], total), _mm256_add_epi32(dots[c][1], total)];
-                    }
-                    let d = _mm256_set1_ps(x.d);
-                    for half in 0..2 {
-                        let scale = _mm256_mul_ps(scale[half], d);
-                        acc[c][half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[c][half]), scale, acc[c][half]);
-                    }
-                    if OFFSET == 0 {
-                        let sum = _mm256_set1_ps(if QUADS == 8 { x.dsum32 } else { x.dsum16[part] });
-                        for half in 0..2 {
-                            acc[c][half] = _mm256_fnmadd_ps(min[half], sum, acc[c][half]);
                         }
                     }
                 }
@@ -203,6 +135,92 @@ impl Part<'_> {
             }
         }
         add_to(out, acc);
+    }
+}
+
+/// The integer products of a group's weights with `C` rows, offset and planes included. A sum of pairs starts from what the
+/// offset takes away; it may wrap on its way, as the whole, `Σ (q − OFFSET) · v`, is in 16 bits again.
+///
+/// # Safety
+/// `64 · QUADS` bytes of `w` and one block of each row must be readable.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn dots<const QUADS: usize, const RUN: usize, const OFFSET: i32, const FINE: bool, const C: usize>(
+    w: *const u8,
+    rows: [*const Block; C],
+    part: usize,
+) -> [[__m256i; 2]; C] {
+    let one = _mm256_set1_epi16(1);
+    let weight = if FINE { _mm256_set1_epi16(128) } else { one };
+    let mut dots = [[_mm256_setzero_si256(); 2]; C];
+    let (mut pairs, mut low) = (dots, dots);
+    for run in 0..QUADS / RUN {
+        for c in 0..C {
+            // SAFETY: as the caller says.
+            let x = unsafe { &*rows[c] };
+            pairs[c] = [start::<QUADS, OFFSET>(x, 0, part); 2];
+            if FINE {
+                low[c] = [start::<QUADS, OFFSET>(x, 1, part); 2];
+            }
+        }
+        for k in 0..RUN {
+            let k = run * RUN + k;
+            // SAFETY: as the caller says; `k < QUADS`.
+            let w = unsafe { [0, 32].map(|half| _mm256_loadu_si256(w.add(64 * k + half).cast())) };
+            for c in 0..C {
+                // SAFETY: as the caller says; `4 · (QUADS · part + k) + 4 <= 32`.
+                let quad = |plane: usize| unsafe {
+                    let x = (*rows[c]).planes[plane].as_ptr();
+                    _mm256_set1_epi32(x.add(4 * (QUADS * part + k)).cast::<i32>().read_unaligned())
+                };
+                let x = quad(0);
+                for half in 0..2 {
+                    pairs[c][half] = _mm256_add_epi16(pairs[c][half], _mm256_maddubs_epi16(w[half], x));
+                }
+                if FINE {
+                    let x = quad(1);
+                    for half in 0..2 {
+                        low[c][half] = _mm256_add_epi16(low[c][half], _mm256_maddubs_epi16(w[half], x));
+                    }
+                }
+            }
+        }
+        for c in 0..C {
+            for half in 0..2 {
+                let mut dot = _mm256_madd_epi16(pairs[c][half], weight);
+                if FINE {
+                    dot = _mm256_add_epi32(dot, _mm256_madd_epi16(low[c][half], one));
+                }
+                dots[c][half] = if run == 0 { dot } else { _mm256_add_epi32(dots[c][half], dot) };
+            }
+        }
+    }
+    if OFFSET == 64 {
+        for c in 0..C {
+            // SAFETY: as the caller says.
+            let x = unsafe { &*rows[c] };
+            let mut less = _mm256_madd_epi16(pair(x.start16[0][part]), _mm256_slli_epi16::<3>(weight));
+            if FINE {
+                let low = _mm256_madd_epi16(pair(x.start16[1][part]), _mm256_set1_epi16(8));
+                less = _mm256_add_epi32(less, low);
+            }
+            dots[c] = dots[c].map(|dot| _mm256_add_epi32(dot, less));
+        }
+    }
+    dots
+}
+
+/// What 16-bit sums over a block, or over one `part` of it where groups have 16, start from; an offset of 64 doesn't fit.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn start<const QUADS: usize, const OFFSET: i32>(x: &Block, plane: usize, part: usize) -> __m256i {
+    let eight = pair(if QUADS == 8 { x.start32[plane] } else { x.start16[plane][part] });
+    match OFFSET {
+        4 => _mm256_srai_epi16::<1>(eight),
+        8 => eight,
+        16 => _mm256_slli_epi16::<1>(eight),
+        32 => _mm256_slli_epi16::<2>(eight),
+        _ => _mm256_setzero_si256(),
     }
 }
 
