@@ -56,13 +56,13 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Input {
-    /// A picture: JPEG, PNG, WebP, GIF, BMP or TIFF
+    /// A picture: JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
-    /// A sound of up to 30 s: WAV, FLAC, MP3, Ogg Vorbis, AAC, M4A or AIFF
+    /// A sound of up to 30 s: WAV, AIFF, FLAC, MP3, Vorbis, Opus or AAC, in files of their own, Ogg, M4A, Matroska or WebM
     #[arg(long, value_name = "FILE")]
     audio: Option<PathBuf>,
-    /// A video: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with times
+    /// A video: MP4 with H.264 or AV1, an animated GIF, WebP or PNG, a folder of pictures, or a .json or .txt list of pictures with times
     #[arg(long, value_name = "PATH")]
     video: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use carat_tensor::Bytes;
 use carat_weights::map_file;
 
 /// What `--video` takes.
-pub const VIDEO_HELP: &str = "A video to watch: MP4 with H.264, an animated GIF, WebP or PNG, a folder of pictures, or a list of \
+pub const VIDEO_HELP: &str = "A video to watch: MP4 with H.264 or AV1, an animated GIF, WebP or PNG, a folder of pictures, or a list of \
     pictures with times; may be repeated, `-` is standard input. A list is a .json file, [{\"file\": \"a.png\", \"seconds\": 0.5}, …], \
     or a .txt file of lines, `0.5 a.png`; a folder may hold one as times.json or times.txt";
 
