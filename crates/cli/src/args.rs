@@ -65,6 +65,24 @@ pub fn open(model: Option<&PathBuf>) -> anyhow::Result<ModelFiles> {
     Ok(ModelFiles::open(&source(model)?)?)
 }
 
+/// Where the encoders are.
+#[derive(clap::Args, Default)]
+pub struct EncoderArgs {
+    /// The GGUF file that holds the encoders of pictures and sounds [default: the one beside MODEL whose name says mmproj]
+    #[arg(long, value_name = "FILE")]
+    pub mmproj: Option<PathBuf>,
+}
+
+impl EncoderArgs {
+    /// Opens the files of a model that is to see or hear.
+    pub fn open(&self, source: &ModelSource) -> anyhow::Result<ModelFiles> {
+        if let Some(path) = self.mmproj.as_ref().filter(|path| !path.exists()) {
+            anyhow::bail!("--mmproj: {}: there is no such file", path.display());
+        }
+        Ok(ModelFiles::open(source)?.with_encoders(self.mmproj.clone()))
+    }
+}
+
 /// How the model is run.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]

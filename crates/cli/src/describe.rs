@@ -10,9 +10,9 @@ use anyhow::bail;
 use carat_chat::message::{Content, Conversation, Message, Part};
 use carat_media::picture;
 use carat_runtime::session::GenerateOptions;
-use carat_runtime::{Error, FinishReason, ImageTokens, Medium, ModelFiles, Session};
+use carat_runtime::{Error, FinishReason, ImageTokens, Medium, Session};
 
-use crate::args::{self, EngineArgs, Interrupted, UsageError};
+use crate::args::{self, EncoderArgs, EngineArgs, Interrupted, UsageError};
 use crate::batch::{self, Failures, say};
 use crate::{interrupt, media, output};
 use records::{Format, Outcome, Record};
@@ -55,6 +55,8 @@ pub struct Args {
     #[arg(long, requires = "out")]
     resume: bool,
     #[command(flatten)]
+    encoders: EncoderArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -85,7 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     interrupt::listen();
     let mut options = args.engine.load_options();
-    let files = ModelFiles::open(&source)?;
+    let files = args.encoders.open(&source)?;
     options.image_tokens = Some(args.image_tokens.unwrap_or_else(|| files.image_tokens()));
     let mut session = Session::of(files, &options, &mut |_| {})?;
     let bar = batch::progress(pictures.len() as u64, "pictures", args.out.is_none());

@@ -33,9 +33,8 @@ use crate::{args, media};
 pub struct Args {
     /// A model that has an encoder: a directory with config.json, or a GGUF file with an mmproj file beside it
     model: Option<PathBuf>,
-    /// The GGUF file that holds the encoders [default: the one beside MODEL whose name says mmproj]
-    #[arg(long, value_name = "FILE")]
-    mmproj: Option<PathBuf>,
+    #[command(flatten)]
+    encoders: args::EncoderArgs,
     #[command(flatten)]
     input: Input,
     /// The file to write
@@ -82,11 +81,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 impl Args {
     /// The files that hold the encoders: the model's own, or those of `--mmproj` or what lies beside a GGUF file.
     fn encoders(&self) -> anyhow::Result<ModelFiles> {
-        if let Some(path) = &self.mmproj {
+        if let Some(path) = &self.encoders.mmproj {
             return Ok(ModelFiles::open_encoders(&ModelSource::Path(path.clone()))?);
         }
         let files = args::open(self.model.as_ref())?;
-        Ok(mmproj::open_beside(&files)?.unwrap_or(files))
+        Ok(mmproj::open_apart(&files)?.unwrap_or(files))
     }
 
     fn device(&self) -> anyhow::Result<Device> {

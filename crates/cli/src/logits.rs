@@ -16,7 +16,7 @@ use carat_runtime::{ImageTokens, Medium, check_finite, loading};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
-use crate::args::{self, EngineArgs, UsageError};
+use crate::args::{self, EncoderArgs, EngineArgs, UsageError};
 use crate::media;
 use crate::safetensors::{Entry, Writer};
 
@@ -61,6 +61,8 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]
     chunk: Option<usize>,
     #[command(flatten)]
+    encoders: EncoderArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Err(UsageError("--tokens: expected at least one id".into()).into());
     }
     let greedy = args.greedy.unwrap_or(0);
-    let mut files = args::open(args.model.as_ref())?;
+    let mut files = args.encoders.open(&args::source(args.model.as_ref())?)?;
     let mut options = args.engine.load_options();
     // What is compared is the products; `--kv` adds a cache's own rounding.
     options.kv = options.kv.or(Some(KvType::F32));

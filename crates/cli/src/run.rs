@@ -15,7 +15,7 @@ use carat_runtime::session::GenerateOptions;
 use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelFiles, ModelSource, Session, host};
 use serde_json::json;
 
-use crate::args::{self, EngineArgs, Interrupted, UsageError};
+use crate::args::{self, EncoderArgs, EngineArgs, Interrupted, UsageError};
 use crate::shown::{self, Kind, ShownArgs};
 use crate::{interrupt, media, output, pull};
 use options::SamplingArgs;
@@ -59,6 +59,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    encoders: EncoderArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -162,7 +164,7 @@ fn question(prompt: String, media: &[Medium]) -> Message {
 /// shown yet, for want of memory or of a sound encoder file, the chat goes without.
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
-    let files = ModelFiles::open(source)?;
+    let files = args.encoders.open(source)?;
     let tokens = args.image_tokens.unwrap_or_else(|| files.image_tokens());
     options.image_tokens = media::room(is_chat || args.shown.has(Kind::Image), args.shown.has(Kind::Video), tokens);
     let error = match load_with(files, &options, args.json, out)? {
@@ -170,7 +172,7 @@ fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) 
         loaded => return Ok(loaded?),
     };
     options.image_tokens = None;
-    let session = load_with(ModelFiles::open(source)?, &options, args.json, out)??;
+    let session = load_with(args.encoders.open(source)?, &options, args.json, out)??;
     let text = error.to_string();
     let _ = writeln!(std::io::stderr(), "note: no pictures in this chat: {}", text.lines().next().unwrap_or_default());
     Ok(session)

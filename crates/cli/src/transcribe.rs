@@ -14,7 +14,7 @@ use carat_runtime::transcribe::{Event, Outcome, Segment, Task, subtitles, transc
 use carat_runtime::{Error, Session};
 use indicatif::ProgressBar;
 
-use crate::args::{EngineArgs, Interrupted, UsageError};
+use crate::args::{EncoderArgs, EngineArgs, Interrupted, UsageError};
 use crate::batch::{self, Failures, say};
 use crate::{interrupt, media};
 use format::{Format, Recording, Transcript};
@@ -50,6 +50,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=30))]
     clip: u32,
     #[command(flatten)]
+    encoders: EncoderArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -62,7 +64,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let outputs = places::outputs(args.out.as_deref(), &files, args.format.extension())?;
     interrupt::listen();
-    let mut session = Session::load(&source, &args.engine.load_options(), &mut |_| {})?;
+    let mut session = Session::of(args.encoders.open(&source)?, &args.engine.load_options(), &mut |_| {})?;
     let task = Task { language: args.language.clone(), translate_to: args.translate_to.clone() };
     let mut work = Work { args, task, many: files.len() > 1, begun: 0, failures: Failures::default() };
     for (file, out) in files.iter().zip(outputs) {

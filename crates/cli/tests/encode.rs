@@ -169,6 +169,43 @@ fn what_fails_names_the_thing() {
     refused(&[TOWER, "--image", image, "--audio", image, to[0], to[1]], 2, &["cannot be used with"]);
 }
 
+/// What nothing tells apart is an error in every command that sees or hears, and the way out that it names is one.
+#[test]
+fn every_command_that_sees_or_hears_takes_the_file_of_its_encoders() {
+    let fixture = |name: &str| format!("{}/../../fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let dir = Scratch::new("several-mmproj");
+    std::fs::create_dir(&dir.0).unwrap();
+    let at = |name: &str| dir.0.join(name).to_str().unwrap().to_owned();
+    let (model, sound, picture) = (at("model.gguf"), at("sound.wav"), at("picture.bmp"));
+    done(carat(&["convert", &fixture("../nano/checkpoint"), &model]).output().unwrap());
+    std::fs::write(&sound, wav(&wave("mixed", 3000))).unwrap();
+    std::fs::write(&picture, bmp(60, 60)).unwrap();
+    for name in ["mmproj-a.gguf", "mmproj-b.gguf"] {
+        std::fs::copy(fixture("mmproj/edge.gguf"), dir.0.join(name)).unwrap();
+    }
+    let out = at("logits.safetensors");
+    let commands: [&[&str]; 4] = [
+        &["run", &model, "--image", &picture, "What is this?"],
+        &["logits", &model, "--tokens", "2,3", "--image", &picture, "--out", &out],
+        &["describe", "--model", &model, &picture],
+        &["transcribe", "--model", &model, &sound],
+    ];
+    for command in commands {
+        let fails = |more: &[&str]| {
+            let output = carat(&[command, more].concat()).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{command:?} {more:?}");
+            String::from_utf8_lossy(&output.stderr).into_owned()
+        };
+        let error = fails(&[]);
+        assert!(["mmproj-a.gguf", "mmproj-b.gguf", "--mmproj"].iter().all(|word| error.contains(word)), "{error}");
+        assert!(fails(&["--mmproj", &at("none.gguf")]).contains("none.gguf: there is no such file"));
+        // A text model is no encoder: it is opened in place of both.
+        let error = fails(&["--mmproj", &model]);
+        assert!(error.contains("model.gguf") && error.contains("encoder") && !error.contains("mmproj-a"), "{error}");
+    }
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
 #[test]
 fn encoders_are_found_beside_a_gguf_file_or_where_they_are_said_to_be() {
     let (audio, out) = (Scratch::new("encode-mmproj.wav"), Scratch::new("encode-mmproj.safetensors"));

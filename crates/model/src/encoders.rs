@@ -25,14 +25,18 @@ impl PictureConfig {
     /// # Errors
     /// If it sees in a way that isn't known here.
     pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>, ModelError> {
-        let dir = match checkpoint {
-            Checkpoint::HfDir(dir) => dir,
-            Checkpoint::Gguf(file) => return Ok(VisionConfig::from_gguf(file)?.map(PictureConfig::Tower)),
+        let blocks = match checkpoint {
+            Checkpoint::HfDir(dir) => BlocksConfig::from_json(&dir.config)?,
+            Checkpoint::Gguf(file) => BlocksConfig::from_gguf(file)?,
         };
-        if let Some(config) = BlocksConfig::from_json(&dir.config)? {
+        if let Some(config) = blocks {
             return Ok(Some(PictureConfig::Blocks(config)));
         }
-        Ok(VisionConfig::from_json(&dir.config)?.map(PictureConfig::Tower))
+        let tower = match checkpoint {
+            Checkpoint::HfDir(dir) => VisionConfig::from_json(&dir.config)?,
+            Checkpoint::Gguf(file) => VisionConfig::from_gguf(file)?,
+        };
+        Ok(tower.map(PictureConfig::Tower))
     }
 
     /// Width and height in pixels of the squares that a picture is cut into.
@@ -151,9 +155,7 @@ impl<B: Backend> SoundEncoder<B> {
     /// # Errors
     /// If the model can't hear, or a tensor is missing, misshapen or unknown.
     pub fn load(backend: &mut B, checkpoint: &Checkpoint, max_frames: usize) -> Result<Self, ModelError> {
-        if let Checkpoint::HfDir(dir) = checkpoint
-            && let Some(config) = FramesConfig::from_json(&dir.config)?
-        {
+        if let Some(config) = frames(checkpoint)? {
             return Ok(Self::Frames(Box::new(FrameEmbedder::load(backend, checkpoint, config)?)));
         }
         // A model without a tower is refused with what it has instead.
@@ -188,11 +190,18 @@ impl<B: Backend> SoundEncoder<B> {
 /// If it hears in a way that isn't known here.
 pub fn hears(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
     Ok(match checkpoint {
-        Checkpoint::HfDir(dir) => {
-            FramesConfig::from_json(&dir.config)?.is_some() || AudioConfig::from_json(&dir.config)?.is_some()
-        }
+        _ if frames(checkpoint)?.is_some() => true,
+        Checkpoint::HfDir(dir) => AudioConfig::from_json(&dir.config)?.is_some(),
         Checkpoint::Gguf(file) => AudioConfig::from_gguf(file)?.is_some(),
     })
+}
+
+/// How the model of a checkpoint hears frames; `None` where it doesn't.
+fn frames(checkpoint: &Checkpoint) -> Result<Option<FramesConfig>, ModelError> {
+    match checkpoint {
+        Checkpoint::HfDir(dir) => FramesConfig::from_json(&dir.config),
+        Checkpoint::Gguf(file) => FramesConfig::from_gguf(file),
+    }
 }
 
 /// Bytes of a checkpoint that the text model has no use for: its encoders' weights.

@@ -8,11 +8,13 @@
 //! Source: transformers `modeling_gemma4_unified.Gemma4UnifiedVisionEmbedder`, `Gemma4UnifiedMultimodalEmbedder`. The three
 //! norms about the mean have PyTorch's own epsilon.
 
+use std::borrow::Cow;
+
 use carat_tensor::backend::{BackendError, LayerNorm, Norm, Projection};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
-use crate::config::{BLOCK_VALUES, BlocksConfig, FramesConfig};
+use crate::config::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig};
 use crate::vision::VisionTap;
 use crate::{ModelError, load};
 
@@ -33,8 +35,41 @@ impl<B: Backend> LayerNormWeights<B> {
     }
 }
 
+/// In which order a file has the values of blocks and the embeddings of places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Row, column, colour; of each place its embedding as a column, then as a row.
+    Published,
+    /// Colour, row, column; all columns, then all rows.
+    Gguf,
+}
+
+impl Order {
+    /// Blocks' values `[n, 6912]` as the weights meet them. The norm before them is the same in any order.
+    fn values(self, published: &[f32]) -> Cow<'_, [f32]> {
+        match self {
+            Order::Published => Cow::Borrowed(published),
+            Order::Gguf => {
+                const PIXELS: usize = BLOCK_SIDE * BLOCK_SIDE;
+                let blocks = published.chunks_exact(BLOCK_VALUES);
+                Cow::Owned(blocks.flat_map(|b| (0..BLOCK_VALUES).map(|i| b[i % PIXELS * 3 + i / PIXELS])).collect())
+            }
+        }
+    }
+
+    /// The row of a place's embedding, as a column (`axis` 0) or a row (1).
+    fn embedding(self, place: i32, axis: usize, n_positions: usize) -> TokenId {
+        TokenId(match self {
+            Order::Published => 2 * place as u32 + axis as u32,
+            Order::Gguf => (axis * n_positions) as u32 + place as u32,
+        })
+    }
+}
+
 /// Weights over blocks, `d` the width of an embedded one.
 pub(crate) struct BlockWeights<B: Backend> {
+    /// Of the 6912 values and of `positions`.
+    pub order: Order,
     /// Of 6912 values.
     pub pixel_norm: LayerNormWeights<B>,
     /// `[d, 6912]`.
@@ -42,7 +77,7 @@ pub(crate) struct BlockWeights<B: Backend> {
     /// `[1, d]`.
     pub bias: B::Matrix,
     pub block_norm: LayerNormWeights<B>,
-    /// `[2 · n_positions, d]`: of each place its embedding as a column, then as a row.
+    /// `[2 · n_positions, d]`.
     pub positions: B::Matrix,
     pub position_norm: LayerNormWeights<B>,
     /// The weight of the last norm, which has none.
@@ -108,18 +143,18 @@ impl<B: Backend> BlockEmbedder<B> {
         positions: &[[i32; 2]],
         tap: Option<&mut dyn VisionTap>,
     ) -> Result<Vec<f32>, ModelError> {
-        let BlocksConfig { d_model: d, d_text, norm_eps: eps, .. } = self.config;
+        let BlocksConfig { d_model: d, n_positions, d_text, norm_eps: eps } = self.config;
         let n = positions.len();
         self.check(values, positions)?;
         let w = &self.weights;
-        backend.upload(&mut self.pixels, values);
+        backend.upload(&mut self.pixels, &w.order.values(values));
         w.pixel_norm.run(backend, &mut self.normed, &self.pixels, n);
         backend.project(&mut [Projection { matrix: &w.blocks, out: &mut self.x }], &self.normed, None, n);
         backend.gather(&mut self.h, &w.bias, &vec![TokenId(0); n], 0..d, 1.0);
         backend.add(&mut self.x, &self.h, n * d);
         w.block_norm.run(backend, &mut self.h, &self.x, n);
         for axis in 0..2 {
-            let ids: Vec<TokenId> = positions.iter().map(|p| TokenId(2 * p[axis] as u32 + axis as u32)).collect();
+            let ids: Vec<TokenId> = positions.iter().map(|p| w.order.embedding(p[axis], axis, n_positions)).collect();
             backend.gather(&mut self.x, &w.positions, &ids, 0..d, 1.0);
             backend.add(&mut self.h, &self.x, n * d);
         }
@@ -218,5 +253,34 @@ impl<B: Backend> FrameEmbedder<B> {
             backend.download(&self.soft_tokens, 0, out);
         }
         Ok(soft_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gguf_files_have_a_block_colour_by_colour() {
+        let value = |row: usize, column: usize, colour: usize| (colour * 10_000 + row * 100 + column) as f32;
+        let at = |i: usize| value(i / 3 / BLOCK_SIDE, i / 3 % BLOCK_SIDE, i % 3);
+        let published: Vec<f32> = (0..2 * BLOCK_VALUES).map(|i| at(i % BLOCK_VALUES)).collect();
+        let mut expected = Vec::new();
+        for _block in 0..2 {
+            for colour in 0..3 {
+                for row in 0..BLOCK_SIDE {
+                    expected.extend((0..BLOCK_SIDE).map(|column| value(row, column, colour)));
+                }
+            }
+        }
+        assert_eq!(*Order::Gguf.values(&published), expected);
+        assert_eq!(*Order::Published.values(&published), published);
+    }
+
+    #[test]
+    fn gguf_files_have_all_columns_before_the_rows() {
+        let ids = |order: Order| [(3, 0), (3, 1)].map(|(place, axis)| order.embedding(place, axis, 70).0);
+        assert_eq!(ids(Order::Published), [6, 7]);
+        assert_eq!(ids(Order::Gguf), [3, 73]);
     }
 }

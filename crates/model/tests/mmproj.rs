@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
 use carat_media::picture::{Budget, Patching, patches};
-use carat_media::sound::{BANDS, log_mel};
-use carat_model::{AudioTap, AudioTower, ModelError, VisionTap, VisionTower};
+use carat_media::sound::{BANDS, log_mel, raw_frames};
+use carat_model::{AudioTap, AudioTower, ModelError, PictureEncoder, SoundEncoder, VisionTap, VisionTower};
 use carat_tensor::{Bytes, DType, quant};
-use carat_weights::{Checkpoint, GgufFile, StoredType, TensorInfo, Weights, map_file, safetensors};
+use carat_weights::{Checkpoint, GgufFile, GgufWriter, StoredType, TensorInfo, Weights, map_file, safetensors};
 use drawing::pattern;
 use waves::wave;
 
@@ -168,6 +168,67 @@ fn matrices_in_blocks_of_8_bits_are_as_near_as_their_steps() {
     let blocks = checkpoint.tensors().iter().filter(|t| t.dtype == StoredType::Known(DType::Q8_0)).count();
     assert_eq!(blocks, 4);
     hears(&checkpoint, 2e-2);
+}
+
+/// As llama.cpp's converter writes the projections of 12B (`Gemma4UnifiedVisionAudioModel`), all values in f32.
+fn without_towers() -> Checkpoint {
+    let Checkpoint::HfDir(dir) = carat_weights::open(&fixtures("multimodal/12b")).unwrap() else { panic!("a file") };
+    let mut writer = GgufWriter::new();
+    writer.str("general.architecture", "clip").u32("clip.vision.patch_size", 16).u32("clip.audio.num_mel_bins", 128);
+    writer.bool("clip.has_vision_encoder", true).bool("clip.has_audio_encoder", true);
+    writer.str("clip.vision.projector_type", "gemma4uv").str("clip.audio.projector_type", "gemma4ua");
+    let mut data: Vec<Vec<u8>> = Vec::new();
+    for tensor in dir.tensors.iter() {
+        let (stem, end) = tensor.name.rsplit_once('.').unwrap();
+        let stem = match stem.strip_prefix("model.").unwrap() {
+            "vision_embedder" => "v.position_embd",
+            "vision_embedder.patch_ln1" => "v.patch_norm.1",
+            "vision_embedder.patch_dense" => "v.patch_embd",
+            "vision_embedder.patch_ln2" => "v.patch_norm.2",
+            "vision_embedder.pos_norm" => "v.patch_norm.3",
+            "embed_vision.embedding_projection" => "mm.input_projection",
+            "embed_audio.embedding_projection" => "mm.a.input_projection",
+            _ => continue,
+        };
+        let (mut values, mut shape) = (floats(tensor), tensor.shape.clone());
+        let end = if end == "pos_embedding" { "weight" } else { end };
+        if stem == "v.position_embd" {
+            let rows: Vec<&[f32]> = values.chunks(shape[2]).collect();
+            let axis = |axis: usize| rows.iter().skip(axis).step_by(2).copied();
+            values = axis(0).chain(axis(1)).flatten().copied().collect();
+            shape.swap(0, 1);
+        } else if stem == "v.patch_norm.1" || format!("{stem}.{end}") == "v.patch_embd.weight" {
+            let colours =
+                |block: &[f32]| (0..3).flat_map(|c| block[c..].iter().step_by(3).copied()).collect::<Vec<_>>();
+            values = values.chunks(6912).flat_map(colours).collect();
+        }
+        writer.tensor(&format!("{stem}.{end}"), DType::F32, &shape);
+        data.push(values.iter().flat_map(|v| v.to_le_bytes()).collect());
+    }
+    let file = std::env::temp_dir().join(format!("carat-mmproj-12b-{}.gguf", std::process::id()));
+    std::fs::write(&file, writer.to_bytes(&data)).unwrap();
+    let checkpoint = carat_weights::open(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    checkpoint
+}
+
+#[test]
+fn what_sees_and_hears_without_a_tower_agrees() {
+    let (checkpoint, expected, mut backend) = (without_towers(), expected("multimodal/12b"), backend());
+    assert!(carat_model::encoders::hears(&checkpoint).unwrap());
+    let mut eyes = PictureEncoder::load(&mut backend, &checkpoint, 70).unwrap();
+    let last = |rows: &[f32], name: &str| {
+        let n = expected.get(name).unwrap().shape.iter().product::<usize>();
+        assert_close(&rows[rows.len() - n..], &expected, name, STAGE_BOUND);
+    };
+    for (index, width, height) in [(0, 400, 30), (1, 90, 110), (2, 300, 200)] {
+        let patches = patches(&pattern(width, height), Budget::ALL[0], Patching::of_side(eyes.patch_side()));
+        last(&eyes.encode(&mut backend, &patches.values, &patches.positions, None).unwrap(), &format!("soft.{index}"));
+    }
+    let wave = |i: usize| (0.5 * (i as f64 / 7.0).sin() + 0.25 * (i as f64 / 3.1).sin()) as f32;
+    let samples: Vec<f32> = (0..640 * 5 + 77).map(wave).collect();
+    let mut ears = SoundEncoder::load(&mut backend, &checkpoint, 9).unwrap();
+    last(&ears.encode(&mut backend, &raw_frames(&samples).unwrap().values).unwrap(), "soft.5");
 }
 
 // ---- what is refused

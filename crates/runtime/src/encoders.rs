@@ -52,7 +52,7 @@ pub struct Encoders {
     made: HashMap<Source, Arc<SoftTokens>>,
     /// How many there have been.
     count: u64,
-    /// Whether encoders beside a GGUF file have been looked for.
+    /// Whether encoders in another file have been looked for.
     looked: bool,
 }
 
@@ -67,17 +67,17 @@ impl Encoders {
     /// # Errors
     /// If the files of its encoders can't be read.
     pub(crate) fn ears(&mut self) -> Result<Ears, Error> {
-        self.look_beside()?;
+        self.look_apart()?;
         let hears = encoders::hears(self.files.checkpoint());
         let hears = hears.map_err(|error| Error::of_files(self.files.source(), error))?;
         Ok(if hears { Ears::Hears } else { Ears::Deaf })
     }
 
-    /// Takes the encoders beside a GGUF file, the first time.
-    fn look_beside(&mut self) -> Result<(), Error> {
+    /// Takes the encoders in another file, the first time.
+    fn look_apart(&mut self) -> Result<(), Error> {
         if !self.looked {
-            if let Some(beside) = mmproj::open_beside(&self.files)? {
-                self.files = beside;
+            if let Some(apart) = mmproj::open_apart(&self.files)? {
+                self.files = apart;
             }
             self.looked = true;
         }
@@ -90,7 +90,7 @@ impl Encoders {
     /// # Errors
     /// If the model can't take this kind of medium, no room was planned for it, or the file can't be decoded.
     pub fn encode(&mut self, device: &mut Device, medium: &Medium) -> Result<Vec<Arc<SoftTokens>>, Error> {
-        self.look_beside()?;
+        self.look_apart()?;
         match medium {
             Medium::Image { name, bytes } => Ok(vec![self.picture(device, name, bytes)?]),
             Medium::Audio { name, bytes } => Ok(vec![self.sound(device, name, Sound::File(bytes))?]),

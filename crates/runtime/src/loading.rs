@@ -84,8 +84,8 @@ fn eyes(files: &ModelFiles, options: &LoadOptions) -> Result<Option<PictureConfi
     if options.image_tokens.is_none() {
         return Ok(None);
     }
-    let beside = mmproj::open_beside(files)?;
-    let files = beside.as_ref().unwrap_or(files);
+    let apart = mmproj::open_apart(files)?;
+    let files = apart.as_ref().unwrap_or(files);
     PictureConfig::of(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
 }
 

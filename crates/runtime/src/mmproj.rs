@@ -44,11 +44,15 @@ pub fn beside(model: &Path) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// The encoders of the model in `files`, where they are in a file beside it.
+/// The encoders of the model in `files`, where they are in another file: the one that was said to hold them, or one beside a GGUF
+/// file.
 ///
 /// # Errors
 /// As [`beside`], or if that file can't be read.
-pub fn open_beside(files: &ModelFiles) -> Result<Option<ModelFiles>, Error> {
+pub fn open_apart(files: &ModelFiles) -> Result<Option<ModelFiles>, Error> {
+    if let Some(path) = files.encoders() {
+        return ModelFiles::open_encoders(&ModelSource::Path(path.into())).map(Some);
+    }
     let (Checkpoint::Gguf(_), ModelSource::Path(path)) = (files.checkpoint(), files.source()) else { return Ok(None) };
     beside(path)?.map(|path| ModelFiles::open_encoders(&ModelSource::Path(path))).transpose()
 }

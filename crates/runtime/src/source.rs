@@ -2,7 +2,7 @@
 //!
 //! A Hugging Face directory and a GGUF file keep these in different places; above this file they are one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use carat_chat::tokenizer::{Tokenizer, TokenizerError, VocabParts};
 use carat_media::picture::Budget;
@@ -35,6 +35,8 @@ impl std::fmt::Display for ModelSource {
 pub struct ModelFiles {
     source: ModelSource,
     checkpoint: Checkpoint,
+    /// The file that was said to hold the encoders.
+    encoders: Option<PathBuf>,
 }
 
 impl ModelFiles {
@@ -51,7 +53,19 @@ impl ModelFiles {
             ModelSource::Embedded => Checkpoint::HfDir(embedded()?),
             ModelSource::Path(path) => carat_weights::open(path)?,
         };
-        Ok(ModelFiles { source: source.clone(), checkpoint })
+        Ok(ModelFiles { source: source.clone(), checkpoint, encoders: None })
+    }
+
+    /// The same with the encoders in another file, which is opened when they are needed: an mmproj GGUF file, or anything else
+    /// that holds encoders. Without it they are the model's own, or those of what lies beside a GGUF file.
+    #[must_use]
+    pub fn with_encoders(self, path: Option<PathBuf>) -> Self {
+        ModelFiles { encoders: path, ..self }
+    }
+
+    /// The file that was said to hold the encoders.
+    pub fn encoders(&self) -> Option<&Path> {
+        self.encoders.as_deref()
     }
 
     /// Where they come from.

@@ -5,12 +5,18 @@
 
 use carat_weights::GgufFile;
 
-use super::vision::{PATCH_SIDE, VisionConfig};
+use super::unified::{BLOCK_VALUES, BlocksConfig, FramesConfig};
+use super::vision::{PATCH_SIDE, POOL_SIDE, VisionConfig};
 use super::{AudioConfig, BANDS, LAYER_NORM_EPS, MAX_HEADS, MAX_LAYERS, MAX_REACH, MAX_SIZE, wrong};
 use crate::ModelError;
 
 /// `general.architecture` of these files.
 const ARCHITECTURE: &str = "clip";
+
+/// `projector_type` of towers over patches, and of what sees blocks.
+const VISION_KINDS: [&str; 2] = ["gemma4v", "gemma4uv"];
+/// `projector_type` of towers over features, and of what hears frames.
+const AUDIO_KINDS: [&str; 2] = ["gemma4a", "gemma4ua"];
 
 /// One encoder of a file.
 struct Keys<'a> {
@@ -40,8 +46,8 @@ impl Keys<'_> {
         }
     }
 
-    /// Whether the file has this encoder; an error if it is another kind than `projector`.
-    fn is_there(&self, projector: &str) -> Result<bool, ModelError> {
+    /// Whether the file has this encoder, of the kind `projector`; an error if it is none of the two `kinds`.
+    fn is_there(&self, projector: &str, kinds: [&str; 2]) -> Result<bool, ModelError> {
         let metadata = &self.file.metadata;
         if metadata.opt_str("general.architecture")? != Some(ARCHITECTURE) {
             return Ok(false);
@@ -56,8 +62,8 @@ impl Keys<'_> {
             None => metadata.opt_str(whole)?,
         };
         match found {
-            Some(found) if found == projector => Ok(true),
-            found => Err(wrong(&key, found.unwrap_or("absent"), projector)),
+            Some(found) if kinds.contains(&found) => Ok(found == projector),
+            found => Err(wrong(&key, found.unwrap_or("absent"), kinds.join(" or "))),
         }
     }
 
@@ -85,7 +91,7 @@ impl VisionConfig {
     /// Names the key or tensor, what was found and what was expected.
     pub fn from_gguf(file: &GgufFile) -> Result<Option<Self>, ModelError> {
         let keys = Keys { file, part: "vision" };
-        if !keys.is_there("gemma4v")? {
+        if !keys.is_there(VISION_KINDS[0], VISION_KINDS)? {
             return Ok(None);
         }
         keys.only("patch_size", PATCH_SIDE)?;
@@ -118,7 +124,7 @@ impl AudioConfig {
     /// Names the key or tensor, what was found and what was expected.
     pub fn from_gguf(file: &GgufFile) -> Result<Option<Self>, ModelError> {
         let keys = Keys { file, part: "audio" };
-        if !keys.is_there("gemma4a")? {
+        if !keys.is_there(AUDIO_KINDS[0], AUDIO_KINDS)? {
             return Ok(None);
         }
         keys.only("num_mel_bins", BANDS)?;
@@ -143,5 +149,50 @@ impl AudioConfig {
         };
         config.check_heads(|found, expected| wrong(&keys.key("attention.head_count"), found, expected))?;
         Ok(Some(config))
+    }
+}
+
+impl BlocksConfig {
+    /// Reads what an mmproj file sees blocks with; `None` where it has no such part.
+    ///
+    /// # Errors
+    /// Names the key or tensor, what was found and what was expected.
+    pub fn from_gguf(file: &GgufFile) -> Result<Option<Self>, ModelError> {
+        let keys = Keys { file, part: "vision" };
+        if !keys.is_there(VISION_KINDS[1], VISION_KINDS)? {
+            return Ok(None);
+        }
+        keys.only("patch_size", PATCH_SIDE)?;
+        keys.only("projector.scale_factor", POOL_SIDE)?;
+        let found = keys.dimension("v.patch_embd.weight", 2, 1, MAX_SIZE)?;
+        if found != BLOCK_VALUES {
+            return Err(wrong("v.patch_embd.weight", found, format!("rows of {BLOCK_VALUES} values")));
+        }
+        Ok(Some(BlocksConfig {
+            d_model: keys.dimension("v.patch_embd.weight", 2, 0, MAX_SIZE)?,
+            n_positions: keys.dimension("v.position_embd.weight", 3, 1, MAX_SIZE)?,
+            norm_eps: 1e-6,
+            d_text: keys.dimension("mm.input_projection.weight", 2, 0, MAX_SIZE)?,
+        }))
+    }
+}
+
+impl FramesConfig {
+    /// Reads what an mmproj file hears frames with; `None` where it has no such part. The bands that such files state mean
+    /// nothing.
+    ///
+    /// # Errors
+    /// Names the key or tensor, what was found and what was expected.
+    pub fn from_gguf(file: &GgufFile) -> Result<Option<Self>, ModelError> {
+        let keys = Keys { file, part: "audio" };
+        if !keys.is_there(AUDIO_KINDS[1], AUDIO_KINDS)? {
+            return Ok(None);
+        }
+        let projection = "mm.a.input_projection.weight";
+        Ok(Some(FramesConfig {
+            samples: keys.dimension(projection, 2, 1, MAX_SIZE)?,
+            norm_eps: 1e-6,
+            d_text: keys.dimension(projection, 2, 0, MAX_SIZE)?,
+        }))
     }
 }

@@ -152,16 +152,32 @@ pub(super) const AUDIO_TAPS_NORM: Name = name("lconv1d.conv_norm.weight", "norm_
 pub(super) const AUDIO_CONV_END: Name = name("lconv1d.linear_end", "conv_pw2");
 pub(super) const AUDIO_OUT_NORM: Name = name("norm_out.weight", "ln2.weight");
 
-// ---- of models that see and hear without a tower, after the same prefixes: the published names, then transformers' own
+// ---- of models that see and hear without a tower
+/// A tensor's names in Hugging Face files, after the same prefixes, the published one first, then transformers' own; and in GGUF
+/// files.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    pub hf: &'static [&'static str],
+    pub gguf: &'static str,
+}
+
+const fn names(hf: &'static [&'static str], gguf: &'static str) -> Names {
+    Names { hf, gguf }
+}
+
 pub(super) const BLOCK_PARTS: [&str; 2] = ["vision_embedder.", "embed_vision."];
 pub(super) const FRAME_PARTS: [&str; 1] = ["embed_audio."];
 pub(super) const WEIGHT_END: &str = ".weight";
 pub(super) const BIAS_END: &str = ".bias";
-pub(super) const PIXEL_NORM: [&str; 2] = ["vision_embedder.patch_ln1", "embed_vision.patch_ln1"];
-pub(super) const BLOCK_PROJECTION: [&str; 2] = ["vision_embedder.patch_dense", "embed_vision.patch_dense"];
-pub(super) const BLOCK_NORM: [&str; 2] = ["vision_embedder.patch_ln2", "embed_vision.patch_ln2"];
-pub(super) const BLOCK_POSITIONS: [&str; 2] = ["vision_embedder.pos_embedding", "embed_vision.pos_embedding"];
-pub(super) const POSITION_NORM: [&str; 2] = ["vision_embedder.pos_norm", "embed_vision.pos_norm"];
-pub(super) const BLOCK_SOFT_TOKENS: [&str; 2] =
-    ["embed_vision.embedding_projection", "embed_vision.multimodal_embedder.embedding_projection"];
-pub(super) const FRAME_SOFT_TOKENS: [&str; 1] = ["embed_audio.embedding_projection"];
+pub(super) const PIXEL_NORM: Names = names(&["vision_embedder.patch_ln1", "embed_vision.patch_ln1"], "v.patch_norm.1");
+pub(super) const BLOCK_PROJECTION: Names =
+    names(&["vision_embedder.patch_dense", "embed_vision.patch_dense"], "v.patch_embd");
+pub(super) const BLOCK_NORM: Names = names(&["vision_embedder.patch_ln2", "embed_vision.patch_ln2"], "v.patch_norm.2");
+pub(super) const BLOCK_POSITIONS: Names =
+    names(&["vision_embedder.pos_embedding", "embed_vision.pos_embedding"], "v.position_embd.weight");
+pub(super) const POSITION_NORM: Names = names(&["vision_embedder.pos_norm", "embed_vision.pos_norm"], "v.patch_norm.3");
+pub(super) const BLOCK_SOFT_TOKENS: Names = names(
+    &["embed_vision.embedding_projection", "embed_vision.multimodal_embedder.embedding_projection"],
+    "mm.input_projection",
+);
+pub(super) const FRAME_SOFT_TOKENS: Names = names(&["embed_audio.embedding_projection"], "mm.a.input_projection");

@@ -1,4 +1,7 @@
 //! Tensors of models that see and hear without a tower: names → fields, shapes checked.
+//!
+//! GGUF files hold a block's values colour by colour and the embeddings of all columns before those of rows. Neither is
+//! rearranged here: [`Order`] says how they are used. Source: llama.cpp `conversion/gemma.py`.
 
 use carat_tensor::{Backend, Tensor};
 use carat_weights::Checkpoint;
@@ -7,7 +10,7 @@ use super::names::*;
 use super::source::{Source, values};
 use crate::ModelError;
 use crate::config::{BLOCK_VALUES, BlocksConfig, FramesConfig};
-use crate::unified::{BlockWeights, FrameWeights, LayerNormWeights};
+use crate::unified::{BlockWeights, FrameWeights, LayerNormWeights, Order};
 
 /// Finds tensors by the names that files have, the published ones first.
 struct Loader<'a, B: Backend> {
@@ -17,31 +20,46 @@ struct Loader<'a, B: Backend> {
 }
 
 impl<B: Backend> Loader<'_, B> {
+    fn order(&self) -> Order {
+        match self.checkpoint {
+            Checkpoint::HfDir(_) => Order::Published,
+            Checkpoint::Gguf(_) => Order::Gguf,
+        }
+    }
+
     /// The tensor under the first of the names that the file has.
-    fn take(&self, names: &[&str], end: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    fn take(&self, names: Names, end: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        if self.order() == Order::Gguf {
+            return self.source.take_named(&format!("{}{end}", names.gguf), shape);
+        }
         let all = || {
             let prefixed = |name| TOWER_PREFIXES.into_iter().map(move |prefix| format!("{prefix}{name}{end}"));
-            names.iter().flat_map(prefixed)
+            names.hf.iter().flat_map(prefixed)
         };
         let found = all().find(|name| self.checkpoint.tensors().contains(name));
         self.source.take_named(&found.or_else(|| all().next()).unwrap_or_default(), shape)
     }
 
-    fn matrix(&mut self, names: &[&str], end: &str, shape: &[usize]) -> Result<B::Matrix, ModelError> {
+    fn matrix(&mut self, names: Names, end: &str, shape: &[usize]) -> Result<B::Matrix, ModelError> {
         let tensor = self.take(names, end, shape)?;
         Ok(self.backend.matrix(&tensor)?)
     }
 
-    fn vector(&mut self, names: &[&str], end: &str, len: usize) -> Result<B::Vector, ModelError> {
+    fn vector(&mut self, names: Names, end: &str, len: usize) -> Result<B::Vector, ModelError> {
         let values = values(&self.take(names, end, &[len])?)?;
         Ok(self.backend.vector(&values)?)
     }
 
-    fn norm(&mut self, names: &[&str], len: usize) -> Result<LayerNormWeights<B>, ModelError> {
+    fn norm(&mut self, names: Names, len: usize) -> Result<LayerNormWeights<B>, ModelError> {
         Ok(LayerNormWeights { weight: self.vector(names, WEIGHT_END, len)?, bias: self.vector(names, BIAS_END, len)? })
     }
 
-    fn finish(self, parts: &[&str]) -> Result<(), ModelError> {
+    /// Refuses tensors of `parts` that nobody took; in a GGUF file of `gguf` but not of `others`.
+    fn finish(self, parts: &[&str], gguf: &[Name], others: &[Name]) -> Result<(), ModelError> {
+        if self.order() == Order::Gguf {
+            let spelt = |names: &[Name]| names.iter().map(|name| name.gguf.to_owned()).collect::<Vec<_>>();
+            return self.source.finish_parts(&spelt(gguf), &spelt(others));
+        }
         let starts = |prefix| parts.iter().map(move |part| format!("{prefix}{part}"));
         self.source.finish_parts(&TOWER_PREFIXES.into_iter().flat_map(starts).collect::<Vec<_>>(), &[])
     }
@@ -55,19 +73,25 @@ pub(crate) fn blocks<B: Backend>(
 ) -> Result<BlockWeights<B>, ModelError> {
     let BlocksConfig { d_model: d, n_positions, d_text, .. } = *config;
     let mut l = Loader { backend, checkpoint, source: Source::new(checkpoint)? };
-    let mut bias = l.take(&BLOCK_PROJECTION, BIAS_END, &[d])?;
+    let order = l.order();
+    let places = match order {
+        Order::Published => [n_positions, 2, d],
+        Order::Gguf => [2, n_positions, d],
+    };
+    let mut bias = l.take(BLOCK_PROJECTION, BIAS_END, &[d])?;
     bias.shape = vec![1, d];
     let weights = BlockWeights {
-        pixel_norm: l.norm(&PIXEL_NORM, BLOCK_VALUES)?,
-        blocks: l.matrix(&BLOCK_PROJECTION, WEIGHT_END, &[d, BLOCK_VALUES])?,
+        order,
+        pixel_norm: l.norm(PIXEL_NORM, BLOCK_VALUES)?,
+        blocks: l.matrix(BLOCK_PROJECTION, WEIGHT_END, &[d, BLOCK_VALUES])?,
         bias: l.backend.matrix(&bias)?,
-        block_norm: l.norm(&BLOCK_NORM, d)?,
-        positions: l.matrix(&BLOCK_POSITIONS, "", &[n_positions, 2, d])?,
-        position_norm: l.norm(&POSITION_NORM, d)?,
+        block_norm: l.norm(BLOCK_NORM, d)?,
+        positions: l.matrix(BLOCK_POSITIONS, "", &places)?,
+        position_norm: l.norm(POSITION_NORM, d)?,
         ones: l.backend.vector(&vec![1.0; d])?,
-        soft_tokens: l.matrix(&BLOCK_SOFT_TOKENS, WEIGHT_END, &[d_text, d])?,
+        soft_tokens: l.matrix(BLOCK_SOFT_TOKENS, WEIGHT_END, &[d_text, d])?,
     };
-    l.finish(&BLOCK_PARTS)?;
+    l.finish(&BLOCK_PARTS, &VISION_PARTS, &AUDIO_PARTS)?;
     Ok(weights)
 }
 
@@ -80,8 +104,8 @@ pub(crate) fn frames<B: Backend>(
     let mut l = Loader { backend, checkpoint, source: Source::new(checkpoint)? };
     let weights = FrameWeights {
         ones: l.backend.vector(&vec![1.0; config.samples])?,
-        soft_tokens: l.matrix(&FRAME_SOFT_TOKENS, WEIGHT_END, &[config.d_text, config.samples])?,
+        soft_tokens: l.matrix(FRAME_SOFT_TOKENS, WEIGHT_END, &[config.d_text, config.samples])?,
     };
-    l.finish(&FRAME_PARTS)?;
+    l.finish(&FRAME_PARTS, &AUDIO_PARTS, &[])?;
     Ok(weights)
 }
