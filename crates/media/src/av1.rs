@@ -104,6 +104,9 @@ impl Stream {
         if frames > MAX_UNIT_FRAMES {
             return Err(format!("a picture of it consists of {frames} frames, at most {MAX_UNIT_FRAMES} are decoded"));
         }
+        if unit.is_empty() {
+            return Err("AV1: nothing is there".to_owned());
+        }
         let mut shown = None;
         let mut sent = self.0.send_data(unit.into(), None, None, None);
         // It stops at each picture. What is left is taken once that has been fetched.
