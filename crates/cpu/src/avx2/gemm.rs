@@ -1,13 +1,13 @@
 //! Blocked products of one 16-row tile with some activation rows at a time, one 32-bit lane per weight row in two halves.
 //!
-//! Without VNNI, pairs of byte products are summed in 16 bits, as many as fit (`RUN · 2 · most · 127 < 2¹⁵`), before
-//! `vpmaddwd` brings them to 32 and weighs the planes of 15-bit activations, by 128 and 1. Weights of 8 bits become 16-bit, and
-//! meet activations of 16.
+//! Without VNNI, pairs of byte products are summed in 16 bits, from what an offset takes away on and as many as then fit
+//! (a group, but where that has 32 weights of 5 bits without an offset or 16 of 7 bits), before `vpmaddwd` brings them to 32
+//! and weighs the planes of 15-bit activations, by 128 and 1. Weights of 8 bits become 16-bit, and meet activations of 16.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::tiles::{pair, wide_quad};
+use super::tiles::{pair, start, wide_quad};
 use super::{load, store};
 use crate::ints::{Block, IntRows};
 use crate::kernels::{PackedTile, TILE};
@@ -208,20 +208,6 @@ unsafe fn dots<const QUADS: usize, const RUN: usize, const OFFSET: i32, const FI
         }
     }
     dots
-}
-
-/// What 16-bit sums over a block, or over one `part` of it where groups have 16, start from; an offset of 64 doesn't fit.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn start<const QUADS: usize, const OFFSET: i32>(x: &Block, plane: usize, part: usize) -> __m256i {
-    let eight = pair(if QUADS == 8 { x.start32[plane] } else { x.start16[plane][part] });
-    match OFFSET {
-        4 => _mm256_srai_epi16::<1>(eight),
-        8 => eight,
-        16 => _mm256_slli_epi16::<1>(eight),
-        32 => _mm256_slli_epi16::<2>(eight),
-        _ => _mm256_setzero_si256(),
-    }
 }
 
 /// Weights of 8 bits in groups of 32, made signed, and activations of 16.

@@ -132,7 +132,7 @@ fn halves(block: &[u8], at: usize) -> __m256 {
 /// once than a core waits for, and the rest is forgotten.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn prefetch<T>(values: &[T]) {
+fn prefetch<T>(values: &[T]) {
     for line in 0..size_of_val(values).div_ceil(64) {
         _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
     }
@@ -157,6 +157,20 @@ pub(super) fn pair([a, b]: [i16; 2]) -> __m256i {
     _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16)
 }
 
+/// What 16-bit sums over a block, or over one `part` of it where groups have 16, start from; an offset of 64 doesn't fit.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn start<const QUADS: usize, const OFFSET: i32>(x: &Block, plane: usize, part: usize) -> __m256i {
+    let eight = pair(if QUADS == 8 { x.start32[plane] } else { x.start16[plane][part] });
+    match OFFSET {
+        4 => _mm256_srai_epi16::<1>(eight),
+        8 => eight,
+        16 => _mm256_slli_epi16::<1>(eight),
+        32 => _mm256_slli_epi16::<2>(eight),
+        _ => _mm256_setzero_si256(),
+    }
+}
+
 /// Sums of pairs in 16 bits, of each plane.
 #[derive(Clone, Copy)]
 struct Pairs<const P: usize>([__m256i; P]);
@@ -168,26 +182,14 @@ impl<const P: usize> Pairs<P> {
         Pairs([_mm256_setzero_si256(); P])
     }
 
-    /// What an offset of 8 takes away of block `g`.
+    /// What an offset takes away of block `g` ([`start`]).
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn less_8(x: Planes<'_>, g: usize) -> Self {
+    fn less<const QUADS: usize, const OFFSET: i32>(x: Planes<'_>, g: usize, part: usize) -> Self {
         let mut pairs = Pairs::new();
         for (plane, pairs) in pairs.0.iter_mut().enumerate() {
             let (block, plane) = x.block(plane, g);
-            *pairs = pair(block.start32[plane]);
-        }
-        pairs
-    }
-
-    /// What an offset of 32 takes away of one half of block `g`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn less_32(x: Planes<'_>, g: usize, half: usize) -> Self {
-        let mut pairs = Pairs::new();
-        for (plane, pairs) in pairs.0.iter_mut().enumerate() {
-            let (block, plane) = x.block(plane, g);
-            *pairs = _mm256_slli_epi16::<2>(pair(block.start16[plane][half]));
+            *pairs = start::<QUADS, OFFSET>(block, plane, part);
         }
         pairs
     }
@@ -220,7 +222,7 @@ fn q4_0<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
     let mut acc = [_mm256_setzero_ps(); 2];
     for (g, block) in tile.as_chunks::<{ ROWS * 18 }>().0.iter().enumerate() {
         prefetch(block);
-        let mut pairs = [Pairs::<P>::less_8(x, g); 2];
+        let mut pairs = [Pairs::<P>::less::<8, 8>(x, g, 0); 2];
         for k in 0..4 {
             for (half, pairs) in pairs.iter_mut().enumerate() {
                 let w = load32(block, 32 + 64 * k + 32 * half);
@@ -354,7 +356,8 @@ impl Sixteens<'_> {
         let bits = self.dwords(64 * (32 + 8 * part + 4 * second));
         let upper = _mm256_set1_epi8(0x30);
         let [low_g, high_g] = [g + ODD, g + ODD + 2];
-        let (mut low, mut high) = (Pairs::<P>::less_32(x, low_g, second), Pairs::<P>::less_32(x, high_g, second));
+        let (mut low, mut high) =
+            (Pairs::<P>::less::<4, 32>(x, low_g, second), Pairs::<P>::less::<4, 32>(x, high_g, second));
         for k in 0..4 {
             let (w, bits) = (load32(nibbles, 64 * k), load32(bits, 64 * k));
             let (low_bits, high_bits) = if ODD == 0 {
