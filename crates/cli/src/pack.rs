@@ -1,7 +1,7 @@
 //! `carat pack`: weights in the order in which this machine's kernels read them.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -29,6 +29,9 @@ pub struct Args {
     remove: bool,
 }
 
+/// Bytes written at a time: many large pages, of which the system's cache is made only as large as writes come.
+const AT_ONCE: usize = 32 << 20;
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let files = args::open(Some(&args.model))?;
@@ -48,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (path, bytes) = (packing.path(), packing.bytes());
     let explain = |error| output::explain(error, path, bytes);
     let pending = Pending::new(path, &args.model, true)?;
-    let mut file = pending.create_file()?;
+    let mut file = BufWriter::with_capacity(AT_ONCE, pending.create_file()?);
     write(&packing, &mut file).map_err(explain)?;
     drop(file);
     pending.commit()?;

@@ -1,18 +1,21 @@
 //! Speed of the matrix products at E2B's shapes: decode in GB/s against the measured read bandwidth, prefill in GOPS
 //! against the measured integer-dot peak.
 //!
-//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [rows] [interleaved] [coarse]`, e.g.
+//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [rows] [interleaved] [coarse] [SHAPE]`, e.g.
 //! `2 Q4_0,Q8_0 1,512`. With `interleaved` weights are interleaved first, where this machine's kernels like that; with
-//! `coarse` activations have 8 bits and not 15.
+//! `coarse` activations have 8 bits and not 15; with a shape like `6144x1536` only that one is measured.
 
 use std::time::Instant;
 
-use carat_cpu::{CpuBackend, CpuOptions, Precision, interleave, measure};
+use carat_cpu::{CpuBackend, CpuOptions, Precision, interleave, large_pages, measure};
 use carat_tensor::backend::{Projection, Rounding};
 use carat_tensor::{Backend, Bytes, DType, Tensor};
 
 /// Together larger than the caches, as a model's weights are.
 const WEIGHTS_BYTES: usize = 256 << 20;
+
+/// E2B's.
+const SHAPES: [(usize, usize); 4] = [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -28,10 +31,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
+    let wanted: Vec<(usize, usize)> = words
+        .iter()
+        .filter_map(|word| word.split_once('x'))
+        .map(|(rows, cols)| Ok((rows.parse()?, cols.parse()?)))
+        .collect::<Result<_, std::num::ParseIntError>>()?;
+    let shapes = if wanted.is_empty() { SHAPES.to_vec() } else { wanted };
     for name in types.split(',') {
         let dtype = DType::ALL.into_iter().find(|t| t.name() == name).ok_or("unknown type")?;
-        for (n_rows, cols) in [(2048, 1536), (6144, 1536), (1536, 6144), (1536, 12288)] {
-            run(&mut backend, interleaved, dtype, (n_rows, cols), &rows, (bandwidth, peak))?;
+        for &shape in &shapes {
+            run(&mut backend, interleaved, dtype, shape, &rows, (bandwidth, peak))?;
         }
     }
     Ok(())
@@ -48,16 +57,17 @@ fn run(
     let row_bytes = dtype.row_bytes(cols).ok_or("row length")?;
     let copies = WEIGHTS_BYTES.div_ceil(rows * row_bytes);
     let mut state = 1u64;
-    let bytes: Vec<u8> = (0..rows * row_bytes * copies)
-        .map(|_| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            // Below 0x3c everywhere: no scale is a NaN.
-            (state >> 40) as u8 & 0x3b
-        })
-        .collect();
+    let mut bytes = vec![0; rows * row_bytes * copies];
+    large_pages(&bytes);
+    bytes.fill_with(|| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        // Below 0x3c everywhere: no scale is a NaN.
+        (state >> 40) as u8 & 0x3b
+    });
     let shape = vec![rows * copies, cols];
     if interleaved && backend.prefers_tiles(dtype) {
         let mut tiles = vec![0; bytes.len()];
+        large_pages(&tiles);
         interleave(dtype, &bytes, row_bytes, &mut tiles);
         let tiles = Bytes::from_vec(tiles);
         backend.set_tiles(move |_| Some(tiles.clone()));

@@ -218,7 +218,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx512::matvec_tiles(dtype, tiles, x, rest, out) },
         tile_rows: |dtype| match dtype {
-            DType::Q4_0 | DType::Q8_0 => usize::MAX,
+            DType::Q4_0 | DType::Q8_0 | DType::Q4K => usize::MAX,
             // Unpacking costs as much as the products of two rows.
             _ => 32,
         },

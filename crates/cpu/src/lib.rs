@@ -4,7 +4,7 @@
 //! `neon` hold faster versions of the same functions in a table (`kernels`) that is chosen once, at start.
 //! Everything above the table (tiling, threading, attention, experts) is written once.
 //!
-//! `unsafe` is denied but for the dispatch table, the SIMD modules and the pool.
+//! `unsafe` is denied but for the dispatch table, the SIMD modules, the pool and advice on pages.
 #![deny(unsafe_code)]
 
 mod acts;
@@ -27,6 +27,7 @@ mod moe;
 mod near;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pages;
 mod pool;
 mod rows;
 mod scalar;
@@ -42,3 +43,4 @@ pub use kernels::{Isa, available};
 pub use kv::Kv;
 pub use matmul::Matrix;
 pub use moe::Routes;
+pub use pages::large_pages;

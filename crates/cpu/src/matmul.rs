@@ -207,7 +207,7 @@ impl Product<'_> {
             let Scratch { row, out, .. } = scratch;
             self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
             for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
-                tile.row(i).copy_from_slice(out);
+                copy_row(tile.row(i), out);
                 finish(i, cols.clone(), tile.row(i));
             }
             return;
@@ -250,7 +250,7 @@ impl Product<'_> {
             let len = cols.len().max(1);
             for (i, (out, up_out)) in acts.zip(out.chunks_exact_mut(len).zip(up_out.chunks_exact(len))) {
                 (k.gelu_mul)(out, up_out);
-                tile.row(i).copy_from_slice(out);
+                copy_row(tile.row(i), out);
             }
             return;
         }
@@ -290,10 +290,15 @@ fn strips_of<'a>(matrix: &'a Matrix, first: usize, part: &Range<usize>) -> [Stri
 
 /// Copies what a strip gave of one row: a vector's width, but at the matrix's end.
 fn copy_strip(to: &mut [f32], out: &[f32]) {
-    match (to.as_chunks_mut::<TILE>(), out.as_chunks::<TILE>()) {
-        (([to], []), ([out], [])) => *to = *out,
-        ((_, to), _) => to.copy_from_slice(&out[..to.len()]),
-    }
+    copy_row(to, &out[..to.len()]);
+}
+
+/// Copies a few vectors of 16, and what is left: too little for a call of `memcpy`.
+#[inline]
+fn copy_row(to: &mut [f32], from: &[f32]) {
+    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<TILE>(), from.as_chunks::<TILE>());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    to_rest.copy_from_slice(from_rest);
 }
 
 /// Up to 16 rows of a matrix.

@@ -1,11 +1,12 @@
 //! What this machine can do at most: the limits that speeds are reported against.
 //!
-//! Bandwidth is one sequential stream per thread over more than the last-level cache; the integer peak is the best
+//! Bandwidth is one sequential stream per thread over more than the last-level cache, in large pages; the integer peak is the best
 //! dot instruction on registers alone.
 
 use std::time::{Duration, Instant};
 
 use crate::kernels;
+use crate::pages::large_pages;
 
 /// Per thread; more than any last-level cache's share.
 const STREAM_BYTES: usize = 192 << 20;
@@ -16,7 +17,7 @@ const PASSES: usize = 3;
 
 /// Bytes per second read by `threads` threads, each from memory of its own.
 pub fn read_bandwidth(threads: usize) -> f64 {
-    let buffers: Vec<Vec<u64>> = (0..threads).map(|t| vec![t as u64 + 1; STREAM_BYTES / 8]).collect();
+    let buffers: Vec<Vec<u64>> = (0..threads).map(stream).collect();
     let k = kernels::best();
     let seconds = best(threads, |t| {
         for _ in 0..READS {
@@ -24,6 +25,15 @@ pub fn read_bandwidth(threads: usize) -> f64 {
         }
     });
     (threads * READS * STREAM_BYTES) as f64 / seconds
+}
+
+/// What a thread reads, in large pages: the limit is the memory's.
+fn stream(thread: usize) -> Vec<u64> {
+    let mut values = Vec::with_capacity(STREAM_BYTES / 8);
+    // Before the first touch, which is what takes pages.
+    large_pages(values.spare_capacity_mut());
+    values.resize(STREAM_BYTES / 8, thread as u64 + 1);
+    values
 }
 
 /// 8-bit operations per second (two per multiply-add) of `threads` threads.

@@ -1,12 +1,14 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
-use carat_model::load::FileBytes;
+use std::collections::HashMap;
+
+use carat_model::load::{FileBytes, ModelTensors};
 use carat_model::{
     Decoder, DecoderOptions, LoadReport, LogitRows, MemoryPlan, ModelConfig, PictureConfig, memory_plan,
 };
 use carat_tensor::backend::KvType;
 
-use crate::device::{self, Device, DeviceOptions, Precision};
+use crate::device::{self, Device, DeviceOptions, Precision, large_pages};
 use crate::tiles::{self, Tiles};
 use crate::{Error, ImageTokens, ModelFiles, host, mmproj};
 
@@ -189,11 +191,17 @@ pub fn load(
         return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, options)?, table });
     }
     announce(&plan);
-    if let Tiles::Found(tiles) = tiles::find(files, &device)? {
-        device.set_tiles(move |tensor| tiles.get(&tensor.name).cloned());
-    }
-    let resolved = options.resolve(&files.config()?);
     let source = files.source().clone();
+    let tiles = match tiles::find(files, &device)? {
+        Tiles::Found(tiles) => tiles,
+        Tiles::NotWanted | Tiles::Absent | Tiles::Stale => HashMap::new(),
+    };
+    let products = ModelTensors::new(files.checkpoint()).and_then(|list| list.products());
+    for tensor in products.map_err(|error| Error::of_files(&source, error))? {
+        large_pages(tiles.get(&tensor.name).unwrap_or(&tensor.data));
+    }
+    device.set_tiles(move |tensor| tiles.get(&tensor.name).cloned());
+    let resolved = options.resolve(&files.config()?);
     Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))
 }
 

@@ -14,7 +14,7 @@ use crate::ints::IntRows;
 use crate::kernels::PackedTile;
 
 /// Activation rows that share a pass over the weights, where there are so many.
-const SHARE: usize = 4;
+const SHARE: usize = 8;
 
 /// See [`interleaved::pack_tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -29,12 +29,13 @@ pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<Int
     let rows = out.len() / n;
     let mut i = 0;
     while i < n {
-        let taken = if i + SHARE <= n { SHARE } else { 1 + (n - i) / 2 % 2 };
+        let taken = if i + SHARE <= n { SHARE } else { 1 << (n - i).ilog2() };
         let out = &mut out[i * rows..(i + taken) * rows];
         let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
         match taken {
             1 => by_planes::<1>(dtype, tiles, planes, rest.is_some(), out),
             2 => by_planes::<2>(dtype, tiles, planes, rest.is_some(), out),
+            4 => by_planes::<4>(dtype, tiles, planes, rest.is_some(), out),
             _ => by_planes::<SHARE>(dtype, tiles, planes, rest.is_some(), out),
         }
         i += taken;
@@ -300,56 +301,39 @@ const Q6_K_BYTES: usize = ROWS * 210;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
     let d = halves(block, ROWS * 208);
-    for half in 0..2 {
-        for second in 0..2 {
-            let sixteen = Sixteen { block, b, half, second, d };
-            sixteen.add::<P, N, 0>(x, acc);
-            sixteen.add::<P, N, 1>(x, acc);
-            sixteen.add::<P, N, 2>(x, acc);
-            sixteen.add::<P, N, 3>(x, acc);
+    for part in 0..4 {
+        let (half, second) = (part / 2, part % 2);
+        let w = sixteens(block, half, second, part);
+        for (chunk, w) in w.iter().enumerate() {
+            // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
+            let at = 8 * half + 2 * chunk + second;
+            let scales = load64(block, ROWS * 192 + 64 * (at / 4));
+            let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
+            let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
+            let g = 16 * b + at;
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let dot = x.dot::<P, 4>(w, i, 16 * g, 4 * x.negative::<P, 16>(i, g));
+                *acc = scaled(dot, scale, x.d::<P>(i, g / 2), *acc);
+            }
         }
     }
 }
 
-/// Groups of 16 columns of a block of Q6_K: of each chunk of 32 in a half the first or the second.
-#[derive(Clone, Copy)]
-struct Sixteen<'a> {
-    block: &'a [u8; Q6_K_BYTES],
-    b: usize,
-    half: usize,
-    second: usize,
-    d: __m512,
-}
-
-impl Sixteen<'_> {
-    /// Adds the group of a chunk.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn add<const P: usize, const N: usize, const CHUNK: usize>(self, x: Planes<'_>, acc: &mut [__m512; N]) {
-        let Sixteen { block, b, half, second, d } = self;
-        let at = 8 * half + 2 * CHUNK + second;
-        prefetch(&block[Q6_K_BYTES / 16 * at..Q6_K_BYTES / 16 * (at + 1)]);
-        let mut w = [_mm512_setzero_si512(); 4];
-        for (k, w) in w.iter_mut().enumerate() {
-            let nibbles = load64(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
-            let bits = load64(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
-            let upper = match CHUNK {
-                0 => _mm512_slli_epi16::<4>(bits),
-                1 => _mm512_slli_epi16::<2>(bits),
-                2 => bits,
-                _ => _mm512_srli_epi16::<2>(bits),
-            };
-            let lower = if CHUNK < 2 { low_nibbles(nibbles) } else { high_nibbles(nibbles) };
-            *w = _mm512_or_si512(lower, _mm512_and_si512(upper, _mm512_set1_epi8(0x30)));
-        }
-        // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
-        let scales = load64(block, ROWS * 192 + 64 * (at / 4));
-        let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
-        let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
-        let g = 16 * b + at;
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let dot = x.dot::<P, 4>(&w, i, 16 * g, 4 * x.negative::<P, 16>(i, g));
-            *acc = scaled(dot, scale, x.d::<P>(i, g / 2), *acc);
-        }
+/// Of each of the four chunks of 32 columns in a half of Q6_K's block the first or the second 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn sixteens(block: &[u8; Q6_K_BYTES], half: usize, second: usize, part: usize) -> [[__m512i; 4]; 4] {
+    let upper = |bits: __m512i| _mm512_and_si512(bits, _mm512_set1_epi8(0x30));
+    let mut w = [[_mm512_setzero_si512(); 4]; 4];
+    for k in 0..4 {
+        prefetch(&block[Q6_K_BYTES / 16 * (4 * part + k)..Q6_K_BYTES / 16 * (4 * part + k + 1)]);
+        let nibbles = |odd: usize| load64(block, 64 * (16 * half + 8 * odd + 4 * second + k));
+        let bits = load64(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
+        let (even, odd) = (nibbles(0), nibbles(1));
+        w[0][k] = _mm512_or_si512(low_nibbles(even), upper(_mm512_slli_epi16::<4>(bits)));
+        w[1][k] = _mm512_or_si512(low_nibbles(odd), upper(_mm512_slli_epi16::<2>(bits)));
+        w[2][k] = _mm512_or_si512(high_nibbles(even), upper(bits));
+        w[3][k] = _mm512_or_si512(high_nibbles(odd), upper(_mm512_srli_epi16::<2>(bits)));
     }
+    w
 }
