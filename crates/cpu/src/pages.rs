@@ -7,15 +7,16 @@
 
 /// Asks the system to keep `values` in large pages, be they memory of the process or mapped from a file. It may not: then
 /// nothing changes but time. Of memory whole large pages are taken at the first touch, so this is for what is used whole.
+/// Neighbours that share a page stay one mapping, so a large page may hold parts of both.
 pub fn large_pages<T>(values: &[T]) {
     #[cfg(target_os = "linux")]
     {
         /// The smallest page of a Linux system; a larger one makes the advice fail.
         const PAGE: usize = 4096;
-        let start = (values.as_ptr() as usize).next_multiple_of(PAGE);
-        let end = (values.as_ptr() as usize + size_of_val(values)) / PAGE * PAGE;
-        if start < end {
-            // SAFETY: the pages lie within `values`; how they are mapped changes nothing that can be read or written.
+        let start = values.as_ptr() as usize / PAGE * PAGE;
+        let end = (values.as_ptr() as usize + size_of_val(values)).next_multiple_of(PAGE);
+        if !values.is_empty() {
+            // SAFETY: every page holds some of `values`; how it is mapped changes nothing that can be read or written.
             unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
         }
     }
