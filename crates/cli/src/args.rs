@@ -107,17 +107,13 @@ pub struct EngineArgs {
 impl EngineArgs {
     /// As the library takes them.
     pub fn load_options(&self) -> LoadOptions {
-        let precision = match self.precision {
-            PrecisionArg::Fast => Precision::Fast,
-            PrecisionArg::F32 => Precision::Reference,
-        };
         let kv = self.kv.map(|kv| match kv {
             KvArg::F16 => KvType::F16,
             KvArg::Q8_0 => KvType::Q8_0,
             KvArg::F32 => KvType::F32,
         });
         LoadOptions {
-            device: DeviceOptions { threads: self.threads, precision },
+            device: DeviceOptions { threads: self.threads, precision: self.precision.into() },
             context: self.ctx,
             kv,
             memory: self.memory,
@@ -145,6 +141,15 @@ pub enum PrecisionArg {
     Fast,
     /// The reference path.
     F32,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Fast => Precision::Fast,
+            PrecisionArg::F32 => Precision::Reference,
+        }
+    }
 }
 
 /// A whole number from 1 on.

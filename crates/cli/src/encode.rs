@@ -49,6 +49,12 @@ pub struct Args {
     /// Threads that compute [default: one per core this process may use]
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]
     threads: Option<usize>,
+    /// Write the soft tokens without the stages on the way, and say on standard error how long the encoder took
+    #[arg(long)]
+    soft_tokens_only: bool,
+    /// fast: products of 16-bit integers; f32: the slow path that defines the result
+    #[arg(long, value_enum, value_name = "PATH", default_value_t = args::PrecisionArg::Fast)]
+    precision: args::PrecisionArg,
 }
 
 /// What is encoded.
@@ -89,7 +95,7 @@ impl Args {
     }
 
     fn device(&self) -> anyhow::Result<Device> {
-        Ok(device::open(DeviceOptions { threads: self.threads, ..DeviceOptions::default() })?)
+        Ok(device::open(DeviceOptions { threads: self.threads, precision: self.precision.into() })?)
     }
 
     /// What a message about the file to write starts with.
@@ -102,6 +108,11 @@ impl Args {
         let file = File::create(&self.out).with_context(|| self.out_name())?;
         Writer::new(BufWriter::new(file), entries).with_context(|| self.out_name())
     }
+}
+
+/// Says how long an encoder took.
+fn say_time(soft_tokens: usize, start: std::time::Instant) {
+    eprintln!("{soft_tokens} soft tokens in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
 }
 
 /// The file being written.

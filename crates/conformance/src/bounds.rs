@@ -196,6 +196,44 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     out
 }
 
+/// Most values that share a step when they are rounded to 16 bits.
+pub const WORD_BLOCK: usize = 128;
+/// Steps that the size of such a block has at most.
+const WORD_NORM: f64 = 46335.0;
+/// Steps that its largest value has at most.
+const WORD_MOST: f64 = 32767.0;
+
+/// The step of a block of 16-bit integers, and a hair more for its own rounding.
+pub fn word_step(block: &[f64]) -> f64 {
+    let size = block.iter().map(|v| v * v).sum::<f64>().sqrt();
+    let amax = block.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    (size / WORD_NORM).max(amax / WORD_MOST) * (1.0 + 16.0 * U) + 2.0 * U * amax + FLOOR
+}
+
+/// `matrix · x`, both rounded to 16 bits in blocks, the weights to powers of two, which are up to twice the steps asked for.
+pub fn words_product(matrix: &Weights, x: &[f64]) -> Approx {
+    let halves = |row: &[f64], steps: f64| -> Vec<f64> {
+        let half = |block: &[f64]| std::iter::repeat_n(word_step(block) * steps / 2.0, block.len());
+        row.chunks(WORD_BLOCK).flat_map(half).collect()
+    };
+    let of_x = halves(x, 1.0);
+    let whole: Vec<f64> = x.iter().zip(&of_x).map(|(x, half)| x.abs() + half).collect();
+    let squares = |values: &[f64]| -> Vec<f64> { values.iter().map(|v| v * v).collect() };
+    let (x_squares, whole_squares) = (squares(&of_x), squares(&whole));
+    let mut out = Approx { exact: definitions::product(&matrix.values, x), ..Approx::default() };
+    for row in matrix.values.chunks_exact(matrix.cols) {
+        let of_row = halves(row, 2.0);
+        let row_whole: Vec<f64> = row.iter().zip(&of_row).map(|(w, half)| w.abs() + half).collect();
+        let own = gamma(matrix.cols) * sum(&row_whole, &whole, f64::abs) + FLOOR;
+        let by_x = sum(row, &of_x, f64::abs).min(K * sum(row, &x_squares, |w| w * w).sqrt());
+        let by_row = sum(&of_row, &whole, f64::abs).min(K * sum(&of_row, &whole_squares, |w| w * w).sqrt());
+        out.limit.push(own + by_x + by_row);
+        let both = sum(row, &x_squares, |w| w * w) + sum(&of_row, &whole_squares, |w| w * w);
+        out.typical.push(own + both.sqrt());
+    }
+    out
+}
+
 /// `Σ f(a_i)·b_i`, in lanes: most of the suite's time is here.
 fn sum(a: &[f64], b: &[f64], f: impl Fn(f64) -> f64) -> f64 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
@@ -248,6 +286,15 @@ impl Storage {
     }
 }
 
+/// What is rounded on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounded {
+    /// Nothing.
+    Nothing,
+    /// The shares of keys, in blocks of up to [`WORD_BLOCK`].
+    Shares,
+}
+
 /// One position's key and value of one head, and how far the stored ones may be from them.
 #[derive(Clone, Debug)]
 pub struct Cached {
@@ -266,12 +313,11 @@ pub struct Cached {
 /// To first order `∂out/∂s_j = p_j·(v_j − out)`. A score's error is the storage error of its key (independent from
 /// key to key), the rounding of the query (common to all keys) and the sum's rounding; what is beyond the first
 /// order is at most a factor `e^(2E)`, `E` the largest error of a score.
-pub fn attention(query: &[f64], seen: &[&Cached], query_rounding: Storage) -> Approx {
+pub fn attention(query: &[f64], seen: &[&Cached], query_steps: &[f64], rounded: Rounded) -> Approx {
     let keys: Vec<&[f64]> = seen.iter().map(|c| c.key.as_slice()).collect();
     let values: Vec<&[f64]> = seen.iter().map(|c| c.value.as_slice()).collect();
     let scores = definitions::scores(query, &keys);
     let shares = definitions::softmax(&scores);
-    let query_steps = query_rounding.steps(query);
     let largest = scores.iter().fold(0.0, |m: f64, s| m.max(s.abs()));
     let (mut of_key, mut of_query, mut of_sum, mut worst) = (Vec::new(), Vec::new(), Vec::new(), 0f64);
     for cached in seen {
@@ -303,11 +349,20 @@ pub fn attention(query: &[f64], seen: &[&Cached], query_rounding: Storage) -> Ap
         }
         let scores = from_keys.sqrt() + from_others;
         let own = (gamma(seen.len()) + FUNCTION) * size + FLOOR;
-        let limit = beyond * (K * scores + from_sums) + stored.min(K * stored_squares.sqrt()) + own;
+        let (mut shared, mut shared_squares) = (0.0, 0.0);
+        if rounded == Rounded::Shares {
+            // A step of a block's largest share at most, which is below the size of all.
+            let half = shares.iter().map(|p| p * p).sum::<f64>().sqrt() / (2.0 * WORD_MOST);
+            shared = half * seen.iter().map(|c| c.value[d].abs() + c.value_steps[d]).sum::<f64>();
+            shared_squares =
+                half * half * seen.iter().map(|c| (c.value[d].abs() + c.value_steps[d]).powi(2)).sum::<f64>();
+        }
+        let shared_limit = shared.min(K * shared_squares.sqrt());
+        let limit = beyond * (K * scores + from_sums) + stored.min(K * stored_squares.sqrt()) + shared_limit + own;
         out.limit.push(limit);
         // A row's outputs share the errors of its scores, which may be few: no averaging, so three deviations. Where
         // the first order says nothing, neither does a typical error.
-        let typical = beyond * (3.0 * scores + from_sums) + stored_squares.sqrt() + own;
+        let typical = beyond * (3.0 * scores + from_sums) + stored_squares.sqrt() + shared_squares.sqrt() + own;
         out.typical.push(if beyond < 2.0 { typical } else { limit });
     }
     out

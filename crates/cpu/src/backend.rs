@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, Experts, KvForm, KvSpec, LayerNorm, Near, Norm, Pooling, Projection, Rope,
-    Rounding, Router, Subsampling, Work,
+    Attention, Backend, BackendError, Clip, ClippedProjection, Experts, KvForm, KvSpec, LayerNorm, Near, Norm, Pooling,
+    Projection, Rope, Rounding, Router, Subsampling, Work,
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
@@ -18,16 +18,18 @@ use crate::conv;
 use crate::interleaved::has_layout;
 use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{Matrix, Product, Scratch};
+use crate::matmul::{Matrix, PLAIN_ROWS, Product, Scratch};
 use crate::moe::{Routes, Workspace, lock};
 use crate::near;
 use crate::pool::{Output, Pool};
+use crate::words::{self, WordKernels};
 use crate::{rows, topology, workspace};
 
-/// How quantised weights are multiplied. Plain weights always meet f32 activations.
+/// How weights are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
-    /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks.
+    /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks. Plain weights meet f32
+    /// activations, but for those of encoders in f16 or bf16: products and attention there are of 16-bit integers.
     Fast,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,
@@ -112,6 +114,16 @@ pub struct CpuBackend {
     moe: Workspace,
     router_logits: Vec<f32>,
     tiles: Tiles,
+    words: Words,
+}
+
+/// What products of 16-bit integers take.
+#[derive(Default)]
+struct Words {
+    acts: words::product::Acts,
+    products: Vec<Mutex<words::product::Scratch>>,
+    head: words::attention::Head,
+    attention: Vec<Mutex<words::attention::Scratch>>,
 }
 
 /// The interleaved rows of a tensor, where there are some.
@@ -143,6 +155,11 @@ impl CpuBackend {
             moe: Workspace::default(),
             router_logits: Vec::new(),
             tiles: Box::new(|_| None),
+            words: Words {
+                products: (0..threads).map(|_| Mutex::default()).collect(),
+                attention: (0..threads).map(|_| Mutex::default()).collect(),
+                ..Words::default()
+            },
         })
     }
 
@@ -171,6 +188,11 @@ impl CpuBackend {
         self.kernels.isa
     }
 
+    /// Kernels of 16-bit integers, where precision allows them and they are faster.
+    fn words(&self) -> Option<&'static WordKernels> {
+        self.kernels.words.filter(|_| self.integer.is_some())
+    }
+
     fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
         BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
     }
@@ -192,6 +214,20 @@ impl CpuBackend {
         {
             self.acts.quantise(self.kernels, &mut self.pool, rounding);
         }
+    }
+
+    /// A product between bounds.
+    fn clipped_product(&mut self, m: &Matrix, out: &mut [f32], x: &[f32], clip: Clip, n: usize) {
+        self.acts.load(self.kernels, &mut self.pool, x, m.cols, n, None);
+        rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
+        if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
+            self.acts.quantise(self.kernels, &mut self.pool, rounding);
+        }
+        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
+        self.pool.tiles(&mut [Output::new(out, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
+        });
     }
 
     /// Calls `f(i, row)` for the `n` rows of `cols` values of `out`.
@@ -478,18 +514,23 @@ impl Backend for CpuBackend {
         self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
     }
 
-    fn clipped_project(&mut self, projection: Projection<'_, Matrix, Buffer>, x: &Buffer, clip: Clip, n: usize) {
-        let m = projection.matrix;
-        self.acts.load(self.kernels, &mut self.pool, &x.0, m.cols, n, None);
-        rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
-        if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
-            self.acts.quantise(self.kernels, &mut self.pool, rounding);
+    fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, Matrix, Buffer>], x: &Buffer, n: usize) {
+        // The bounds within which the activations are words.
+        let mut bounds = None;
+        for ClippedProjection { projection: Projection { matrix, out }, clip } in outs {
+            match self.words().filter(|_| matches!(matrix.dtype, DType::F16 | DType::BF16) && n > PLAIN_ROWS) {
+                None => self.clipped_product(matrix, &mut out.0, &x.0, *clip, n),
+                Some(words) => {
+                    let Words { acts, products, .. } = &mut self.words;
+                    if bounds != Some(clip.input) {
+                        acts.round(words, &mut self.pool, &x.0, (n, matrix.cols), clip.input);
+                        bounds = Some(clip.input);
+                    }
+                    let kernels = (self.kernels, words);
+                    words::product::project(kernels, &mut self.pool, products, acts, &mut out.0, matrix, clip.output);
+                }
+            }
         }
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(&mut projection.out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
-            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
-        });
     }
 
     fn gate(&mut self, gate: &mut Buffer, up: &Buffer, len: usize) {
@@ -518,6 +559,11 @@ impl Backend for CpuBackend {
         head_dim: usize,
         n: usize,
     ) {
+        if let Some(words) = self.words().filter(|_| head_dim <= words::attention::MAX_HEAD_DIM) {
+            let io = words::attention::Operands { q: &q.0, k: &k.0, v: &v.0, n, n_heads, d: head_dim };
+            let Words { head, attention, .. } = &mut self.words;
+            return words::attention::attend_all(words, &mut self.pool, attention, head, &mut out.0, &io);
+        }
         let rows = attention::Rows { k: &k.0, v: &v.0, n_heads, d: head_dim };
         let (scratch, partial) = (&self.attention, &mut self.partial);
         attention::attend_all(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), &rows, n);

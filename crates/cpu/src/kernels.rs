@@ -11,6 +11,7 @@ use crate::interleaved;
 use crate::ints::IntRows;
 use crate::scalar;
 use crate::unpack::Form;
+use crate::words::{self, WordKernels};
 
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +119,8 @@ pub struct Kernels {
     pub sigmoid_mul: fn(x: &mut [f32], gate: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
+    /// Products of 16-bit integers, where they are faster than those of floats.
+    pub words: Option<&'static WordKernels>,
     /// Asks for bytes that will be read some microseconds later; for CPUs that don't fetch ahead by themselves.
     pub prefetch: fn(&[u8]),
     /// Reads everything once: the loop behind the bandwidth limit.
@@ -148,6 +151,7 @@ static SCALAR: Kernels = Kernels {
     sigmoid_mul: scalar::sigmoid_mul,
     softcap: scalar::softcap,
     sum_squares: scalar::sum_squares,
+    words: Some(&words::SCALAR),
     prefetch: |_| (),
     read_all: scalar::read_all,
     dot_rounds: (scalar::dot_rounds, 2 * 32),
@@ -194,6 +198,7 @@ static AVX2: Kernels = {
         softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
         // SAFETY: as above.
         sum_squares: |x| unsafe { avx2::sum_squares(x) },
+        words: None,
         // SAFETY: as above.
         prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         // SAFETY: as above.
@@ -250,6 +255,18 @@ static AVX512: Kernels = {
         softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
         // SAFETY: as above.
         sum_squares: |x| unsafe { avx512::sum_squares(x) },
+        words: Some(
+            &const {
+                WordKernels {
+                    // SAFETY: as above.
+                    round: |x, bounds, steps, q| unsafe { avx512::words::round(x, bounds, steps, q) },
+                    // SAFETY: as above.
+                    gemm: |panel, x, start, bounds, out| unsafe { avx512::words::gemm(panel, x, start, bounds, out) },
+                    // SAFETY: as above.
+                    powers: |scores, max, p| unsafe { avx512::words::powers(scores, max, p) },
+                }
+            },
+        ),
         // SAFETY: as above.
         prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         // SAFETY: as above.
@@ -279,6 +296,8 @@ static NEON: Kernels = {
         sigmoid_mul: neon::sigmoid_mul,
         softcap: neon::softcap,
         sum_squares: neon::sum_squares,
+        // A multiplication makes four products of them, as many as of floats.
+        words: None,
         ..SCALAR
     }
 };

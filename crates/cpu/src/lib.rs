@@ -33,6 +33,7 @@ mod rows;
 mod scalar;
 mod topology;
 mod unpack;
+mod words;
 mod workspace;
 #[cfg(target_arch = "x86_64")]
 mod x86;

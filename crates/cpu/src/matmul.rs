@@ -60,7 +60,7 @@ impl Matrix {
 const MATVEC_ROWS: usize = 2;
 
 /// The same of weights in plain types, which need none.
-const PLAIN_ROWS: usize = 8;
+pub const PLAIN_ROWS: usize = 8;
 
 /// Up to this many activation rows tasks are as large as reading likes them; with more they share the cache with the rows.
 const BOUND_BY_MEMORY: usize = 32;

@@ -248,6 +248,15 @@ impl<'a> Output<'a> {
         Output { data, stride: cols, cols, cuts, tile_cols, lifetime: std::marker::PhantomData }
     }
 
+    /// Some columns alone.
+    ///
+    /// # Panics
+    /// If there are no such columns.
+    pub fn columns(self, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.cols, "columns {columns:?} of {}", self.cols);
+        Output { data: self.data.wrapping_add(columns.start), cols: columns.len(), ..self }
+    }
+
     /// No tiles.
     pub fn empty() -> Self {
         Output::new(&mut [], 0, 0, 1, 1)

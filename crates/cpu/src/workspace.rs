@@ -2,7 +2,9 @@
 //! intermediates, and what each thread unpacks and attends in.
 //!
 //! It is taken when it is first needed and kept. The lengths here are those that `acts.rs`, `moe.rs`, `matmul.rs` and
-//! `attention.rs` grow their vectors to; a test of the program holds the sum to what it really takes.
+//! `attention.rs` grow their vectors to; a test of the program holds the sum to what it really takes. Encoders whose
+//! products are of 16-bit integers (`words/`) hold most activations in half of what is counted for them here, and take a part
+//! of the rest for the keys and values of a head.
 
 use carat_tensor::backend::{ExpertWork, Work};
 

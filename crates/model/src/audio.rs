@@ -218,9 +218,7 @@ impl<B: Backend> AudioTower<B> {
         let AudioConfig { n_heads, reach, softcap, .. } = self.config;
         self.norm_bounded(backend, |w| &w.layers[l].attention_norm, n);
         let (w, s) = (&self.weights.layers[l], &mut self.scratch);
-        w.q.run(backend, &mut s.q, &s.h, n);
-        w.k.run(backend, &mut s.k, &s.h, n);
-        w.v.run(backend, &mut s.v, &s.h, n);
+        backend.clipped_project(&mut [w.q.to(&mut s.q), w.k.to(&mut s.k), w.v.to(&mut s.v)], &s.h, n);
         let (scale, relative, head_dim) = (&w.query_scale, &w.distances, self.config.head_dim());
         let near = Near { n_heads, head_dim, reach, scale, relative, softcap };
         backend.attend_near(&mut s.t, &s.q, &s.k, &s.v, near, n);

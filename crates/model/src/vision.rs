@@ -12,7 +12,7 @@
 
 mod grid;
 
-use carat_tensor::backend::{BackendError, Norm, Pooling, Projection, Rope};
+use carat_tensor::backend::{BackendError, Clip, ClippedProjection, Norm, Pooling, Projection, Rope};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
@@ -161,7 +161,8 @@ impl<B: Backend> VisionTower<B> {
         let (w, s, n) = (&self.weights, &mut self.scratch, positions.len());
         let centred: Vec<f32> = values.iter().map(|v| 2.0 * (v - 0.5)).collect();
         backend.upload(&mut s.gate, &centred);
-        backend.project(&mut [Projection { matrix: &w.patches, out: &mut s.x }], &s.gate, None, n);
+        let projection = Projection { matrix: &w.patches, out: &mut s.x };
+        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &s.gate, n);
         for axis in 0..2 {
             let row = |p: &[i32; 2]| TokenId((axis * n_positions) as u32 + p[axis] as u32);
             let ids: Vec<TokenId> = positions.iter().map(row).collect();
@@ -175,9 +176,7 @@ impl<B: Backend> VisionTower<B> {
         let VisionConfig { n_heads, head_dim, norm_eps: eps, .. } = self.config;
         let (w, s) = (&self.weights.layers[layer], &mut self.scratch);
         backend.rms_norm(&mut s.h, &s.x, Norm { weight: &w.attention_norm, eps }, n);
-        w.q.run(backend, &mut s.q, &s.h, n);
-        w.k.run(backend, &mut s.k, &s.h, n);
-        w.v.run(backend, &mut s.v, &s.h, n);
+        backend.clipped_project(&mut [w.q.to(&mut s.q), w.k.to(&mut s.k), w.v.to(&mut s.v)], &s.h, n);
         let rope = Some(Rope { table: &s.rope, parts: 2 });
         backend.norm_heads(&mut s.q, Some(&w.q_norm), eps, rope, n_heads, head_dim, n);
         backend.norm_heads(&mut s.k, Some(&w.k_norm), eps, rope, n_heads, head_dim, n);
@@ -191,8 +190,7 @@ impl<B: Backend> VisionTower<B> {
         let eps = self.config.norm_eps;
         let (w, s) = (&self.weights.layers[layer], &mut self.scratch);
         backend.rms_norm(&mut s.h, &s.x, Norm { weight: &w.ffn_norm, eps }, n);
-        w.gate.run(backend, &mut s.gate, &s.h, n);
-        w.up.run(backend, &mut s.up, &s.h, n);
+        backend.clipped_project(&mut [w.gate.to(&mut s.gate), w.up.to(&mut s.up)], &s.h, n);
         backend.gate(&mut s.gate, &s.up, n * self.config.ffn_width);
         w.down.run(backend, &mut s.h, &s.gate, n);
         backend.add_rms_norm(&mut s.x, &s.h, Norm { weight: &w.post_ffn_norm, eps }, 1.0, n);

@@ -26,7 +26,7 @@ fn fixtures(name: &str) -> PathBuf {
 }
 
 fn backend() -> CpuBackend {
-    CpuBackend::new(CpuOptions { threads: Some(2), precision: Precision::Fast, isa: None }).unwrap()
+    CpuBackend::new(CpuOptions { threads: Some(2), precision: Precision::Reference, isa: None }).unwrap()
 }
 
 fn open(name: &str) -> GgufFile {

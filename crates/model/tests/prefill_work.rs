@@ -8,8 +8,8 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Piece, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, Clip, Experts, KvSpec, KvType, LayerNorm, Near, Norm, Pooling, Projection, Rope, Rounding,
-    Router, Stack, Subsampling, Work,
+    Attention, BackendError, ClippedProjection, Experts, KvSpec, KvType, LayerNorm, Near, Norm, Pooling, Projection,
+    Rope, Rounding, Router, Stack, Subsampling, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -66,7 +66,9 @@ impl Backend for Counter {
         let one = |s: &Stack<'_, (usize, usize)>| (s.rows, s.matrix.1);
         [&e.gate, &e.up, &e.down].iter().for_each(|s| self.count(&one(s), n));
     }
-    fn clipped_project(&mut self, p: Projection<'_, (usize, usize), ()>, _: &(), _: Clip, n: usize) { self.count(p.matrix, n); }
+    fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, (usize, usize), ()>], _: &(), n: usize) {
+        outs.iter().for_each(|out| self.count(out.projection.matrix, n));
+    }
     fn gate(&mut self, _: &mut (), _: &(), _: usize) {}
     fn layer_norm(&mut self, _: &mut (), _: &(), _: LayerNorm<'_, ()>, _: usize) {}
     fn add(&mut self, _: &mut (), _: &(), _: usize) {}

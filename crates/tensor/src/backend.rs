@@ -84,6 +84,14 @@ pub struct Projection<'a, M, B> {
     pub out: &'a mut B,
 }
 
+/// One product of a [`Backend::clipped_project`].
+pub struct ClippedProjection<'a, M, B> {
+    /// The product.
+    pub projection: Projection<'a, M, B>,
+    /// The bounds around it.
+    pub clip: Clip,
+}
+
 /// Bounds of a product's input and output, lower and upper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
@@ -485,12 +493,13 @@ pub trait Backend {
 
     // ---- encoders
 
-    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)`, `clamp(v, [a, b]) = min(max(v, a), b)`: `[n, rows]`.
+    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, `clamp(v, [a, b]) = min(max(v, a), b)`:
+    /// `[n, rows]`. Inputs, and weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the
+    /// block's size, the weights' to the power of two above that.
     fn clipped_project(
         &mut self,
-        projection: Projection<'_, Self::Matrix, Self::Buffer>,
+        outs: &mut [ClippedProjection<'_, Self::Matrix, Self::Buffer>],
         x: &Self::Buffer,
-        clip: Clip,
         n: usize,
     );
     /// `gate = gelu_tanh(gate) ⊙ up` for `len` values.
@@ -501,7 +510,8 @@ pub trait Backend {
     /// `x += y` for `len` values.
     fn add(&mut self, x: &mut Self::Buffer, y: &Self::Buffer, len: usize);
     /// `out[i, h] = softmax(q[i, h] · K_h) · V_h` over the keys and values of all `n` rows, before and after `i`; scale 1,
-    /// softmax in f32. All are `[n, n_heads, head_dim]`.
+    /// softmax in f32. All are `[n, n_heads, head_dim]`. Queries, keys, the shares of up to 128 neighbouring keys, and these
+    /// keys' values in each dimension, may be rounded as the inputs of [`Backend::clipped_project`].
     fn attend_all(
         &mut self,
         out: &mut Self::Buffer,

@@ -1,6 +1,7 @@
 //! A sound: decoded, brought to 16 kHz, turned to features or frames, encoded.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use carat_media::limits::MAX_SOUND_BYTES;
@@ -10,7 +11,7 @@ use carat_model::{AudioTower, SoundEncoder};
 use carat_runtime::ModelFiles;
 use carat_runtime::device::Device;
 
-use super::{Args, Hidden, hidden, read};
+use super::{Args, Hidden, hidden, read, say_time};
 use crate::safetensors::Entry;
 
 /// Writes the file.
@@ -39,15 +40,25 @@ fn with_tower(
     let mel = log_mel(samples).with_context(|| path.display().to_string())?;
     let (n, config) = (mel.soft_tokens(), *tower.config());
     let mut entries = vec![Entry::f32("mel", &[mel.n_frames(), BANDS])];
-    entries.extend(hidden(config.n_layers + 1, &[n, config.d_model]));
+    if !args.soft_tokens_only {
+        entries.extend(hidden(config.n_layers + 1, &[n, config.d_model]));
+    }
     entries.push(Entry::f32("soft_tokens", &[n, config.d_text]));
     let mut out = args.create(&entries)?;
     let name = || args.out_name();
     out.f32s(&mel.values).with_context(name)?;
-    let mut hidden = Hidden { writer: &mut out, result: Ok(()) };
     let heard = &mel.values[..mel.valid * BANDS];
-    let soft_tokens = tower.encode(device, heard, Some(&mut hidden)).with_context(model)?;
-    hidden.result.with_context(name)?;
+    let soft_tokens = if args.soft_tokens_only {
+        let start = Instant::now();
+        let soft_tokens = tower.encode(device, heard, None).with_context(model)?;
+        say_time(n, start);
+        soft_tokens
+    } else {
+        let mut hidden = Hidden { writer: &mut out, result: Ok(()) };
+        let soft_tokens = tower.encode(device, heard, Some(&mut hidden)).with_context(model)?;
+        hidden.result.with_context(name)?;
+        soft_tokens
+    };
     out.f32s(&soft_tokens).with_context(name)?;
     out.finish().with_context(name)
 }

@@ -9,7 +9,7 @@ use carat_tensor::backend::{Attention, KvForm, KvSpec, KvType};
 
 use super::{Harness, stack};
 use crate::Exactness;
-use crate::bounds::{self, Approx, Cached, F16, Storage};
+use crate::bounds::{self, Approx, Cached, F16, Rounded, Storage};
 use crate::cases::Rng;
 use crate::definitions;
 
@@ -146,7 +146,7 @@ impl Model {
             let (position, head) = (first + i / case.n_heads, i % case.n_heads);
             let seen = definitions::visible(position, last, case.window, &case.blocks);
             let seen: Vec<&Cached> = seen.iter().map(|p| &self.stored[p][head / group]).collect();
-            bounds::attention(query, &seen, rounding)
+            bounds::attention(query, &seen, &rounding.steps(query), Rounded::Nothing)
         }))
     }
 }

@@ -1,10 +1,11 @@
 //! Operations of encoders: products between bounds, gates, sums of rows, norms about the mean, attention of all rows to all.
 
-use carat_tensor::backend::{Clip, LayerNorm, Pooling, Projection};
+use carat_tensor::backend::{Clip, ClippedProjection, LayerNorm, Pooling, Projection};
 use carat_tensor::{Backend, DType};
 
 use super::{Harness, stack};
-use crate::bounds::{self, Approx, Cached, Storage, U};
+use crate::Exactness;
+use crate::bounds::{self, Approx, Cached, Rounded, U};
 use crate::cases::{self, Fill, Matrix, ROWS, Rng};
 
 pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
@@ -52,14 +53,27 @@ fn clipped_project<B: Backend>(
     let bounded = Clip { input: [-0.5, 1.25], output: [-0.75, 0.25] };
     for clip in [Clip::NONE, bounded, Clip { output: Clip::NONE.output, ..bounded }] {
         h.report.begin("clipped_project", format!("n={n} {} {clip:?}", matrix.tensor.name));
-        let mut out = h.output(n * rows);
-        h.backend.clipped_project(Projection { matrix: &loaded, out: &mut out }, &input, clip, n);
-        let inputs = h.inputs(dtype);
-        let expected = x.chunks_exact(cols).map(|x| {
-            let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
-            bounds::product(&matrix.weights, &x, inputs).clamp(clip.output.map(f64::from))
-        });
-        h.compare(&out, &stack(expected));
+        // A second one of the same rows, within other bounds.
+        let clips = [clip, Clip { input: [-1.0, 0.75], ..clip }];
+        let mut outs = clips.map(|_| h.output(n * rows));
+        let mut projections: Vec<_> = outs
+            .iter_mut()
+            .zip(clips)
+            .map(|(out, clip)| ClippedProjection { projection: Projection { matrix: &loaded, out }, clip })
+            .collect();
+        h.backend.clipped_project(&mut projections, &input, n);
+        for (out, clip) in outs.iter().zip(clips) {
+            let expected = x.chunks_exact(cols).map(|x| {
+                let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
+                let product = match (h.exactness, dtype) {
+                    (Exactness::Fast(_), DType::F16 | DType::BF16) => bounds::words_product(&matrix.weights, &x.exact),
+                    _ => bounds::product(&matrix.weights, &x, h.inputs(dtype)),
+                };
+                product.clamp(clip.output.map(f64::from))
+            });
+            let expected = stack(expected);
+            h.compare(out, &expected);
+        }
     }
 }
 
@@ -104,18 +118,31 @@ fn attend_all<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, heads: (usize, 
     let (queries, keys, values) = (h.buffer(&q), h.buffer(&k), h.buffer(&v));
     let mut out = h.output(n * width);
     h.backend.attend_all(&mut out, &queries, &keys, &values, n_heads, d, n);
+    // Nothing is rounded where precision forbids it.
+    let (step, rounded): (fn(&[f64]) -> f64, _) = match h.exactness {
+        Exactness::Reference => (|_| 0.0, Rounded::Nothing),
+        Exactness::Fast(_) => (bounds::word_step, Rounded::Shares),
+    };
     let of_head = |head: usize| -> Vec<Cached> {
         let row = |all: &[f64], i: usize| all[i * width + head * d..i * width + (head + 1) * d].to_vec();
-        let exact = vec![0.0; d];
-        let of =
-            |i| Cached { key: row(&k, i), key_steps: exact.clone(), value: row(&v, i), value_steps: exact.clone() };
+        let column = |block: usize, c: usize| -> Vec<f64> {
+            let rows = block * bounds::WORD_BLOCK..((block + 1) * bounds::WORD_BLOCK).min(n);
+            rows.map(|i| v[i * width + head * d + c]).collect()
+        };
+        let value_steps: Vec<Vec<f64>> = (0..n.div_ceil(bounds::WORD_BLOCK))
+            .map(|block| (0..d).map(|c| step(&column(block, c)) / 2.0).collect())
+            .collect();
+        let of = |i| {
+            let key = row(&k, i);
+            let key_steps = vec![step(&key) / 2.0; d];
+            Cached { key, key_steps, value: row(&v, i), value_steps: value_steps[i / bounds::WORD_BLOCK].clone() }
+        };
         (0..n).map(of).collect()
     };
     let heads: Vec<Vec<Cached>> = (0..n_heads).map(of_head).collect();
-    let kept = Storage { always: 0.0, of_value: 0.0, of_largest: 0.0 };
     let rows = q.chunks_exact(d).enumerate().map(|(i, query)| {
         let seen: Vec<&Cached> = heads[i % n_heads].iter().collect();
-        bounds::attention(query, &seen, kept)
+        bounds::attention(query, &seen, &vec![step(query) / 2.0; d], rounded)
     });
     h.compare(&out, &stack(rows));
 }

@@ -12,6 +12,7 @@ mod pack;
 mod plain;
 mod tiles;
 mod wise;
+pub mod words;
 
 pub use gemm::{gemm, gemm_f32};
 pub use limit::{SUMS, dot_rounds, read_all};

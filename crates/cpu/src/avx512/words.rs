@@ -1,0 +1,353 @@
+//! Kernels for 16-bit integers in blocks ([`crate::words`]).
+//!
+//! A product takes six activation rows and four tiles at a time: of 32 registers 24 hold sums, four weights and one a pair of
+//! activations, so ten loads serve 24 `vpdpwssd`. `2^x` is `2^n · p(f)`, `n = round(x)`, `f = x − n`, `p` of degree 5 with a
+//! relative error of 8e-8 at `|f| ≤ ½`.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::{load, load_some, mask, store, store_some};
+use crate::kernels::TILE;
+use crate::words::{BLOCK, MOST, NORM, Pair, Panel, Powers, Rows, SCALAR, Start, Steps, UNBOUNDED, blocks, inverse};
+
+/// Activation rows per pass.
+const ROWS: usize = 6;
+
+/// Sums of squares between these are as good as in f64, and have roots.
+const FEW: f32 = 1e-24;
+const MANY: f32 = 1e38;
+
+/// Exponentials of this size together are none beside those of the largest score, which is among the others.
+const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
+
+/// See [`crate::words::WordKernels`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
+    let bounds = [_mm512_set1_ps(bounds[0]), _mm512_set1_ps(bounds[1])];
+    let (whole, rest) = x.as_chunks::<16>();
+    let (mut max, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for x in whole {
+        let x = clamp(load(x), bounds);
+        max = _mm512_max_ps(max, _mm512_abs_ps(x));
+        squares = _mm512_fmadd_ps(x, x, squares);
+    }
+    if !rest.is_empty() {
+        let x = _mm512_maskz_mov_ps(mask(rest.len()), clamp(load_some(rest), bounds));
+        max = _mm512_max_ps(max, _mm512_abs_ps(x));
+        squares = _mm512_fmadd_ps(x, x, squares);
+    }
+    let (max, squares) = (_mm512_reduce_max_ps(max), _mm512_reduce_add_ps(squares));
+    // Neither lost nor beyond what there is; no number is neither.
+    if !(FEW..MANY).contains(&squares) {
+        let mut bounded = [0.0; BLOCK];
+        for (bounded, x) in bounded.chunks_mut(16).zip(x.chunks(16)) {
+            store_some(&mut bounded[..x.len()], clamp(load_some(x), bounds));
+        }
+        return (SCALAR.round)(&bounded[..x.len()], UNBOUNDED, steps, q);
+    }
+    let inverse = inverse(max, squares.sqrt(), steps);
+    let scale = _mm512_set1_ps(inverse);
+    let (whole_q, rest_q) = q.split_at_mut(8 * whole.len());
+    for (x, q) in whole.iter().zip(whole_q.as_chunks_mut::<8>().0) {
+        // SAFETY: eight pairs.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words(clamp(load(x), bounds), scale)) }
+    }
+    if !rest.is_empty() {
+        // Bounds need not hold zero.
+        let words = _mm256_maskz_mov_epi16(mask(rest.len()), words(clamp(load_some(rest), bounds), scale));
+        // SAFETY: the mask names no word past the pairs.
+        unsafe { _mm256_mask_storeu_epi16(rest_q.as_mut_ptr().cast(), mask(2 * rest_q.len()), words) }
+    }
+    inverse.recip()
+}
+
+/// `round(x · scale)`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn words(x: __m512, scale: __m512) -> __m256i {
+    _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, scale)))
+}
+
+/// Brings values within bounds; what is no number stays none.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn clamp(x: __m512, [low, high]: [__m512; 2]) -> __m512 {
+    // The second operand is what these give where there is NaN.
+    _mm512_min_ps(high, _mm512_max_ps(low, x))
+}
+
+/// See [`crate::words::WordKernels`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn gemm(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+    match panel.tiles {
+        1 => tiled::<1>(panel, x, start, bounds, out),
+        2 => tiled::<2>(panel, x, start, bounds, out),
+        3 => tiled::<3>(panel, x, start, bounds, out),
+        4 => tiled::<4>(panel, x, start, bounds, out),
+        tiles => unreachable!("a panel of {tiles} tiles"),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn tiled<const T: usize>(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+    let (n, width, blocks) = (out.len() / (T * TILE), T * TILE, blocks(x.len));
+    assert!(panel.pairs.len() >= x.len * width && panel.d.len() >= blocks * width);
+    assert!(x.pairs.len() >= n * x.len && x.d.len() >= n * blocks);
+    for b in 0..blocks {
+        let start = if b == 0 { start } else { Start::Kept };
+        let is_bounded = b + 1 == blocks && (bounds[0] > f32::NEG_INFINITY || bounds[1] < f32::INFINITY);
+        let pairs = b * (BLOCK / 2)..((b + 1) * (BLOCK / 2)).min(x.len);
+        let block = Block { panel, x, b, pairs, start, bounds: is_bounded.then_some(bounds) };
+        let mut i = 0;
+        while i + ROWS <= n {
+            block.six::<T>(i, out);
+            i += ROWS;
+        }
+        while i < n {
+            block.one::<T>(i, out);
+            i += 1;
+        }
+    }
+}
+
+/// A block of all rows, the lengths of what it is of checked. Its functions have no loops over sums: those that the compiler
+/// does not undo keep the sums in memory.
+struct Block<'a> {
+    panel: Panel<'a>,
+    x: Rows<'a>,
+    b: usize,
+    pairs: std::ops::Range<usize>,
+    start: Start,
+    bounds: Option<[f32; 2]>,
+}
+
+impl Block<'_> {
+    /// Adds six rows from `i` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn six<const T: usize>(&self, i: usize, out: &mut [f32]) {
+        let zero = [_mm512_setzero_si512(); T];
+        let (mut s0, mut s1, mut s2, mut s3, mut s4, mut s5) = (zero, zero, zero, zero, zero, zero);
+        let (x0, x1, x2) = (self.row(i), self.row(i + 1), self.row(i + 2));
+        let (x3, x4, x5) = (self.row(i + 3), self.row(i + 4), self.row(i + 5));
+        for line in (0..self.pairs.len()).step_by(16) {
+            for c in ROWS..2 * ROWS {
+                // A line of the rows that come next. It may lie anywhere.
+                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.len + line).cast());
+            }
+            for k in line..(line + 16).min(self.pairs.len()) {
+                let w = self.weights(k);
+                // SAFETY: `k` is one of the block's pairs, of which every row has that many.
+                unsafe {
+                    dots(&mut s0, &w, x0.add(k));
+                    dots(&mut s1, &w, x1.add(k));
+                    dots(&mut s2, &w, x2.add(k));
+                    dots(&mut s3, &w, x3.add(k));
+                    dots(&mut s4, &w, x4.add(k));
+                    dots(&mut s5, &w, x5.add(k));
+                }
+            }
+        }
+        self.add(&s0, i, out);
+        self.add(&s1, i + 1, out);
+        self.add(&s2, i + 2, out);
+        self.add(&s3, i + 3, out);
+        self.add(&s4, i + 4, out);
+        self.add(&s5, i + 5, out);
+    }
+
+    /// Adds row `i`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn one<const T: usize>(&self, i: usize, out: &mut [f32]) {
+        let (mut sums, x) = ([_mm512_setzero_si512(); T], self.row(i));
+        for k in 0..self.pairs.len() {
+            // SAFETY: as in `six`.
+            unsafe { dots(&mut sums, &self.weights(k), x.add(k)) }
+        }
+        self.add(&sums, i, out);
+    }
+
+    /// The block's pairs of a row.
+    #[inline]
+    fn row(&self, i: usize) -> *const Pair {
+        let start = i * self.x.len;
+        self.x.pairs[start + self.pairs.start..start + self.pairs.end].as_ptr()
+    }
+
+    /// Pair `k` of all rows of the panel.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn weights<const T: usize>(&self, k: usize) -> [__m512i; T] {
+        let at = (self.pairs.start + k) * T * TILE;
+        debug_assert!(at + T * TILE <= self.panel.pairs.len());
+        let at = self.panel.pairs.as_ptr().wrapping_add(at);
+        // SAFETY: `tiled` has checked that the panel has `16 · T` pairs for each of a row's.
+        let tile = |t: usize| unsafe { _mm512_loadu_si512(at.add(t * TILE).cast()) };
+        let mut w = [_mm512_setzero_si512(); T];
+        w[0] = tile(0);
+        if T > 1 {
+            w[1] = tile(1);
+        }
+        if T > 2 {
+            w[2] = tile(2);
+        }
+        if T > 3 {
+            w[3] = tile(3);
+        }
+        w
+    }
+
+    /// Brings sums of row `i` to scale, and adds them to `out`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn add<const T: usize>(&self, sums: &[__m512i; T], i: usize, out: &mut [f32]) {
+        let width = T * TILE;
+        let steps = &self.panel.d[self.b * width..(self.b + 1) * width];
+        let d = _mm512_set1_ps(self.x.d[i * blocks(self.x.len) + self.b]);
+        let out = &mut out[i * width..(i + 1) * width];
+        self.finish(sums[0], steps, d, out);
+        if T > 1 {
+            self.finish(sums[1], &steps[TILE..], d, &mut out[TILE..]);
+        }
+        if T > 2 {
+            self.finish(sums[2], &steps[2 * TILE..], d, &mut out[2 * TILE..]);
+        }
+        if T > 3 {
+            self.finish(sums[3], &steps[3 * TILE..], d, &mut out[3 * TILE..]);
+        }
+    }
+
+    /// The same of 16 sums.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn finish(&self, sums: __m512i, steps: &[f32], d: __m512, out: &mut [f32]) {
+        let mut total = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(load(steps), d));
+        if self.start == Start::Kept {
+            total = _mm512_add_ps(total, load(out));
+        }
+        if let Some([low, high]) = self.bounds {
+            total = clamp(total, [_mm512_set1_ps(low), _mm512_set1_ps(high)]);
+        }
+        store(out, total);
+    }
+}
+
+/// Adds the products of a pair with those of a panel's rows.
+///
+/// # Safety
+/// The pair is there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn dots<const T: usize>(sums: &mut [__m512i; T], w: &[__m512i; T], x: *const Pair) {
+    // SAFETY: the caller's promise.
+    let x = _mm512_set1_epi32(unsafe { x.cast::<i32>().read_unaligned() });
+    sums[0] = dot(sums[0], w[0], x);
+    if T > 1 {
+        sums[1] = dot(sums[1], w[1], x);
+    }
+    if T > 2 {
+        sums[2] = dot(sums[2], w[2], x);
+    }
+    if T > 3 {
+        sums[3] = dot(sums[3], w[3], x);
+    }
+}
+
+/// `_mm512_dpwssd_epi32`, of which the compiler makes two instructions for the sake of processors where these are faster.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn dot(mut sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: an instruction of AVX-512 VNNI, on registers.
+    unsafe {
+        asm!(
+            "vpdpwssd {sum}, {w}, {x}",
+            sum = inout(zmm_reg) sum, w = in(zmm_reg) w, x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// `2^x` for `x` of 0 at most; what is below −125 counts as that.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn power(x: __m512) -> __m512 {
+    // To this an integer is added by rounding, and stands in the lowest bits.
+    let shift = _mm512_set1_ps(1.5 * (1 << 23) as f32);
+    // The second operand is what a maximum with NaN gives.
+    let x = _mm512_max_ps(_mm512_set1_ps(-125.0), x);
+    let n = _mm512_add_ps(x, shift);
+    let f = _mm512_sub_ps(x, _mm512_sub_ps(n, shift));
+    let mut p = _mm512_set1_ps(0.001_327_647_2);
+    for c in [0.009_675_541, 0.055_507_13, 0.240_221_2, 0.693_146_94, 1.000_000_1] {
+        p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(c));
+    }
+    let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));
+    _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent))
+}
+
+/// See [`crate::words::WordKernels`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
+    assert!(scores.len() <= BLOCK && p.len() >= scores.len().div_ceil(2));
+    if let ([a, b, c, d], []) = scores.as_chunks::<16>() {
+        // The usual number: all in registers.
+        let (a, b, c, d) = (load(a), load(b), load(c), load(d));
+        let most = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+        let max = max.max(_mm512_reduce_max_ps(most));
+        let all = _mm512_set1_ps(max);
+        let (a, b) = (power(_mm512_sub_ps(a, all)), power(_mm512_sub_ps(b, all)));
+        let (c, d) = (power(_mm512_sub_ps(c, all)), power(_mm512_sub_ps(d, all)));
+        let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+        let squares = _mm512_fmadd_ps(a, a, _mm512_mul_ps(b, b));
+        let squares = _mm512_add_ps(squares, _mm512_fmadd_ps(c, c, _mm512_mul_ps(d, d)));
+        let (sum, squares) = (_mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(squares));
+        let (inverse, step) = power_step(sum, squares);
+        store_powers(a, inverse, &mut p[..8]);
+        store_powers(b, inverse, &mut p[8..16]);
+        store_powers(c, inverse, &mut p[16..24]);
+        store_powers(d, inverse, &mut p[24..32]);
+        return Powers { max, sum, d: step };
+    }
+    let mut most = _mm512_set1_ps(max);
+    for scores in scores.chunks(16) {
+        most = _mm512_mask_max_ps(most, mask(scores.len()), most, load_some(scores));
+    }
+    let max = _mm512_reduce_max_ps(most);
+    let (all, mut sum, mut squares) = (_mm512_set1_ps(max), _mm512_setzero_ps(), _mm512_setzero_ps());
+    let mut values = [_mm512_setzero_ps(); BLOCK / 16];
+    for (value, scores) in values.iter_mut().zip(scores.chunks(16)) {
+        *value = _mm512_maskz_mov_ps(mask(scores.len()), power(_mm512_sub_ps(load_some(scores), all)));
+        sum = _mm512_add_ps(sum, *value);
+        squares = _mm512_fmadd_ps(*value, *value, squares);
+    }
+    let (sum, squares) = (_mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(squares));
+    let (inverse, step) = power_step(sum, squares);
+    for (value, p) in values.into_iter().zip(p.chunks_mut(8)) {
+        store_powers(value, inverse, p);
+    }
+    Powers { max, sum, d: step }
+}
+
+/// One over the step of powers, and the step.
+#[inline]
+fn power_step(sum: f32, squares: f32) -> (f32, f32) {
+    let size = squares.sqrt();
+    if sum.is_nan() || size < NOTHING {
+        return (0.0, if sum.is_nan() { f32::NAN } else { 0.0 });
+    }
+    // None is above 1, nor above the size of all.
+    let inverse = (NORM / size).min(MOST / size.min(1.0));
+    (inverse, inverse.recip())
+}
+
+/// Rounds up to 16 powers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_powers(value: __m512, inverse: f32, p: &mut [Pair]) {
+    let words = words(value, _mm512_set1_ps(inverse));
+    // SAFETY: the mask names no word past the pairs.
+    unsafe { _mm256_mask_storeu_epi16(p.as_mut_ptr().cast(), mask(2 * p.len()), words) }
+}

@@ -1,0 +1,365 @@
+//! Rows as 16-bit integers in blocks, and sums of their products that fit 32 bits.
+//!
+//! A block of up to [`BLOCK`] values is rounded to steps of its own size: `x ≈ d · q` with `‖q‖ ≤ 2^15.5`. By Cauchy and
+//! Schwarz no sum of products of two such blocks, nor a part of it, is beyond `2^31`. The steps of a weight's block are a
+//! power of two: bf16 has 8 bits, so all but the smallest of a block are kept as they are. An instruction multiplies twice as
+//! many of these as floats, and they err a tenth of what bf16 does.
+//!
+//! The definitions of the kernels are here; a backend that has faster ones has them in its table. What is made of them:
+//! products ([`product`]) and attention ([`attention`]).
+
+pub mod attention;
+pub mod product;
+
+use crate::acts::grow;
+use crate::kernels::TILE;
+use crate::rows;
+use crate::scalar::TINY;
+
+/// Most values that share a step.
+pub const BLOCK: usize = 128;
+/// Size of a block in steps: with what rounding adds to each of 128 values, at most `√(2^31 − 1)`.
+pub const NORM: f32 = 46335.0;
+/// The largest integer.
+pub const MOST: f32 = 32767.0;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+/// No bounds.
+pub const UNBOUNDED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
+/// Most tiles of a panel.
+pub const MAX_TILES: usize = 4;
+
+/// Two neighbours in a row: what an instruction multiplies at once in a lane.
+pub type Pair = [i16; 2];
+
+/// What a block's steps may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// As small as possible.
+    Any,
+    /// The same, of the powers of two.
+    PowersOfTwo,
+}
+
+/// Rows of activations.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// Pairs of a row; one that is filled up with a zero where the values are odd.
+    pub len: usize,
+    /// `[n, len]`.
+    pub pairs: &'a [Pair],
+    /// Steps, `[n, blocks]`.
+    pub d: &'a [f32],
+}
+
+impl<'a> Rows<'a> {
+    /// Some of the rows.
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
+        let blocks = blocks(self.len);
+        Rows {
+            pairs: &self.pairs[rows.start * self.len..rows.end * self.len],
+            d: &self.d[rows.start * blocks..rows.end * blocks],
+            ..*self
+        }
+    }
+}
+
+/// Blocks of a row of so many pairs.
+pub fn blocks(pairs: usize) -> usize {
+    pairs.div_ceil(BLOCK / 2)
+}
+
+/// Rows that others are multiplied with, interleaved; those that fill up the last tile are zero.
+#[derive(Clone, Copy)]
+pub struct Panel<'a> {
+    /// Tiles of 16 rows, at most [`MAX_TILES`].
+    pub tiles: usize,
+    /// `[len, 16 · tiles]`.
+    pub pairs: &'a [Pair],
+    /// Steps, `[blocks, 16 · tiles]`.
+    pub d: &'a [f32],
+}
+
+/// Memory that begins with a line of the cache: a vector across two lines is read twice. It grows and stays.
+#[derive(Default)]
+pub struct Lines<T>(Vec<T>);
+
+impl<T: Copy + Default> Lines<T> {
+    /// Room for `len` values.
+    pub fn take(&mut self, len: usize) -> &mut [T] {
+        grow(&mut self.0, len + LINE / size_of::<T>());
+        let start = self.0.as_ptr().align_offset(LINE);
+        &mut self.0[start..start + len]
+    }
+
+    /// The values.
+    pub fn get(&self) -> &[T] {
+        &self.0[self.0.as_ptr().align_offset(LINE)..]
+    }
+}
+
+/// What sums start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    Zero,
+    /// What is there.
+    Kept,
+}
+
+/// Exponentials of a row of scores, rounded as a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Powers {
+    /// The largest score, or the one given.
+    pub max: f32,
+    /// The sum of the exponentials, before rounding.
+    pub sum: f32,
+    /// Their step.
+    pub d: f32,
+}
+
+/// The kernels; those of [`SCALAR`] define them.
+pub struct WordKernels {
+    /// Rounds up to [`BLOCK`] values, brought within bounds; returns the step. `q` has a zero more where the values are odd.
+    pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32,
+    /// `out[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `out` `[n, 16 · tiles]`.
+    pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], out: &mut [f32]),
+    /// `p = round(2^(score − m))`, `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
+    pub powers: fn(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers,
+}
+
+/// The definitions.
+pub static SCALAR: WordKernels = WordKernels { round, gemm, powers };
+
+fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
+    let mut bounded = [0.0; BLOCK];
+    let x = {
+        let bounded = &mut bounded[..x.len()];
+        bounded.copy_from_slice(x);
+        rows::clamp(bounded, bounds);
+        &*bounded
+    };
+    // The bits of magnitudes are in their order, and NaN, which maxima of numbers drop, comes last.
+    let max = f32::from_bits(x.iter().fold(0, |max, v| max.max(v.abs().to_bits())));
+    q.fill([0; 2]);
+    if !max.is_finite() {
+        return f32::NAN;
+    }
+    if max < TINY {
+        return 0.0;
+    }
+    let squares: f32 = x.iter().map(|x| (x / max) * (x / max)).sum();
+    let inverse = inverse(max, max * squares.sqrt(), steps);
+    for (q, &x) in q.as_flattened_mut().iter_mut().zip(x) {
+        *q = (x * inverse).round_ties_even() as i16;
+    }
+    inverse.recip()
+}
+
+/// One over the step of a block with this largest value and this size.
+pub fn inverse(max: f32, size: f32, steps: Steps) -> f32 {
+    let inverse = (NORM / size).min(MOST / max);
+    match steps {
+        Steps::Any => inverse,
+        // Neither it nor its inverse is subnormal: `max` is not tiny.
+        Steps::PowersOfTwo => f32::from_bits(inverse.to_bits() & 0xff80_0000),
+    }
+}
+
+fn gemm(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+    let width = panel.tiles * TILE;
+    for (i, out) in out.chunks_exact_mut(width).enumerate() {
+        if start == Start::Zero {
+            out.fill(0.0);
+        }
+        let x = x.part(i..i + 1);
+        let weights = panel.pairs.chunks(BLOCK / 2 * width).zip(panel.d.chunks_exact(width));
+        for ((x, d), (weights, steps)) in x.pairs.chunks(BLOCK / 2).zip(x.d).zip(weights) {
+            for (r, out) in out.iter_mut().enumerate() {
+                let products = x.iter().zip(weights.chunks_exact(width)).map(|(x, weights)| {
+                    let dot = |k: usize| i32::from(x[k]) * i32::from(weights[r][k]);
+                    dot(0) + dot(1)
+                });
+                *out += steps[r] * d * products.sum::<i32>() as f32;
+            }
+        }
+        rows::clamp(out, bounds);
+    }
+}
+
+fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
+    let max = scores.iter().fold(max, |max, &score| max.max(score));
+    let mut values = [0.0; BLOCK];
+    let values = &mut values[..scores.len()];
+    for (value, &score) in values.iter_mut().zip(scores) {
+        *value = (score - max).exp2();
+    }
+    Powers { max, sum: values.iter().sum(), d: round(values, UNBOUNDED, Steps::Any, p) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{available, table};
+
+    const LENGTHS: [usize; 10] = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128];
+
+    fn kernels() -> impl Iterator<Item = (crate::kernels::Isa, &'static WordKernels)> {
+        available().into_iter().filter_map(|isa| Some((isa, table(isa)?.words?)))
+    }
+
+    /// Values of −1 to 1, by the multiples of the golden ratio.
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i + seed * 1000 + 1) as f64 * 0.618_033_988_749_895).fract() as f32 * 2.0 - 1.0).collect()
+    }
+
+    fn rounded(k: &WordKernels, x: &[f32], steps: Steps) -> (Vec<Pair>, f32) {
+        let mut q = vec![[7; 2]; x.len().div_ceil(2)];
+        let d = (k.round)(x, UNBOUNDED, steps, &mut q);
+        (q, d)
+    }
+
+    #[test]
+    fn a_value_is_at_most_half_a_step_away_and_a_step_as_small_as_said() {
+        for (isa, k) in kernels() {
+            for (len, scale) in LENGTHS.into_iter().flat_map(|len| [1.0, 3e-20, 1e25].map(|scale| (len, scale))) {
+                let mut x: Vec<f32> = values(len, len).iter().map(|x| x * scale).collect();
+                for peak in [1.0, 50.0] {
+                    x[len / 2] *= peak;
+                    for steps in [Steps::Any, Steps::PowersOfTwo] {
+                        let what = format!("{isa} {len} values of {scale} {peak} {steps:?}");
+                        let (q, d) = rounded(k, &x, steps);
+                        let q = q.as_flattened();
+                        for (x, &q) in x.iter().zip(q) {
+                            let error = (f64::from(*x) - f64::from(d) * f64::from(q)).abs();
+                            assert!(error <= 0.5001 * f64::from(d) + 1e-7 * f64::from(x.abs()), "{what}: {x} as {q}");
+                        }
+                        assert!(q[len..].iter().all(|&q| q == 0), "{what}: no zero at the end");
+                        let size = q.iter().map(|&q| f64::from(q).powi(2)).sum::<f64>().sqrt();
+                        let most = q.iter().map(|&q| i32::from(q).abs()).max().unwrap();
+                        assert!(size * size <= f64::from(i32::MAX) && most <= 32767, "{what}: {size}, {most}");
+                        let least = if steps == Steps::Any { 0.999 } else { 0.499 };
+                        let filled = (size / f64::from(NORM)).max(f64::from(most) / f64::from(MOST));
+                        assert!(filled >= least, "{what}: {filled} of what there is room for");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_bf16_are_kept_but_for_the_smallest() {
+        for (isa, k) in kernels() {
+            let x: Vec<f32> = values(128, 3).iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+            let (q, d) = rounded(k, &x, Steps::PowersOfTwo);
+            for (x, &q) in x.iter().zip(q.as_flattened()) {
+                assert!(x.abs() < 0.07 || f32::from(q) * d == *x, "{isa}: {x} as {q} · {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_hold_before_rounding() {
+        for (isa, k) in kernels() {
+            let (x, mut q) = (values(100, 5), [[0; 2]; 50]);
+            let d = (k.round)(&x, [0.25, 0.5], Steps::Any, &mut q);
+            for (x, &q) in x.iter().zip(q.as_flattened()) {
+                assert!((f32::from(q) * d - x.clamp(0.25, 0.5)).abs() <= 0.51 * d, "{isa}: {x} as {q} · {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_none() {
+        for (isa, k) in kernels() {
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = values(64, 1);
+                x[33] = value;
+                assert!(rounded(k, &x, Steps::Any).1.is_nan(), "{isa}: {value} is rounded");
+            }
+            let mut scores = values(64, 2);
+            scores[40] = f32::NAN;
+            let mut p = [[0; 2]; 32];
+            let powers = (k.powers)(&scores, 3.0, &mut p);
+            assert!(powers.sum.is_nan() && powers.d.is_nan(), "{isa}: {powers:?}");
+            assert_eq!(rounded(k, &[0.0; 20], Steps::Any), (vec![[0; 2]; 10], 0.0), "{isa}: zeros");
+        }
+    }
+
+    /// Products of `n` rows of `x` with `16 · tiles` rows, and what f64 makes of the same integers.
+    fn check_product(k: &WordKernels, what: &str, (tiles, n, len): (usize, usize, usize), pairs: [Vec<Pair>; 2]) {
+        let (width, count) = (tiles * TILE, blocks(len));
+        let [weights, x] = pairs;
+        let steps: Vec<f32> = values(count * width, 1).iter().map(|v| 1.5 + v).collect();
+        let d: Vec<f32> = values(n * count, 2).iter().map(|v| 1.5 + v).collect();
+        let panel = Panel { tiles, pairs: &weights, d: &steps };
+        let rows = Rows { len, pairs: &x, d: &d };
+        let mut out = vec![1e3; n * width];
+        (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut out);
+        for (at, found) in out.into_iter().enumerate() {
+            let (i, r) = (at / width, at % width);
+            let (mut sum, mut size) = (1e3, 1e3);
+            for k in 0..len {
+                let (x, w) = (x[i * len + k], weights[k * width + r]);
+                let dot: f64 = (0..2).map(|h| f64::from(x[h]) * f64::from(w[h])).sum();
+                let b = k / (BLOCK / 2);
+                let scaled = dot * f64::from(steps[b * width + r]) * f64::from(d[i * count + b]);
+                (sum, size) = (sum + scaled, size + scaled.abs());
+            }
+            let bound = f64::from(f32::EPSILON) * (2.0 * count as f64 + 4.0) * size;
+            let expected = sum.clamp(-1e9, 2e9);
+            assert!((f64::from(found) - expected).abs() <= bound, "{what} row {i}, {r}: {found}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn products_are_those_of_the_integers() {
+        for (isa, k) in kernels() {
+            for tiles in 1..=MAX_TILES {
+                for (n, len) in [(1, 1), (6, 32), (7, 64), (13, 65), (6, 200)] {
+                    let pairs = [len * tiles * TILE, n * len].map(|n| {
+                        let halves = values(2 * n, n).into_iter().map(|v| (v * 3000.0) as i16).collect::<Vec<_>>();
+                        halves.as_chunks::<2>().0.to_vec()
+                    });
+                    check_product(k, &format!("{isa} {tiles} tiles, {n} × {len}"), (tiles, n, len), pairs);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_blocks_have_room() {
+        for (isa, k) in kernels() {
+            for (len, sign) in [(128, 1.0), (128, -1.0), (2, 1.0), (64, -1.0)] {
+                let (x, _) = rounded(k, &vec![sign; len], Steps::Any);
+                let (w, _) = rounded(k, &vec![1.0; len], Steps::Any);
+                let weights = w.iter().flat_map(|&pair| [pair; TILE]).collect();
+                check_product(k, &format!("{isa} {len} equal values"), (1, 1, x.len()), [weights, x]);
+            }
+        }
+    }
+
+    #[test]
+    fn powers_are_those_of_two() {
+        for (isa, k) in kernels() {
+            for (len, max) in
+                LENGTHS.into_iter().flat_map(|len| [f32::NEG_INFINITY, -5.0, 9.0, 60.0].map(|max| (len, max)))
+            {
+                let scores: Vec<f32> = values(len, 9).iter().map(|v| 20.0 * v).collect();
+                let mut p = vec![[5; 2]; len.div_ceil(2)];
+                let powers = (k.powers)(&scores, max, &mut p);
+                let most = scores.iter().fold(max, |max, &s| max.max(s));
+                assert_eq!(powers.max, most, "{isa} {len}");
+                let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s - most).exp2()).collect();
+                let (sum, size) = (exact.iter().sum::<f64>(), exact.iter().map(|p| p * p).sum::<f64>().sqrt());
+                assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{isa} {len}: {powers:?}, expected {sum}");
+                // What is a 2^40th of the largest may be nothing.
+                let step = (size / f64::from(MOST)).max(2f64.powi(-39));
+                for (p, exact) in p.as_flattened().iter().zip(&exact) {
+                    let found = f64::from(*p) * f64::from(powers.d);
+                    assert!((found - exact).abs() <= 0.51 * step + 2e-6 * exact, "{isa} {len} {max}: {found} {exact}");
+                }
+            }
+        }
+    }
+}
