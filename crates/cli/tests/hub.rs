@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod files;
+#[path = "../../model/tests/mmproj_file/mod.rs"]
+mod mmproj_file;
 mod program;
 #[path = "../../hub/tests/stand_in/mod.rs"]
 mod stand_in;
@@ -12,7 +15,10 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use program::{carat, done};
+use carat_tensor::DType;
+use carat_weights::Checkpoint;
+use files::bmp;
+use program::{Scratch, carat, done};
 use serde_json::Value;
 use stand_in::{COMMIT, Fault, StandIn, noise, sha256};
 
@@ -189,6 +195,50 @@ fn a_pulled_model_runs_by_its_name() {
     let inspected = place.done(&["inspect", "org/nano", "--json"]);
     assert_eq!(serde_json::from_str::<Value>(&inspected).unwrap()["model"], path);
     assert_eq!(place.done(&["pull", "org/nano", "--offline"]), place.done(&["pull", "org/nano"]));
+}
+
+/// Of several files of encoders the best one comes along, and is found through the snapshot's links: beside the model, and beside
+/// the folder that a quantisation has.
+#[test]
+fn a_pulled_gguf_model_sees_with_what_came_along() {
+    let place = Place::new("mmproj");
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../nano/checkpoint");
+    let (file, image) = (Scratch::new("pulled-BF16.gguf"), Scratch::new("pulled.bmp"));
+    std::fs::write(&image.0, bmp(96, 96)).unwrap();
+    done(carat(&["convert", checkpoint.to_str().unwrap(), file.arg()]).output().unwrap());
+    let Checkpoint::HfDir(dir) = carat_weights::open(&checkpoint).unwrap() else { panic!("a file") };
+    let ask = |model: &str| {
+        place.done(&[
+            "run",
+            model,
+            "--image",
+            image.arg(),
+            "--image-tokens",
+            "70",
+            "What shape is this?",
+            "--temperature",
+            "0",
+        ])
+    };
+    let expected = ask(checkpoint.to_str().unwrap());
+    for (repo, path) in [("org/flat-GGUF", "nano-BF16.gguf"), ("org/folders-GGUF", "BF16/nano-BF16.gguf")] {
+        place.server.add(repo, path, fs::read(&file.0).unwrap());
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            place.server.add(repo, &format!("mmproj-{}.gguf", dtype.name()), mmproj_file::write(&dir, dtype));
+        }
+        place.done(&["pull", repo]);
+        let snapshot = place.repo(repo).join("snapshots").join(COMMIT);
+        let encoders: Vec<String> = fs::read_dir(&snapshot)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("mmproj"))
+            .collect();
+        assert_eq!(encoders, ["mmproj-BF16.gguf"], "{repo}");
+        #[cfg(unix)]
+        assert!(snapshot.join("mmproj-BF16.gguf").is_symlink());
+        assert_eq!(ask(repo), expected, "{repo}");
+        assert_eq!(ask(snapshot.join(path).to_str().unwrap()), expected, "{repo}");
+    }
 }
 
 #[test]

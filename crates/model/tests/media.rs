@@ -94,15 +94,14 @@ fn pieces<'a>(fixture: &'a Fixture, media: &'a [Medium]) -> Vec<Piece<'a>> {
 }
 
 fn decoder(fixture: &Fixture, precision: Precision, chunk: usize) -> Decoder<CpuBackend> {
+    with_room(fixture, precision, chunk, Budget::ALL[0].tokens())
+}
+
+/// For pictures of up to `block` soft tokens.
+fn with_room(fixture: &Fixture, precision: Precision, chunk: usize, block: usize) -> Decoder<CpuBackend> {
     let backend = CpuBackend::new(CpuOptions { threads: Some(2), precision, isa: None }).unwrap();
     let mut checkpoint = carat_weights::open(&fixture.dir).unwrap();
-    let options = DecoderOptions {
-        ctx: 512,
-        kv: KvType::F32,
-        chunk,
-        block: Budget::ALL[0].tokens(),
-        ..DecoderOptions::default()
-    };
+    let options = DecoderOptions { ctx: block + 442, kv: KvType::F32, chunk, block, ..DecoderOptions::default() };
     Decoder::load(backend, &mut checkpoint, options).unwrap().0
 }
 
@@ -191,6 +190,42 @@ fn a_sequence_may_end_in_a_picture() {
         let mut decoder = decoder(&fixture, Precision::Reference, 16);
         let last = decoder.forward(Step { pieces, logits: LogitRows::Last }).unwrap();
         assert!(relative_error(last, &all[all.len() / n * (n - 1)..]) < STAGE_BOUND, "{name}");
+    }
+}
+
+/// A picture of the largest budget is longer than any chunk and passes in one all the same: its tokens see each other as they do
+/// where one chunk holds the whole sequence.
+#[test]
+fn the_largest_picture_is_never_parted() {
+    const BLOCK: usize = 1120;
+    assert_eq!(Budget::ALL[Budget::ALL.len() - 1].tokens(), BLOCK);
+    for name in ["31b", "12b"] {
+        let fixture = open(name);
+        let words: Vec<TokenId> = (0..60).map(|i| TokenId(20 + i)).collect();
+        let logits = |kind: SoftKind, chunk: usize| -> Vec<f32> {
+            let mut decoder = with_room(&fixture, Precision::Reference, chunk, BLOCK);
+            let width = decoder.config().d_model;
+            let rows: Vec<f32> = (0..BLOCK * width).map(|i| (i as f32 * 0.37).sin()).collect();
+            let picture = Piece::Soft { kind, n: BLOCK, rows: &rows };
+            let pieces = [Piece::Tokens(&words[..37]), picture, Piece::Tokens(&words[37..])];
+            let (mut all, mut start) = (Vec::new(), 0);
+            for end in decoder.pass_ends(&pieces) {
+                let parted = kind == SoftKind::Image && (38..37 + BLOCK).contains(&end);
+                assert!(!parted, "{name}: chunks of {chunk} end after {end} rows, in the picture");
+                let part: Vec<Piece<'_>> = carat_model::input::parts(&pieces, start..end).collect();
+                all.extend_from_slice(decoder.forward(Step { pieces: &part, logits: LogitRows::All }).unwrap());
+                start = end;
+            }
+            all
+        };
+        let whole = logits(SoftKind::Image, BLOCK + 60);
+        for chunk in [16, 37, 500] {
+            let error = relative_error(&logits(SoftKind::Image, chunk), &whole);
+            println!("{name} chunks of {chunk}: {error:.1e}");
+            assert!(error < STAGE_BOUND, "{name}: in chunks of {chunk} logits are off by {error:e}");
+        }
+        // The tokens of a sound see those before them only, and it shows.
+        assert!(relative_error(&logits(SoftKind::Audio, 500), &whole) > 1e-2, "{name}");
     }
 }
 

@@ -4,6 +4,7 @@
 
 #[path = "../../media/tests/drawing/mod.rs"]
 mod drawing;
+mod mmproj_file;
 #[path = "../../media/tests/waves/mod.rs"]
 mod waves;
 
@@ -14,7 +15,7 @@ use carat_media::picture::{Budget, Patching, patches};
 use carat_media::sound::{BANDS, log_mel, raw_frames};
 use carat_model::{AudioTap, AudioTower, ModelError, PictureEncoder, SoundEncoder, VisionTap, VisionTower};
 use carat_tensor::{Bytes, DType, quant};
-use carat_weights::{Checkpoint, GgufFile, GgufWriter, StoredType, TensorInfo, Weights, map_file, safetensors};
+use carat_weights::{Checkpoint, GgufFile, StoredType, TensorInfo, Weights, map_file, safetensors};
 use drawing::pattern;
 use waves::wave;
 
@@ -170,51 +171,47 @@ fn matrices_in_blocks_of_8_bits_are_as_near_as_their_steps() {
     hears(&checkpoint, 2e-2);
 }
 
-/// As llama.cpp's converter writes the projections of 12B (`Gemma4UnifiedVisionAudioModel`), all values in f32.
-fn without_towers() -> Checkpoint {
-    let Checkpoint::HfDir(dir) = carat_weights::open(&fixtures("multimodal/12b")).unwrap() else { panic!("a file") };
-    let mut writer = GgufWriter::new();
-    writer.str("general.architecture", "clip").u32("clip.vision.patch_size", 16).u32("clip.audio.num_mel_bins", 128);
-    writer.bool("clip.has_vision_encoder", true).bool("clip.has_audio_encoder", true);
-    writer.str("clip.vision.projector_type", "gemma4uv").str("clip.audio.projector_type", "gemma4ua");
-    let mut data: Vec<Vec<u8>> = Vec::new();
-    for tensor in dir.tensors.iter() {
-        let (stem, end) = tensor.name.rsplit_once('.').unwrap();
-        let stem = match stem.strip_prefix("model.").unwrap() {
-            "vision_embedder" => "v.position_embd",
-            "vision_embedder.patch_ln1" => "v.patch_norm.1",
-            "vision_embedder.patch_dense" => "v.patch_embd",
-            "vision_embedder.patch_ln2" => "v.patch_norm.2",
-            "vision_embedder.pos_norm" => "v.patch_norm.3",
-            "embed_vision.embedding_projection" => "mm.input_projection",
-            "embed_audio.embedding_projection" => "mm.a.input_projection",
-            _ => continue,
-        };
-        let (mut values, mut shape) = (floats(tensor), tensor.shape.clone());
-        let end = if end == "pos_embedding" { "weight" } else { end };
-        if stem == "v.position_embd" {
-            let rows: Vec<&[f32]> = values.chunks(shape[2]).collect();
-            let axis = |axis: usize| rows.iter().skip(axis).step_by(2).copied();
-            values = axis(0).chain(axis(1)).flatten().copied().collect();
-            shape.swap(0, 1);
-        } else if stem == "v.patch_norm.1" || format!("{stem}.{end}") == "v.patch_embd.weight" {
-            let colours =
-                |block: &[f32]| (0..3).flat_map(|c| block[c..].iter().step_by(3).copied()).collect::<Vec<_>>();
-            values = values.chunks(6912).flat_map(colours).collect();
+/// The encoders of a fixture's directory, their matrices stored as `matrices`.
+fn written(dir: &str, matrices: DType) -> Checkpoint {
+    let Checkpoint::HfDir(dir) = carat_weights::open(&fixtures(dir)).unwrap() else { panic!("a file") };
+    let bytes = mmproj_file::write(&dir, matrices);
+    Checkpoint::Gguf(GgufFile::from_bytes("written", Bytes::from_vec(bytes)).unwrap())
+}
+
+/// What tests write is what llama.cpp's converter wrote.
+#[test]
+fn files_are_written_as_the_converter_writes_them() {
+    let of_part = |tensors: &Weights, part: &str| -> Vec<TensorInfo> {
+        let mut found: Vec<_> = tensors.iter().filter(|t| t.name.starts_with(part)).cloned().collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    };
+    for (dir, theirs, parts) in [
+        ("vision/clipped", "edge.gguf", &["v.", "mm.input"]),
+        ("audio/clipped", "edge.gguf", &["a.", "mm.a."]),
+        ("vision/standard", "large.gguf", &["v.", "mm.input"]),
+    ] {
+        let (ours, theirs) = (written(dir, DType::BF16), open(theirs));
+        for part in parts {
+            let (ours, theirs) = (of_part(ours.tensors(), part), of_part(&theirs.tensors, part));
+            let kind = |t: &TensorInfo| (t.name.clone(), t.dtype, t.shape.clone());
+            assert_eq!(ours.iter().map(kind).collect::<Vec<_>>(), theirs.iter().map(kind).collect::<Vec<_>>());
+            for (our, their) in ours.iter().zip(&theirs) {
+                // The converter computes the softplus in f32.
+                let bound = if our.name.contains("per_dim_scale") { 2.0 * f32::EPSILON } else { 0.0 };
+                let near = |(a, b): (f32, f32)| (a - b).abs() <= bound * b.abs();
+                let (our_values, their_values) = (floats(our), floats(their));
+                let near = our_values.into_iter().zip(their_values).all(near);
+                assert!(near, "{}", our.name);
+            }
         }
-        writer.tensor(&format!("{stem}.{end}"), DType::F32, &shape);
-        data.push(values.iter().flat_map(|v| v.to_le_bytes()).collect());
     }
-    let file = std::env::temp_dir().join(format!("carat-mmproj-12b-{}.gguf", std::process::id()));
-    std::fs::write(&file, writer.to_bytes(&data)).unwrap();
-    let checkpoint = carat_weights::open(&file).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    checkpoint
 }
 
 #[test]
 fn what_sees_and_hears_without_a_tower_agrees() {
-    let (checkpoint, expected, mut backend) = (without_towers(), expected("multimodal/12b"), backend());
+    let (checkpoint, expected, mut backend) =
+        (written("multimodal/12b", DType::F32), expected("multimodal/12b"), backend());
     assert!(carat_model::encoders::hears(&checkpoint).unwrap());
     let mut eyes = PictureEncoder::load(&mut backend, &checkpoint, 70).unwrap();
     let last = |rows: &[f32], name: &str| {

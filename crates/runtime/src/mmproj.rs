@@ -1,4 +1,5 @@
-//! Where the encoders of a model in a GGUF file are: in a second file, usually beside the first.
+//! Where the encoders of a model in a GGUF file are: in a second file, usually beside the first. Repositories that keep each
+//! quantisation in a folder of its own, `BF16/NAME-BF16.gguf`, have it beside the folder.
 //!
 //! Names in circulation: `mmproj.gguf`, `mmproj-BF16.gguf`, `mmproj-NAME-f16.gguf`, `NAME-mmproj.gguf`,
 //! `NAME.mmproj-Q8_0.gguf`.
@@ -16,13 +17,28 @@ const TYPES: [&str; 4] = ["bf16", "f32", "f16", "q8_0"];
 /// The most names that an error lists.
 const NAMES_SHOWN: usize = 8;
 
-/// The file of encoders beside the GGUF file of a model, if there is one. Of several the one whose name starts with more of the
-/// model's is taken, then the one of the preferred type.
+/// The file of encoders beside the GGUF file of a model, or beside the folder of its quantisation, if there is one. Of several the
+/// one whose name starts with more of the model's is taken, then the one of the preferred type.
 ///
 /// # Errors
-/// If the directory can't be read, or neither tells several files apart.
+/// If a directory can't be read, or neither tells several files apart.
 pub fn beside(model: &Path) -> Result<Option<PathBuf>, Error> {
     let dir = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = best_in(dir, model)?;
+    match dir.parent().filter(|_| is_of_quantisation(dir, model)) {
+        Some(above) if found.is_none() => best_in(above, model),
+        _ => Ok(found),
+    }
+}
+
+/// Whether a model's folder is named after its quantisation: `BF16`, `UD-Q4_K_XL`. Then the model is, too.
+fn is_of_quantisation(dir: &Path, model: &Path) -> bool {
+    let dir = name_of(dir);
+    dir.chars().any(|c| c.is_ascii_digit()) && name_of(model).contains(&dir)
+}
+
+/// The file of encoders in `dir` that goes with the model best.
+fn best_in(dir: &Path, model: &Path) -> Result<Option<PathBuf>, Error> {
     let unreadable = |source| Error::Directory { dir: dir.display().to_string(), source };
     let own = name_of(model);
     let mut found = Vec::new();
@@ -129,6 +145,18 @@ mod tests {
         let files = ["gemma-4-e2b-it-q4_0.gguf", "mmproj-gemma-4-e2b-it-q8_0.gguf", "mmproj-gemma-4-e4b-it-bf16.gguf"];
         check("own", &files, files[0], Some(files[1]));
         check("type", &["m.gguf", "mmproj-F16.gguf", "mmproj-BF16.gguf"], "m.gguf", Some("mmproj-BF16.gguf"));
+    }
+
+    #[test]
+    fn beside_a_quantisation_s_folder_is_looked_too() {
+        let dir = Dir::new("folder", &["mmproj-F16.gguf"]);
+        for (folder, expected) in [("BF16", Some("mmproj-F16.gguf")), ("other", None), ("Q8_0", None)] {
+            std::fs::create_dir(dir.0.join(folder)).unwrap();
+            std::fs::write(dir.0.join(folder).join("m-bf16.gguf"), b"").unwrap();
+            assert_eq!(dir.beside(&format!("{folder}/m-bf16.gguf")).unwrap().as_deref(), expected, "{folder}");
+        }
+        std::fs::write(dir.0.join("BF16/mmproj-m.gguf"), b"").unwrap();
+        assert_eq!(dir.beside("BF16/m-bf16.gguf").unwrap().as_deref(), Some("mmproj-m.gguf"));
     }
 
     #[test]
