@@ -64,7 +64,7 @@ def said(pattern, *command):
 
 
 def carat(args, program, kind, file, out):
-    shape = ["--soft-tokens-only", "--threads", args.threads, "--out", out]
+    shape = ["--soft-tokens-only", "--precision", "fast", "--threads", args.threads, "--out", out]
     if kind != "audio":
         shape += ["--image-tokens", kind]
     what = "--audio" if kind == "audio" else "--image"
