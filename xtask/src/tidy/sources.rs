@@ -10,6 +10,7 @@ const UNSAFE: &[&str] = &[
     "crates/weights/src/mmap.rs",
     "crates/weights/src/mmap/",
     "crates/cpu/src/kernels.rs",
+    "crates/cpu/src/pages.rs",
     "crates/cpu/src/pool.rs",
     "crates/cpu/src/avx2.rs",
     "crates/cpu/src/avx2/",
