@@ -101,6 +101,18 @@ pub fn sound_file(path: &Path) -> anyhow::Result<(String, Vec<u8>)> {
     read(path, MAX_SOUND_BYTES)
 }
 
+/// The name and the bytes of a recording, which are mapped where it is a file and read where it comes from elsewhere.
+pub fn recording(path: &Path) -> anyhow::Result<(String, Bytes)> {
+    if path.is_file() {
+        let name = name(path);
+        return Ok((name.clone(), map_file(path).with_context(|| name)?));
+    }
+    let (name, bytes) = sound_file(path)?;
+    let (found, most) = (bytes.len(), MAX_SOUND_BYTES);
+    ensure!(found <= most, "{name}: found more than {most} bytes; at most so many are taken of what is no file");
+    Ok((name, Bytes::from_vec(bytes)))
+}
+
 /// What a file is called in messages.
 pub fn name(path: &Path) -> String {
     if path.as_os_str() == "-" { "standard input".into() } else { path.display().to_string() }

@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use carat_media::sound;
+use carat_media::sound::{self, Clips, Stream};
 use carat_runtime::transcribe::{Event, Outcome, Segment, Task, subtitles, transcribe};
 use carat_runtime::{Error, Session};
+use carat_tensor::Bytes;
 use indicatif::ProgressBar;
 
 use crate::args::{EncoderArgs, EngineArgs, Interrupted, UsageError};
@@ -22,8 +23,8 @@ use places::Place;
 
 /// Write down what is said in recordings
 ///
-/// A recording is heard in clips of up to 30 s, cut where nothing is said; where there is no pause, two clips share a second and
-/// its words stand once. Times in subtitles and JSON are those of clips. The text is written as it comes; with several
+/// A recording, of up to a day, is heard in clips of up to 30 s, cut where nothing is said; where there is no pause, two clips share
+/// a second and its words stand once. Times in subtitles and JSON are those of clips. The text is written as it comes; with several
 /// files each stands under its name. A file that fails is named, the others go on, and the exit code is 1. Ctrl-C keeps what is done.
 #[derive(clap::Args)]
 #[command(override_usage = "carat transcribe [OPTIONS] [MODEL] <FILE>...")]
@@ -89,14 +90,14 @@ struct Work<'a> {
 impl Work<'_> {
     /// Writes down one file. An error is one that other files would have as well.
     fn one(&mut self, session: &mut Session, file: &Path, out: Option<PathBuf>) -> anyhow::Result<()> {
-        let (name, samples) = match samples(file) {
-            Ok(read) => read,
+        let (name, bytes, samples) = match open(file) {
+            Ok(opened) => opened,
             Err(error) => {
                 self.failures.add(&error);
                 return Ok(());
             }
         };
-        let seconds = samples.len() as f64 / f64::from(sound::RATE);
+        let seconds = samples as f64 / f64::from(sound::RATE);
         let shown = self.args.format == Format::Text && out.is_none();
         let bar = batch::progress(seconds.ceil() as u64, "s of sound", shown).with_message(name.clone());
         bar.tick();
@@ -105,7 +106,8 @@ impl Work<'_> {
         let mut transcript = Transcript::new(Place::new(out), self.args.format, recording, heading);
         let mut written = Ok(());
         let longest = (self.args.clip * sound::RATE) as usize;
-        let outcome = transcribe(session, &name, &samples, (&self.task, longest), &mut |event| {
+        let stream = Stream::new(&bytes).with_context(|| name.clone())?;
+        let outcome = transcribe(session, &name, Clips::new(stream, longest), &self.task, &mut |event| {
             if written.is_ok() {
                 written = take(&mut transcript, &name, &bar, event);
             }
@@ -145,11 +147,12 @@ impl Work<'_> {
     }
 }
 
-/// The name of a recording and its samples at 16 kHz.
-fn samples(file: &Path) -> anyhow::Result<(String, Vec<f32>)> {
-    let (name, bytes) = media::sound_file(file)?;
-    let wave = sound::decode(&bytes).with_context(|| name.clone())?;
-    Ok((name, wave.at_16_khz()))
+/// The name of a recording, its bytes, and its length in samples at 16 kHz. It is decoded once without being kept, so that a
+/// damaged one is refused before anything is written.
+fn open(file: &Path) -> anyhow::Result<(String, Bytes, u64)> {
+    let (name, bytes) = media::recording(file)?;
+    let samples = Stream::new(&bytes).and_then(Stream::length).with_context(|| name.clone())?;
+    Ok((name, bytes, samples))
 }
 
 /// Writes and shows what happened.

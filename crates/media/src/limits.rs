@@ -21,6 +21,12 @@ pub const MAX_SOUND_BYTES: usize = 512 << 20;
 /// Length of a sound. A model hears 30 s at once; the rest is for cutting it up.
 pub const MAX_SECONDS: u64 = 1800;
 
+/// Length of a sound that is heard bit by bit: a day.
+pub const MAX_RECORDING_SECONDS: u64 = 86_400;
+
+/// Bytes of such a sound's file.
+pub const MAX_RECORDING_BYTES: u64 = 16 << 30;
+
 /// Samples of one channel at the file's rate: [`MAX_SECONDS`] at 48 kHz, 330 MiB of f32.
 pub const MAX_SAMPLES: u64 = MAX_SECONDS * 48_000;
 

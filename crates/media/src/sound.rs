@@ -1,8 +1,8 @@
 //! Sounds: files to samples to what an encoder hears.
 //!
 //! ```text
-//! bytes ─ decode ─ Wave, one channel ─ at_16_khz ─ clips ─┬─ log_mel      (audio tower)
-//!                                                         └─ raw_frames   (12B)
+//! bytes ─┬─ decode ─ Wave, one channel ─ at_16_khz ─ clips ─┬─ log_mel      (audio tower)
+//!        └─ Stream, at 16 kHz bit by bit ──────────── Clips ─┴─ raw_frames   (12B)
 //! ```
 //!
 //! An encoder hears at most [`MAX_CLIP`] samples, 30 s, at once; [`clips`] cuts longer ones where nothing is said.
@@ -14,11 +14,13 @@ mod kind;
 mod mel;
 mod opus;
 mod resample;
+mod stream;
 
-pub use clips::{MIN_CLIP, clips};
+pub use clips::{Clip, Clips, MIN_CLIP, clips};
 pub use decode::decode;
 pub use frames::{RawFrames, SAMPLES_PER_FRAME, raw_frames};
 pub use mel::{BANDS, LogMel, MAX_FRAMES, log_mel};
+pub use stream::Stream;
 
 /// Samples per second that the encoders expect, in Hz.
 pub const RATE: u32 = 16_000;
@@ -56,6 +58,12 @@ impl Wave {
     ///
     /// When the rate is 0.
     pub fn at_16_khz(self) -> Vec<f32> {
-        if self.rate == RATE { self.samples } else { resample::resample(&self.samples, self.rate) }
+        if self.rate == RATE {
+            return self.samples;
+        }
+        let (mut resampler, mut out) = (resample::Resampler::new(self.rate), Vec::new());
+        resampler.push(&self.samples, &mut out);
+        resampler.finish(&mut out);
+        out
     }
 }

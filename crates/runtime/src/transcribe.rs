@@ -1,6 +1,6 @@
 //! Recordings of any length to text: what was said, or its translation.
 //!
-//! A model hears 30 s at once. A recording is cut into clips where nothing is said ([`sound::clips`]), each is a question of
+//! A model hears 30 s at once. A recording is cut into clips where nothing is said ([`sound::Clips`]), each is a question of
 //! its own, and the answers are stitched together: where no pause was found two clips share a second, and the words of it
 //! stand once. Answers are greedy, thoughts are no part of them, and no clip may take longer than its length allows.
 
@@ -10,16 +10,16 @@ mod stitch;
 pub mod subtitles;
 mod words;
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use carat_chat::message::{Conversation, Message, Part as MessagePart};
-use carat_media::sound;
+use carat_media::sound::{self, Clip};
 
 use crate::session::{Event as AnswerEvent, GenerateOptions};
 use crate::{Error, FinishReason, Medium, Session};
 pub use prompt::Task;
 use prompt::{Part, Parts};
-use stitch::{Clip, Ending, Piece, Stitcher};
+use stitch::{Clip as Place, Ending, Piece, Stitcher};
 
 /// The most tokens per second of sound: fast speech has five words in that, and some languages four tokens in a word.
 pub const TOKENS_PER_SECOND: usize = 20;
@@ -65,43 +65,68 @@ pub enum Outcome {
 
 type OnEvent<'a> = &'a mut dyn FnMut(Event) -> ControlFlow<()>;
 
-/// Writes down the recording `samples` at 16 kHz, `name` in messages, in clips of at most `longest` samples. `on_event` sees it come
-/// and may stop it by breaking; what was heard by then is passed on all the same.
+/// Writes down a recording, `name` in messages, that comes in `clips`, of which two are held. `on_event` sees it come and may stop it
+/// by breaking; what was heard by then, or before an error, is passed on all the same.
 ///
 /// # Errors
-/// If the recording is silent or too short, or the model can't hear or can't answer.
-///
-/// # Panics
-/// As [`sound::clips`].
+/// If the recording is silent, too short or damaged, or the model can't hear or can't answer.
 pub fn transcribe(
     session: &mut Session,
     name: &str,
-    samples: &[f32],
-    (task, longest): (&Task, usize),
+    clips: impl Iterator<Item = Result<Clip, carat_media::Error>>,
+    task: &Task,
     on_event: OnEvent<'_>,
 ) -> Result<Outcome, Error> {
-    let clips: Vec<Range<usize>> =
-        sound::clips(samples, longest).into_iter().filter(|clip| !sound::is_silent(&samples[clip.clone()])).collect();
-    if clips.is_empty() {
-        return Err(Error::Silent { name: name.into(), seconds: seconds(samples.len()) });
-    }
+    let mut loud = Loud { clips, name, end: 0 };
+    let Some(mut clip) = loud.next()? else {
+        return Err(Error::Silent { name: name.into(), seconds: seconds(loud.end) });
+    };
     let mut writer = Writer::new(task.translate_to.is_some());
-    for (i, clip) in clips.iter().enumerate() {
-        let before = i.checked_sub(1).map_or(0, |i| clips[i].end.saturating_sub(clip.start));
-        let after = clips.get(i + 1).map_or(0, |next| clip.end.saturating_sub(next.start));
+    let mut before = 0;
+    loop {
+        let next = loud.next();
+        let after = next.as_ref().ok().and_then(Option::as_ref).map_or(0, |next| clip.end().saturating_sub(next.start));
         let (shared_before, shared_after) = (seconds(before), seconds(after));
-        let bounds = (seconds(clip.start + before / 2), seconds(clip.end - after / 2));
-        writer.begin(Clip { seconds: seconds(clip.len()), shared_before, shared_after }, bounds.0, bounds.1);
-        let finish = answer(session, name, &samples[clip.clone()], task, &mut writer, on_event)?;
-        let heard = seconds(if finish == FinishReason::Cancelled { clip.start } else { clip.end });
+        let bounds = (seconds(clip.start + before / 2), seconds(clip.end() - after / 2));
+        let place = Place { seconds: seconds(clip.samples.len()), shared_before, shared_after };
+        writer.begin(place, bounds.0, bounds.1);
+        let (start, end) = (clip.start, clip.end());
+        let finish = answer(session, name, clip.samples, task, &mut writer, on_event)?;
+        let heard = seconds(if finish == FinishReason::Cancelled { start } else { end });
         let stopped = writer.pass_on(on_event).is_break() || on_event(Event::Heard(heard)).is_break();
         if finish == FinishReason::Cancelled || stopped {
             writer.finish(on_event);
             return Ok(Outcome::Stopped(heard));
         }
+        match next {
+            Ok(Some(next)) => (clip, before) = (next, after),
+            end => {
+                writer.finish(on_event);
+                return end.map(|_| Outcome::Whole);
+            }
+        }
     }
-    writer.finish(on_event);
-    Ok(Outcome::Whole)
+}
+
+/// The clips of a recording in which something is heard.
+struct Loud<'a, I> {
+    clips: I,
+    name: &'a str,
+    /// Where the last of all clips so far ends.
+    end: usize,
+}
+
+impl<I: Iterator<Item = Result<Clip, carat_media::Error>>> Loud<'_, I> {
+    fn next(&mut self) -> Result<Option<Clip>, Error> {
+        for clip in self.clips.by_ref() {
+            let clip = clip.map_err(|reason| Error::Medium { name: self.name.into(), reason })?;
+            self.end = clip.end();
+            if !sound::is_silent(&clip.samples) {
+                return Ok(Some(clip));
+            }
+        }
+        Ok(None)
+    }
 }
 
 fn seconds(samples: usize) -> f64 {
@@ -112,7 +137,7 @@ fn seconds(samples: usize) -> f64 {
 fn answer(
     session: &mut Session,
     name: &str,
-    samples: &[f32],
+    samples: Vec<f32>,
     task: &Task,
     writer: &mut Writer,
     on_event: OnEvent<'_>,
@@ -123,7 +148,7 @@ fn answer(
     let answers = 1 + usize::from(task.translate_to.is_some());
     let most = TOKENS_BESIDE + answers * TOKENS_PER_SECOND * samples.len().div_ceil(sound::RATE as usize);
     let options = GenerateOptions::plain(session.defaults(), most);
-    let medium = Medium::Samples { name: name.into(), samples: samples.to_vec() };
+    let medium = Medium::Samples { name: name.into(), samples };
     let mut parts = Parts::of(task);
     let answer = session.generate_with(&conversation, &[medium], &options, &mut |event| {
         match event {
@@ -143,7 +168,7 @@ struct Writer {
     /// Where there is to be a translation.
     translated: Option<Stitcher>,
     segments: Vec<Segment>,
-    clip: Clip,
+    clip: Place,
     /// Text that nobody has seen.
     fresh: String,
     /// Segments that change no more,
@@ -158,7 +183,7 @@ impl Writer {
             said: Stitcher::default(),
             translated: translates.then(Stitcher::default),
             segments: Vec::new(),
-            clip: Clip::default(),
+            clip: Place::default(),
             fresh: String::new(),
             certain: 0,
             passed_on: 0,
@@ -166,7 +191,7 @@ impl Writer {
     }
 
     /// Begins the clip that is the segment from `start` to `end`.
-    fn begin(&mut self, clip: Clip, start: f64, end: f64) {
+    fn begin(&mut self, clip: Place, start: f64, end: f64) {
         let said = self.translated.is_some().then(String::new);
         self.segments.push(Segment { start, end, text: String::new(), said, notice: None });
         self.clip = clip;

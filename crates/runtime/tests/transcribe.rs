@@ -8,7 +8,7 @@ use carat::session::GenerateOptions;
 use carat::transcribe::{Event, Outcome, Segment, TOKENS_BESIDE, TOKENS_PER_SECOND, Task, transcribe};
 use carat::{Error, FinishReason, LoadOptions, Medium, ModelSource, SamplingOptions, Session};
 use carat_chat::message::{Content, Conversation, Message, Part};
-use carat_media::sound::{MAX_CLIP, MIN_CLIP, RATE};
+use carat_media::sound::{Clip, Clips, MAX_CLIP, MIN_CLIP, RATE};
 use tiny::Tiny;
 
 const PROMPT: &str = "Transcribe the following speech segment in English into English text.\n\n\
@@ -38,6 +38,12 @@ fn tones(seconds: f64, pauses: &[[f64; 2]]) -> Vec<f32> {
     (0..(seconds * f64::from(RATE)) as usize).map(sample).collect()
 }
 
+/// As they come from a file, in pieces.
+fn clips(samples: &[f32], longest: usize) -> impl Iterator<Item = Result<Clip, carat_media::Error>> {
+    let pieces: Vec<_> = samples.chunks(10_000).map(|piece| Ok(piece.to_vec())).collect();
+    Clips::new(pieces, longest)
+}
+
 struct Heard {
     outcome: Outcome,
     /// As it came.
@@ -48,7 +54,7 @@ struct Heard {
 
 fn heard(session: &mut Session, samples: &[f32], task: &Task, longest: usize) -> Heard {
     let mut heard = Heard { outcome: Outcome::Whole, text: String::new(), segments: Vec::new(), steps: 0 };
-    let outcome = transcribe(session, "tones", samples, (task, longest), &mut |event| {
+    let outcome = transcribe(session, "tones", clips(samples, longest), task, &mut |event| {
         match event {
             Event::Text(text) => heard.text += &text,
             Event::Segment(segment) => heard.segments.push(segment),
@@ -140,10 +146,15 @@ fn silent_clips_are_not_asked_about_and_silent_recordings_are_refused() {
     let found = heard(&mut session, &samples, &english(), MIN_CLIP);
     assert_eq!(found.segments.len(), 1, "models make words of silence");
     for samples in [vec![0.0; 50_000], Vec::new(), vec![0.0009; 50_000]] {
-        let error =
-            transcribe(&mut session, "quiet.wav", &samples, (&english(), MAX_CLIP), &mut |_| panic!("nothing happens"));
+        let error = transcribe(&mut session, "quiet.wav", clips(&samples, MAX_CLIP), &english(), &mut |_| {
+            panic!("nothing happens")
+        });
         let error = error.unwrap_err();
-        assert!(matches!(&error, Error::Silent { name, .. } if name == "quiet.wav"), "{error}");
+        let length = samples.len() as f64 / f64::from(RATE);
+        assert!(
+            matches!(&error, Error::Silent { name, seconds } if name == "quiet.wav" && *seconds == length),
+            "{error}"
+        );
     }
 }
 
@@ -154,7 +165,7 @@ fn what_was_heard_before_it_is_stopped_is_kept() {
     let samples = tones(14.0, &[[4.3, 4.7], [9.0, 9.4]]);
     let whole = heard(&mut session, &samples, &english(), MIN_CLIP);
     let (mut text, mut segments) = (String::new(), Vec::new());
-    let outcome = transcribe(&mut session, "tones", &samples, (&english(), MIN_CLIP), &mut |event| {
+    let outcome = transcribe(&mut session, "tones", clips(&samples, MIN_CLIP), &english(), &mut |event| {
         match event {
             Event::Text(more) => text += &more,
             Event::Segment(segment) => segments.push(segment),
@@ -169,10 +180,31 @@ fn what_was_heard_before_it_is_stopped_is_kept() {
     assert_eq!(text, format!("{} {}", segments[0].text, segments[1].text));
 }
 
+/// A recording that turns out to be damaged when some of it was written down.
+#[test]
+fn what_was_heard_before_an_error_is_kept() {
+    let model = Tiny::new("e2b");
+    let mut session = session(&model);
+    let samples = tones(14.0, &[[4.3, 4.7], [9.0, 9.4]]);
+    let whole = heard(&mut session, &samples, &english(), MIN_CLIP);
+    let why = || carat_media::Error::Damaged { format: "FLAC", why: "it ends here".into() };
+    let damaged = clips(&samples, MIN_CLIP).take(2).chain([Err(why())]);
+    let mut segments = Vec::new();
+    let error = transcribe(&mut session, "a.flac", damaged, &english(), &mut |event| {
+        if let Event::Segment(segment) = event {
+            segments.push(segment);
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(error.unwrap_err().to_string(), format!("a.flac: {}", why()));
+    assert_eq!(segments, whole.segments[..2]);
+}
+
 #[test]
 fn a_model_without_ears_says_so() {
     let model = Tiny::new("31b");
-    let error = transcribe(&mut session(&model), "a.wav", &tones(2.0, &[]), (&english(), MAX_CLIP), &mut |_| {
+    let samples = tones(2.0, &[]);
+    let error = transcribe(&mut session(&model), "a.wav", clips(&samples, MAX_CLIP), &english(), &mut |_| {
         ControlFlow::Continue(())
     });
     let error = error.unwrap_err();

@@ -42,6 +42,65 @@ pub fn clips(samples: &[f32], longest: usize) -> Vec<Range<usize>> {
     clips
 }
 
+/// A part of a longer sound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Clip {
+    /// Where it starts in the whole.
+    pub start: usize,
+    /// At 16 kHz.
+    pub samples: Vec<f32>,
+}
+
+impl Clip {
+    /// Where it ends in the whole.
+    pub fn end(&self) -> usize {
+        self.start + self.samples.len()
+    }
+}
+
+/// The clips of a sound that comes bit by bit, those that [`clips`] finds in the whole. No more of it is held than one of them and
+/// a piece of what comes.
+pub struct Clips<I> {
+    pieces: I,
+    longest: usize,
+    /// What came and is in no clip yet, or in the next one too.
+    held: Vec<f32>,
+    /// Where that starts in the whole.
+    start: usize,
+}
+
+impl<I> Clips<I> {
+    /// Of pieces at 16 kHz.
+    ///
+    /// # Panics
+    ///
+    /// As [`clips`].
+    pub fn new(pieces: impl IntoIterator<IntoIter = I>, longest: usize) -> Self {
+        assert!((MIN_CLIP..=MAX_CLIP).contains(&longest), "clips of {longest} samples");
+        Clips { pieces: pieces.into_iter(), longest, held: Vec::new(), start: 0 }
+    }
+}
+
+impl<I: Iterator<Item = Result<Vec<f32>, E>>, E> Iterator for Clips<I> {
+    type Item = Result<Clip, E>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.held.len() <= self.longest {
+            match self.pieces.next() {
+                Some(Ok(piece)) => self.held.extend(piece),
+                Some(Err(error)) => return Some(Err(error)),
+                None if self.held.is_empty() => return None,
+                None => return Some(Ok(Clip { start: self.start, samples: std::mem::take(&mut self.held) })),
+            }
+        }
+        let (end, next) = cut(&self.held[..self.longest]);
+        let clip = Clip { start: self.start, samples: self.held[..end].to_vec() };
+        self.held.drain(..next);
+        self.start += next;
+        Some(Ok(clip))
+    }
+}
+
 /// Where a clip of the longest kind ends, and where the next starts.
 fn cut(clip: &[f32]) -> (usize, usize) {
     let powers: Vec<f64> = clip.chunks_exact(HOP).map(power).collect();
@@ -91,6 +150,21 @@ mod tests {
     #[test]
     fn cuts_lie_within_pauses() {
         check(&tone(40, &[10.0..11.0, 25.0..25.3]), &[[0, 25_100], [25_100, 40_000]]);
+    }
+
+    /// In pieces of any length.
+    #[test]
+    fn clips_of_what_comes_bit_by_bit_are_those_of_the_whole() {
+        let samples = tone(75, &[20.0..20.3, 25.0..25.3, 61.0..64.0]);
+        for (piece, longest) in [(1_152, MAX_CLIP), (100_000, MIN_CLIP), (samples.len(), 7 * RATE as usize + 123)] {
+            let pieces = samples.chunks(piece).map(|piece| Ok::<_, ()>(piece.to_vec()));
+            let found: Vec<Clip> = Clips::new(pieces, longest).map(Result::unwrap).collect();
+            let expected = clips(&samples, longest);
+            assert_eq!(found.iter().map(|clip| clip.start..clip.end()).collect::<Vec<_>>(), expected);
+            assert!(found.iter().zip(expected).all(|(clip, range)| clip.samples == samples[range]));
+        }
+        assert_eq!(Clips::new([Ok::<_, ()>(Vec::new())], MAX_CLIP).count(), 0);
+        assert_eq!(Clips::new([Ok(vec![0.5]), Err("gone")], MAX_CLIP).next(), Some(Err("gone")));
     }
 
     #[test]

@@ -25,35 +25,134 @@ use crate::{Error, guard};
 pub fn decode(bytes: &[u8]) -> Result<Wave, Error> {
     let (container, body) = kind::of(bytes)?;
     check("bytes", bytes.len() as u64, MAX_SOUND_BYTES as u64)?;
-    guard::guarded(container.name(), || read(container, body))
+    guard::guarded(container.name(), || {
+        let mut packets = Packets::open(container, body, Longest { samples: MAX_SAMPLES, seconds: MAX_SECONDS })?;
+        let mut samples = Vec::new();
+        while let Some(more) = packets.next()? {
+            samples.extend_from_slice(more);
+        }
+        Ok(Wave { rate: packets.rate()?, samples })
+    })
 }
 
-fn read(container: Container, body: &[u8]) -> Result<Wave, Error> {
-    let mut format = open(container, body).map_err(|failure| explain(failure, container))?;
-    let track = format.default_track(TrackType::Audio).ok_or_else(|| no_track(container, body))?.clone();
-    let mut decoder = decoder(&track, container, body)?;
-    let mut sound = Gathered { container, rate: None, interleaved: Vec::new(), samples: Vec::new() };
-    let mut refused = 0;
-    while let Some(packet) = next_packet(format.as_mut(), container, &track)? {
-        if packet.track_id != track.id {
-            continue;
-        }
-        match decoder.decode(&packet, &mut sound.interleaved) {
-            Ok((rate, channels)) => {
-                refused = 0;
-                sound.add(rate, channels)?;
+/// How long a sound may be.
+#[derive(Clone, Copy)]
+pub(super) struct Longest {
+    /// At the file's rate.
+    pub samples: u64,
+    pub seconds: u64,
+}
+
+impl Longest {
+    fn check(self, frames: u64, rate: u32) -> Result<(), Error> {
+        check("samples", frames, self.samples)?;
+        check("seconds", frames / u64::from(rate.max(1)), self.seconds)
+    }
+}
+
+/// A sound packet by packet.
+pub(super) struct Packets<'a> {
+    container: Container,
+    format: Box<dyn FormatReader + 'a>,
+    track: Track,
+    decoder: Decoder,
+    longest: Longest,
+    rate: Option<u32>,
+    /// Of the last packet, all channels.
+    interleaved: Vec<f32>,
+    /// Of the last packet, the mean of its channels.
+    mean: Vec<f32>,
+    /// Samples so far.
+    found: u64,
+    /// Packets in a row that could not be decoded.
+    refused: usize,
+}
+
+impl<'a> Packets<'a> {
+    /// Looks at what comes before the first packet.
+    pub fn open(container: Container, body: &'a [u8], longest: Longest) -> Result<Self, Error> {
+        let format = open(container, body).map_err(|failure| explain(failure, container))?;
+        let track = format.default_track(TrackType::Audio).ok_or_else(|| no_track(container, body))?.clone();
+        let decoder = decoder(&track, container, body, longest)?;
+        let (interleaved, mean) = (Vec::new(), Vec::new());
+        Ok(Packets { container, format, track, decoder, longest, rate: None, interleaved, mean, found: 0, refused: 0 })
+    }
+
+    /// The samples of the next packet that has some, one channel; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<&[f32]>, Error> {
+        while let Some(packet) = next_packet(self.format.as_mut(), self.container, &self.track)? {
+            if packet.track_id != self.track.id {
+                continue;
             }
-            // Encoders start streams in the middle; a few packets may be lost.
-            Err(Failure::DecodeError(why)) => {
-                refused += 1;
-                if refused > MAX_BAD_PACKETS {
-                    return Err(damaged(container, format!("{refused} packets in a row can't be decoded: {why}")));
+            match self.decoder.decode(&packet, &mut self.interleaved) {
+                Ok((rate, channels)) => {
+                    self.refused = 0;
+                    self.mix(rate, channels)?;
+                    if !self.mean.is_empty() {
+                        return Ok(Some(&self.mean));
+                    }
                 }
+                // Encoders start streams in the middle; a few packets may be lost.
+                Err(Failure::DecodeError(why)) => {
+                    self.refused += 1;
+                    if self.refused > MAX_BAD_PACKETS {
+                        let why = format!("{} packets in a row can't be decoded: {why}", self.refused);
+                        return Err(damaged(self.container, why));
+                    }
+                }
+                Err(failure) => return Err(explain(failure, self.container)),
             }
-            Err(failure) => return Err(explain(failure, container)),
+        }
+        self.check_whole()?;
+        Ok(None)
+    }
+
+    /// Samples per second of what has come.
+    pub fn rate(&self) -> Result<u32, Error> {
+        self.rate.filter(|_| self.found > 0).ok_or_else(|| damaged(self.container, "it has no samples".to_owned()))
+    }
+
+    /// Samples that have come.
+    pub fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// Takes the mean of the channels of a packet.
+    fn mix(&mut self, rate: u32, channels: usize) -> Result<(), Error> {
+        if *self.rate.get_or_insert(rate) != rate {
+            return Err(damaged(self.container, format!("its sample rate changes to {rate} Hz on the way")));
+        }
+        if !RATES.contains(&rate) {
+            let why = format!("expected a rate of {} to {} Hz", RATES.start(), RATES.end());
+            return Err(Error::Unsupported { what: format!("a sound of {rate} samples per second"), why });
+        }
+        if channels == 0 {
+            return Err(damaged(self.container, "it has no channels".to_owned()));
+        }
+        self.longest.check(self.found + (self.interleaved.len() / channels) as u64, rate)?;
+        let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
+        self.mean.clear();
+        self.mean.extend(self.interleaved.chunks_exact(channels).map(mean));
+        if let Some(at) = self.mean.iter().position(|sample| !sample.is_finite()) {
+            let why = format!("sample {} is {}", self.found + at as u64, self.mean[at]);
+            return Err(damaged(self.container, why));
+        }
+        self.found += self.mean.len() as u64;
+        Ok(())
+    }
+
+    /// An error if less has come than was announced, or nothing.
+    fn check_whole(&self) -> Result<(), Error> {
+        self.rate()?;
+        // Those that count frames do it exactly; the others leave it to their packets.
+        let counted = matches!(self.container, Container::Wav | Container::Aiff | Container::Flac);
+        match self.track.num_frames.filter(|&announced| counted && announced > self.found) {
+            None => Ok(()),
+            Some(announced) => {
+                Err(damaged(self.container, format!("it ends after {} of {announced} samples", self.found)))
+            }
         }
     }
-    sound.finish(&track)
 }
 
 fn open(container: Container, body: &[u8]) -> Result<Box<dyn FormatReader + '_>, Failure> {
@@ -113,11 +212,11 @@ impl Decoder {
     }
 }
 
-fn decoder(track: &Track, container: Container, body: &[u8]) -> Result<Decoder, Error> {
+fn decoder(track: &Track, container: Container, body: &[u8], longest: Longest) -> Result<Decoder, Error> {
     let params = track.codec_params.as_ref().and_then(|params| params.audio());
     let params: &AudioCodecParameters = params.ok_or_else(|| no_track(container, body))?;
     if let (Some(rate), Some(frames)) = (params.sample_rate, track.num_frames) {
-        check_length(frames, rate)?;
+        longest.check(frames, rate)?;
     }
     if params.codec == CODEC_ID_OPUS {
         let in_samples = track.time_base.is_some_and(|base| base.numer.get() == 1 && base.denom.get() == opus::RATE);
@@ -146,58 +245,7 @@ fn next_packet(format: &mut dyn FormatReader, container: Container, track: &Trac
     }
 }
 
-/// What has been decoded so far.
-struct Gathered {
-    container: Container,
-    rate: Option<u32>,
-    /// Of the last packet, all channels.
-    interleaved: Vec<f32>,
-    samples: Vec<f32>,
-}
-
-impl Gathered {
-    /// Takes the mean of the channels in `interleaved`.
-    fn add(&mut self, rate: u32, channels: usize) -> Result<(), Error> {
-        if *self.rate.get_or_insert(rate) != rate {
-            return Err(damaged(self.container, format!("its sample rate changes to {rate} Hz on the way")));
-        }
-        if !RATES.contains(&rate) {
-            let why = format!("expected a rate of {} to {} Hz", RATES.start(), RATES.end());
-            return Err(Error::Unsupported { what: format!("a sound of {rate} samples per second"), why });
-        }
-        if channels == 0 {
-            return Err(damaged(self.container, "it has no channels".to_owned()));
-        }
-        check_length((self.samples.len() + self.interleaved.len() / channels) as u64, rate)?;
-        let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
-        self.samples.extend(self.interleaved.chunks_exact(channels).map(mean));
-        Ok(())
-    }
-
-    fn finish(self, track: &Track) -> Result<Wave, Error> {
-        let Gathered { container, rate, samples, .. } = self;
-        let found = samples.len() as u64;
-        let Some(rate) = rate.filter(|_| found > 0) else {
-            return Err(damaged(container, "it has no samples".to_owned()));
-        };
-        // Those that count frames do it exactly; the others leave it to their packets.
-        let counted = matches!(container, Container::Wav | Container::Aiff | Container::Flac);
-        if let Some(announced) = track.num_frames.filter(|&announced| counted && announced > found) {
-            return Err(damaged(container, format!("it ends after {found} of {announced} samples")));
-        }
-        match samples.iter().position(|sample| !sample.is_finite()) {
-            Some(at) => Err(damaged(container, format!("sample {at} is {}", samples[at]))),
-            None => Ok(Wave { rate, samples }),
-        }
-    }
-}
-
-fn check_length(frames: u64, rate: u32) -> Result<(), Error> {
-    check("samples", frames, MAX_SAMPLES)?;
-    check("seconds", frames / u64::from(rate.max(1)), MAX_SECONDS)
-}
-
-fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
+pub(super) fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
     Error::within("sound", (found, unit), limit, "cut it first")
 }
 
