@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use carat_fuzz_cases::CASES;
 
@@ -34,39 +35,91 @@ fn inputs(name: &str) -> Vec<PathBuf> {
     inputs
 }
 
-#[test]
-fn every_input_of_the_corpus_keeps_the_laws() {
-    for (name, case) in CASES {
-        let inputs = inputs(name);
-        assert!(!inputs.is_empty(), "{name} has no inputs");
-        for path in inputs {
-            // Printed where the test fails.
-            println!("{}", path.display());
-            case(&fs::read(&path).unwrap());
+/// A parser's law and an input.
+struct Input {
+    law: fn(&[u8]),
+    path: PathBuf,
+    whole: Vec<u8>,
+}
+
+fn all_inputs() -> Vec<Input> {
+    let of = |(name, law): &(&str, fn(&[u8]))| {
+        let paths = inputs(name);
+        assert!(!paths.is_empty(), "{name} has no inputs");
+        let law = *law;
+        paths.into_iter().map(move |path| Input { law, whole: fs::read(&path).expect("a readable file"), path })
+    };
+    CASES.iter().flat_map(of).collect()
+}
+
+/// Says on which input a law was broken.
+struct Trying<'a>(&'a Path);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.display());
         }
     }
+}
+
+/// Does so many things on all cores, in order as far as they are free: some take a thousand times as long as others.
+fn on_all_cores(n: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(i) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|i| *i < n) {
+                    work(i);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn every_input_of_the_corpus_keeps_the_laws() {
+    let inputs = all_inputs();
+    on_all_cores(inputs.len(), |i| {
+        let Input { law, path, whole } = &inputs[i];
+        let _trying = Trying(path);
+        law(whole);
+    });
 }
 
 #[test]
 fn truncated_and_damaged_inputs_keep_the_laws() {
     let rounds = std::env::var("CARAT_DAMAGE").map_or(10, |rounds| rounds.parse().expect("a number of rounds"));
-    for (name, case) in CASES {
-        for path in inputs(name) {
-            println!("{}", path.display());
-            let whole = fs::read(&path).unwrap();
-            let step = (whole.len() / 40).max(1);
-            for at in (0..whole.len()).step_by(step) {
-                case(&whole[..at]);
+    let inputs = all_inputs();
+    let mut todo: Vec<(&Input, Damage)> = Vec::new();
+    for input in &inputs {
+        let step = (input.whole.len() / 40).max(1);
+        todo.extend((0..input.whole.len()).step_by(step).map(|at| (input, Damage::At(at))));
+        todo.extend((0..rounds).map(|round| (input, Damage::Round(round))));
+    }
+    on_all_cores(todo.len(), |i| {
+        let (Input { law, path, whole }, damage) = &todo[i];
+        let _trying = Trying(path);
+        match *damage {
+            Damage::At(at) => {
+                law(&whole[..at]);
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1 << (at % 8);
-                case(&damaged);
+                law(&damaged);
                 damaged[at] = 0xff;
-                case(&damaged);
+                law(&damaged);
             }
-            let mut dice = Dice(whole.len() as u64);
-            (0..rounds).for_each(|_| case(&dice.damage(&whole)));
+            Damage::Round(round) => law(&Dice((round << 32) + whole.len() as u64).damage(whole)),
         }
-    }
+    });
+}
+
+/// What is done to an input.
+enum Damage {
+    /// It ends there, or another byte is there.
+    At(usize),
+    /// Whatever falls in this round.
+    Round(u64),
 }
 
 /// A linear congruential generator (Knuth's MMIX).
