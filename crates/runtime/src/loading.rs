@@ -196,8 +196,8 @@ pub fn load(
         Tiles::Found(tiles) => tiles,
         Tiles::NotWanted | Tiles::Absent | Tiles::Stale => HashMap::new(),
     };
-    let products = ModelTensors::new(files.checkpoint()).and_then(|list| list.products());
-    for tensor in products.map_err(|error| Error::of_files(&source, error))? {
+    let tensors = ModelTensors::new(files.checkpoint()).map_err(|error| Error::of_files(&source, error))?;
+    for tensor in tensors.mapped_products() {
         large_pages(tiles.get(&tensor.name).unwrap_or(&tensor.data));
     }
     device.set_tiles(move |tensor| tiles.get(&tensor.name).cloned());

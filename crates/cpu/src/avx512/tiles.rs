@@ -303,7 +303,7 @@ fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: P
     let d = halves(block, ROWS * 208);
     for part in 0..4 {
         let (half, second) = (part / 2, part % 2);
-        let w = sixteens(block, half, second, part);
+        let w = sixteens(block, part);
         for (chunk, w) in w.iter().enumerate() {
             // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
             let at = 8 * half + 2 * chunk + second;
@@ -319,10 +319,12 @@ fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: P
     }
 }
 
-/// Of each of the four chunks of 32 columns in a half of Q6_K's block the first or the second 16.
+/// Of each of the four chunks of 32 columns in a half of Q6_K's block the first or the second 16: parts 0 and 1 of the first half,
+/// 2 and 3 of the second.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn sixteens(block: &[u8; Q6_K_BYTES], half: usize, second: usize, part: usize) -> [[__m512i; 4]; 4] {
+fn sixteens(block: &[u8; Q6_K_BYTES], part: usize) -> [[__m512i; 4]; 4] {
+    let (half, second) = (part / 2, part % 2);
     let upper = |bits: __m512i| _mm512_and_si512(bits, _mm512_set1_epi8(0x30));
     let mut w = [[_mm512_setzero_si512(); 4]; 4];
     for k in 0..4 {

@@ -5,7 +5,7 @@
 //! Only the norms' weights are always those that are multiplied with.
 
 use carat_tensor::{Bytes, DType, Tensor};
-use carat_weights::Checkpoint;
+use carat_weights::{Checkpoint, TensorInfo};
 
 use super::experts::{self, Sizes};
 use super::names::*;
@@ -121,18 +121,21 @@ impl<'a> ModelTensors<'a> {
     /// # Errors
     /// As [`ModelTensors::read`].
     pub fn products(&self) -> Result<Vec<Tensor>, ModelError> {
+        self.of_products().map(|tensor| self.read(tensor)).collect()
+    }
+
+    /// Of the same those that products read where the file is mapped, which nothing is copied for.
+    pub fn mapped_products(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.of_products().filter_map(|tensor| self.source.mapped(tensor.name, tensor.layer))
+    }
+
+    fn of_products(&self) -> impl Iterator<Item = &ModelTensor> {
         let is_product = |tensor: &&ModelTensor| match tensor.role {
             Role::Embedding => self.config.tied_head,
             Role::Vector | Role::Router | Role::PerLayerTable => false,
             Role::Head | Role::PerLayerProjection | Role::Value | Role::Down | Role::Matrix => true,
         };
-        let mut products = Vec::new();
-        for tensor in self.list.iter().filter(is_product) {
-            if self.source.has(tensor.name, tensor.layer) {
-                products.push(self.read(tensor)?);
-            }
-        }
-        Ok(products)
+        self.list.iter().filter(is_product).filter(|tensor| self.source.has(tensor.name, tensor.layer))
     }
 
     /// What the file holds beside them, once all have been read.

@@ -104,6 +104,11 @@ impl<'a> Source<'a> {
         holds(self.tensors, &self.spell(name, layer))
     }
 
+    /// The tensor as the file has it, if it does and loading makes no copy.
+    pub fn mapped(&self, name: Name, layer: Option<usize>) -> Option<&TensorInfo> {
+        self.tensors.get(&self.spell(name, layer)).filter(|tensor| self.copied(tensor).is_none())
+    }
+
     /// The copy that loading makes of a tensor; `None` where it stays in the map.
     pub fn copied(&self, tensor: &TensorInfo) -> Option<Copied> {
         let (name, experts) = (&tensor.name, experts_of(&tensor.name));
