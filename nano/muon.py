@@ -24,15 +24,13 @@ class Muon:
     @torch.no_grad()
     def step(self, rate):
         """One update with learning rate `rate`."""
+        gradients = [parameter.grad for parameter in self.parameters]
+        torch._foreach_lerp_(self.momenta, gradients, 1 - MOMENTUM)
+        updates = torch._foreach_lerp(gradients, self.momenta, MOMENTUM)
+        torch._foreach_mul_(self.parameters, 1 - rate * self.weight_decay)
         for (rows, columns), indices in self.groups.items():
-            updates = []
-            for index in indices:
-                gradient = self.parameters[index].grad
-                self.momenta[index].lerp_(gradient, 1 - MOMENTUM)
-                updates.append(gradient.lerp(self.momenta[index], MOMENTUM))
-            directions = orthogonalise(torch.stack(updates)) * max(1, rows / columns) ** 0.5
-            for index, direction in zip(indices, directions):
-                self.parameters[index].mul_(1 - rate * self.weight_decay).add_(direction, alpha=-rate)
+            directions = orthogonalise(torch.stack([updates[index] for index in indices])) * max(1, rows / columns) ** 0.5
+            torch._foreach_add_([self.parameters[index] for index in indices], list(directions), alpha=-rate)
 
 
 def orthogonalise(matrices, steps=5):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from words import CITIES, NAMES, WORDS
 
@@ -31,7 +31,19 @@ FONTS = (
     "LiberationSerif-Regular LiberationSerif-Bold LiberationSerif-Italic LiberationMono-Regular LiberationMono-Bold "
     "LiberationSansNarrow-Regular LiberationSansNarrow-Bold Lato-Regular Lato-Bold Lato-Black Lato-Light Lato-Italic "
     "OpenSans-Regular OpenSans-Bold OpenSans-CondBold OpenSans-Light FiraCode-Regular FiraCode-Bold Hack-Regular Hack-Bold "
-    "Quicksand-Regular Quicksand-Bold Comfortaa-Regular Caladea-Regular Caladea-Bold Caladea-Italic FreeMonoBold").split()
+    "Quicksand-Regular Quicksand-Bold Comfortaa-Regular Caladea-Regular Caladea-Bold Caladea-Italic FreeMonoBold "
+    "Roboto-Regular Roboto-Bold Roboto-Light Roboto-Italic RobotoCondensed-Regular RobotoCondensed-Bold Cantarell-Regular "
+    "Cantarell-Bold Play-Regular Play-Bold Jura-Medium Jura-Bold LinLibertine_R LinLibertine_RB LinLibertine_RI LinBiolinum_R "
+    "LinBiolinum_RB Gentium-R GenBasB Cabin-Regular Cabin-Bold Cabin-Italic Vollkorn-Regular Vollkorn-Bold EBGaramond12-Regular "
+    "EBGaramond12-Italic EBGaramond12-Bold LeagueSpartan-Medium Dosis-Medium Dosis-Bold C059-Roman C059-Bold C059-Italic P052-Roman "
+    "P052-Bold P052-Italic URWGothic-Book URWGothic-Demi URWBookman-Light URWBookman-Demi cmunrm cmunbx cmunti cmunss cmunsx cmuntt "
+    "Hermit-medium Oxygen-Sans Oxygen-Sans-Bold OxygenMono-Regular Tuffy Tuffy_Bold ComicNeue-Regular ComicNeue-Bold ComicNeue-Italic "
+    "JetBrainsMono-Regular JetBrainsMono-Bold Inter-Regular Inter-Bold Inter-Italic Sora-Regular Sora-Bold YanoneKaffeesatz-Regular "
+    "YanoneKaffeesatz-Bold Go-Regular Go-Bold Go-Mono mononoki-Regular monof55 Prociono LindenHill FanwoodText GoudyBookletter1911 "
+    "GilliusADF-Regular GilliusADF-Bold UniversalisADFStd-Regular UniversalisADFStd-Bold LibrisADFStd-Regular LibrisADFStd-Bold "
+    "BaskervaldADFStd BaskervaldADFStd-Bold AccanthisADFStd-Regular RomandeADFStd-Regular BerenisADFPro-Regular TribunADFStd-Regular "
+    "TribunADFStd-Bold B612-Regular B612-Bold B612Mono-Regular Rasa-Regular Rasa-Bold Yrsa-Medium Quicksand-Medium NotoMono-Regular "
+    "Cousine-Regular Cousine-Bold OpenDyslexic-Regular FreeMono JunicodeTwoBeta-Bold").split()
 HELD_OUT_FONTS = "Carlito-Regular Carlito-Bold FreeSans FreeSansBold FreeSerif FreeSerifBold Inconsolata Arimo-Italic Tinos-Regular".split()
 
 
@@ -273,11 +285,32 @@ def printed(draw, text, wordings, skill):
     else:
         ink = COLOURS[draw.choice(COLOURS)]
         paper = draw.choice([one for one in GROUNDS if math.dist(one, ink) > 170])
-    picture = Image.new("RGB", (round(width), round(height)), tint(draw, paper))
+    paper = tint(draw, paper)
+    picture = Image.new("RGB", (round(width), round(height)), paper)
     x = draw.rng.uniform(room * .5, max(room * .5, picture.width - (right - left) - room * .5)) - left
     y = draw.rng.uniform(room * .5, max(room * .5, picture.height - (bottom - top) - room * .5)) - top
     ImageDraw.Draw(picture).text((x, y), text, font=font, fill=tint(draw, ink))
+    if not draw.held_out:
+        picture = bent(draw, picture, paper)
     return Scene(finish(draw, picture, 1), {skill: (*wordings, text)})
+
+
+def bent(draw, picture, paper):
+    """Half of the lines in training are slanted, turned, wide or narrow, some of them soft: no font looks like that, so unseen ones are
+    no stranger."""
+    if draw.chance(0.5):
+        slant, turn, stretch = draw.rng.uniform(-.25, .25), draw.rng.uniform(-.05, .05), draw.rng.uniform(.72, 1.35)
+        width, height = picture.size
+        new_width, new_height = round(stretch * width + abs(slant) * height), round(height + abs(turn) * width)
+        # From a place in the new picture to one in the old: both middles are the same.
+        a, b, d = 1 / stretch, slant / stretch, turn / stretch
+        c = width / 2 - a * new_width / 2 - b * new_height / 2
+        f = height / 2 - d * new_width / 2 - new_height / 2
+        picture = picture.transform((new_width, new_height), Image.Transform.AFFINE, (a, b, c, d, 1, f),
+                                    Image.Resampling.BICUBIC, fillcolor=paper)
+    if draw.chance(0.15):
+        picture = picture.filter(ImageFilter.GaussianBlur(draw.rng.uniform(.4, 1.1)))
+    return picture
 
 
 def word(draw):
@@ -297,7 +330,7 @@ def number(draw):
 
 SCENES = {"picture": one_shape, "shape": one_shape, "colour": one_shape, "count": many_shapes, "position": two_shapes,
           "presence": None, "printed word": word, "printed number": number}
-WEIGHTS = {"count": 2.2, "position": 1.0, "printed word": 5.0, "printed number": 1.4, "shape": .8, "colour": .6, "presence": .9}
+WEIGHTS = {"picture": .6, "count": 3.4, "position": .8, "printed word": 6.0, "printed number": 1.2, "shape": .5, "colour": .5, "presence": .9}
 
 
 def make_scene(skill, draw):

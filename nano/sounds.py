@@ -135,7 +135,7 @@ def spoken_digit(draw):
 
 
 def spoken_digits(draw):
-    words = owned(draw, lambda: [draw.choice(DIGITS) for _ in range(draw.number(2, 4))])
+    words = owned(draw, lambda: [draw.choice(DIGITS) for _ in range(draw.number(2, 4 if draw.held_out else 6))])
     return Scene(worsen(draw, say(draw, words)), {"spoken digits": (*DIGIT_STRING, " ".join(str(DIGITS.index(word)) for word in words))})
 
 
@@ -148,7 +148,7 @@ def spoken_phrase(draw):
     def make():
         if draw.chance(0.4):
             return [draw.choice(COLOURS), draw.choice(SHAPES)]
-        return [draw.choice(WORDS if draw.chance(0.7) else DIGITS) for _ in range(draw.number(2, 3))]
+        return [draw.choice(WORDS if draw.chance(0.7) else DIGITS) for _ in range(draw.number(2, 3 if draw.held_out else 5))]
     words = owned(draw, make)
     return Scene(worsen(draw, say(draw, words)), {"spoken phrase": (*SPEECH, " ".join(words))})
 
@@ -229,7 +229,7 @@ def beeps(draw):
 
 SCENES = {"spoken digit": spoken_digit, "spoken digits": spoken_digits, "spoken word": spoken_word, "spoken phrase": spoken_phrase,
           "sound": other_sound, "beeps": beeps}
-WEIGHTS = {"spoken digit": 1.3, "spoken digits": 1.5, "spoken word": 1.5, "spoken phrase": 1.8, "sound": 1.0, "beeps": 0.7}
+WEIGHTS = {"spoken digit": 1.3, "spoken digits": 1.5, "spoken word": 1.5, "spoken phrase": 2.4, "sound": 1.0, "beeps": 0.7}
 
 
 def make_scene(skill, draw):
