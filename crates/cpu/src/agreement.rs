@@ -8,7 +8,7 @@ use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
 use crate::interleaved::{has_layout, interleave};
-use crate::kernels::{Kernels, PackedTile, TILE, available, table};
+use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
 use crate::pool::Pool;
 use crate::scalar;
 use crate::unpack::{Unpacked, form, unpack};
@@ -398,6 +398,34 @@ fn attention_products_agree_with_the_definition() {
                 scalar::weighted_sum(&q[..m * b.min(d)], &keys[..b.min(d) * d], d, &mut slow);
                 let bound = (b as f32 + 8.0) * f32::EPSILON * (b as f32 + 1.0);
                 assert_close(&fast, &slow, |_| bound, &format!("{what} weighted_sum"));
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_products_with_halves_agree_with_those_of_what_they_stand_for() {
+    let mut random = Random(12);
+    for k in tables() {
+        let Some(halves) = &k.halves else { continue };
+        for d in [16, 48, 64, 256, 512] {
+            for (m, b) in [(1, 1), (2, 9), (3, 4), (4, 6), (8, 32), (15, 13)] {
+                let what = format!("{} d={d} m={m} b={b}", k.isa);
+                let stored = random.weights(DType::F16, b, d);
+                let mut decoded = vec![0.0; b * d];
+                scalar::decode(DType::F16, &stored, &mut decoded);
+                let (q, p) = (random.values(m * d), random.values(m * b));
+                let (mut fast, mut slow) = (vec![f32::NAN; m * b], vec![0.0; m * b]);
+                (halves.scores)(&q, &stored, d, Ahead(&stored), &mut fast);
+                scalar::scores(&q, &decoded, d, &mut slow);
+                let bound = (d as f32 + 8.0) * f32::EPSILON * d as f32;
+                assert_close(&fast, &slow, |_| bound, &format!("{what} scores"));
+                let mut fast = random.values(m * d);
+                let mut slow = fast.clone();
+                (halves.weighted_sum)(&p, &stored, d, Ahead(&[]), &mut fast);
+                scalar::weighted_sum(&p, &decoded, d, &mut slow);
+                let bound = (b as f32 + 8.0) * f32::EPSILON * (b as f32 + 1.0);
+                assert_close(&fast, &slow, |_| bound, &format!("{what} weighted sum"));
             }
         }
     }

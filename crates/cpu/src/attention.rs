@@ -10,7 +10,7 @@ use std::ops::Range;
 use carat_tensor::backend::Attention;
 
 use crate::acts::grow;
-use crate::kernels::Kernels;
+use crate::kernels::{Ahead, Kernels};
 use crate::kv::Kv;
 use crate::pool::{Output, Pool};
 
@@ -54,11 +54,20 @@ pub trait Stored: Sync {
     /// Decodes the keys and values of some positions of a head, `[positions, head_dim]` each. `end` is where those that
     /// will be asked for end.
     fn read(&self, k: &Kernels, head: usize, positions: Range<usize>, end: usize, out: (&mut [f32], &mut [f32]));
+
+    /// See [`Kv::halves`].
+    fn halves(&self, _head: usize, _positions: Range<usize>) -> Option<(&[u8], &[u8])> {
+        None
+    }
 }
 
 impl Stored for Kv {
     fn read(&self, k: &Kernels, head: usize, positions: Range<usize>, end: usize, out: (&mut [f32], &mut [f32])) {
         Kv::read(self, k, head, positions, end, out.0, out.1);
+    }
+
+    fn halves(&self, head: usize, positions: Range<usize>) -> Option<(&[u8], &[u8])> {
+        Kv::halves(self, head, positions)
     }
 }
 
@@ -279,9 +288,18 @@ fn run(
     for start in keys.clone().step_by(BLOCK) {
         let block = start..(start + BLOCK).min(keys.end);
         let b = block.len();
-        kv.read(k, head, block.clone(), keys.end, (&mut s.keys, &mut s.values));
         let scores = &mut s.scores[..rows * b];
-        (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
+        let stored = k.halves.as_ref().filter(|_| d.is_multiple_of(16));
+        let stored = stored.and_then(|kernels| Some((kernels, kv.halves(head, block.clone())?)));
+        match stored {
+            Some((kernels, (keys, values))) => {
+                (kernels.scores)(&s.q[..rows * d], keys, d, Ahead(values), scores);
+            }
+            None => {
+                kv.read(k, head, block.clone(), keys.end, (&mut s.keys, &mut s.values));
+                (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
+            }
+        }
         for (row, scores) in scores.chunks_exact_mut(b).enumerate() {
             let query = queries.start + row / group;
             let seen = plan.keys(query..query + 1);
@@ -300,6 +318,14 @@ fn run(
                 s.out[row * d..(row + 1) * d].iter_mut().for_each(|v| *v *= shrink);
             }
         }
-        (k.weighted_sum)(&s.scores[..rows * b], &s.values[..b * d], d, &mut s.out[..rows * d]);
+        let (powers, out) = (&s.scores[..rows * b], &mut s.out[..rows * d]);
+        match stored {
+            Some((kernels, (_, values))) => {
+                let next = block.end..(block.end + BLOCK).min(keys.end);
+                let next = Some(next).filter(|next| !next.is_empty()).and_then(|next| kv.halves(head, next));
+                (kernels.weighted_sum)(powers, values, d, Ahead(next.map_or(&[], |(keys, _)| keys)), out);
+            }
+            None => (k.weighted_sum)(powers, &s.values[..b * d], d, out),
+        }
     }
 }

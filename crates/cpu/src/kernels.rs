@@ -114,6 +114,8 @@ pub struct Kernels {
     pub gemm_f32: fn(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]),
     pub scores: fn(q: &[f32], k: &[f32], d: usize, scores: &mut [f32]),
     pub weighted_sum: fn(p: &[f32], v: &[f32], d: usize, out: &mut [f32]),
+    /// The same two with keys and values in f16, `d` a multiple of 16; where they are faster than decoding first.
+    pub halves: Option<HalfKernels>,
     pub exp_sum: fn(s: &mut [f32], max: f32) -> f32,
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
     pub sigmoid_mul: fn(x: &mut [f32], gate: &[f32]),
@@ -127,6 +129,28 @@ pub struct Kernels {
     pub read_all: fn(x: &[u64]) -> u64,
     /// So many rounds of the best integer dot on registers, and the 8-bit operations of one.
     pub dot_rounds: (fn(rounds: usize) -> i32, usize),
+}
+
+/// Attention to keys and values as they are stored, for a few rows of queries.
+pub struct HalfKernels {
+    pub scores: fn(q: &[f32], k: &[u8], d: usize, ahead: Ahead<'_>, scores: &mut [f32]),
+    pub weighted_sum: fn(p: &[f32], v: &[u8], d: usize, ahead: Ahead<'_>, out: &mut [f32]),
+}
+
+/// Bytes that will be read soon, to be asked for line by line.
+pub struct Ahead<'a>(pub &'a [u8]);
+
+impl Ahead<'_> {
+    /// Asks for the next lines, if some are left.
+    #[inline(always)]
+    pub fn lines(&mut self, count: usize, mut ask: impl FnMut(*const u8)) {
+        for _ in 0..count {
+            if let Some(line) = self.0.first() {
+                ask(line);
+                self.0 = &self.0[64.min(self.0.len())..];
+            }
+        }
+    }
 }
 
 static SCALAR: Kernels = Kernels {
@@ -146,6 +170,7 @@ static SCALAR: Kernels = Kernels {
     gemm_f32: scalar::gemm_f32,
     scores: scalar::scores,
     weighted_sum: scalar::weighted_sum,
+    halves: Some(HalfKernels { scores: scalar::scores_f16, weighted_sum: scalar::weighted_sum_f16 }),
     exp_sum: scalar::exp_sum,
     gelu_mul: scalar::gelu_mul,
     sigmoid_mul: scalar::sigmoid_mul,
@@ -188,6 +213,7 @@ static AVX2: Kernels = {
         scores: |q, k, d, scores| unsafe { avx2::scores(q, k, d, scores) },
         // SAFETY: as above.
         weighted_sum: |p, v, d, out| unsafe { avx2::weighted_sum(p, v, d, out) },
+        halves: None,
         // SAFETY: as above.
         exp_sum: |s, max| unsafe { avx2::exp_sum(s, max) },
         // SAFETY: as above.
@@ -245,6 +271,12 @@ static AVX512: Kernels = {
         scores: |q, k, d, scores| unsafe { avx512::scores(q, k, d, scores) },
         // SAFETY: as above.
         weighted_sum: |p, v, d, out| unsafe { avx512::weighted_sum(p, v, d, out) },
+        halves: Some(HalfKernels {
+            // SAFETY: as above.
+            scores: |q, k, d, ahead, scores| unsafe { avx512::scores_f16(q, k, d, ahead, scores) },
+            // SAFETY: as above.
+            weighted_sum: |p, v, d, ahead, out| unsafe { avx512::weighted_sum_f16(p, v, d, ahead, out) },
+        }),
         // SAFETY: as above.
         exp_sum: |s, max| unsafe { avx512::exp_sum(s, max) },
         // SAFETY: as above.
@@ -291,6 +323,7 @@ static NEON: Kernels = {
         gemm_f32: neon::gemm_f32,
         scores: neon::scores,
         weighted_sum: neon::weighted_sum,
+        halves: None,
         exp_sum: neon::exp_sum,
         gelu_mul: neon::gelu_mul,
         sigmoid_mul: neon::sigmoid_mul,

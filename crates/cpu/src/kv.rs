@@ -11,9 +11,13 @@ use carat_tensor::backend::{KvForm, KvSpec, KvType};
 use half::f16;
 
 use crate::kernels::Kernels;
+use crate::pages::large_pages;
 
 /// Largest head: a key is put together on the stack.
 pub const MAX_HEAD_DIM: usize = 1024;
+
+/// Bytes from which on large pages are asked for: what the last one wastes is little then.
+const LARGE: usize = 4 << 20;
 
 /// Keys and values of one layer.
 pub struct Kv {
@@ -35,7 +39,11 @@ impl Kv {
             let len = spec.dtype.bytes(dim) * spec.capacity * spec.n_kv_heads;
             Vec::<u8>::new().try_reserve_exact(len).map_err(|_| len)?;
             // Zeroed by the allocator: pages of a long context are touched when they are written, not before.
-            Ok::<_, usize>(vec![0; len])
+            let zeros = vec![0; len];
+            if len >= LARGE {
+                large_pages(&zeros);
+            }
+            Ok::<_, usize>(zeros)
         };
         Ok(Kv { spec, key_dim, keys: zeroed(key_dim)?, values: zeroed(spec.head_dim)? })
     }
@@ -68,6 +76,18 @@ impl Kv {
                 encode(dtype, rotated, &mut self.keys[k]);
             }
         }
+    }
+
+    /// Keys and values of some positions of a head as they are stored, where that is in f16, both alike, without a seam of the ring
+    /// between them.
+    pub fn halves(&self, head: usize, positions: Range<usize>) -> Option<(&[u8], &[u8])> {
+        let first = positions.start % self.spec.capacity;
+        let apart = first + positions.len() > self.spec.capacity;
+        if apart || self.spec.dtype != KvType::F16 || self.spec.form != KvForm::Pair {
+            return None;
+        }
+        let bytes = self.at(self.key_dim, head, positions.start).start..self.at(self.key_dim, head, positions.end - 1).end;
+        Some((&self.keys[bytes.clone()], &self.values[bytes]))
     }
 
     /// Decodes the keys and values of some positions of a head: `[positions, head_dim]` each. On the way asks for as

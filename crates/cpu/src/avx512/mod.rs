@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "vector loads and stores by pointer")]
 
 mod gemm;
+mod halves;
 mod limit;
 mod matvec;
 mod pack;
@@ -15,6 +16,7 @@ mod wise;
 pub mod words;
 
 pub use gemm::{gemm, gemm_f32};
+pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{SUMS, dot_rounds, read_all};
 pub use matvec::{matvec, matvec_finest};
 pub use pack::pack;
