@@ -1,7 +1,8 @@
 //! Speed of attention over a cache: GB/s of keys and values against the measured read bandwidth, and GFLOPS.
 //!
-//! `cargo run --release -p carat-cpu --example attend -- [threads] [f16|q8_0|f32] [depths] [queries] [HEADSxKVHEADSxDIM]`, e.g.
-//! `2 f16 4096,32768 1,512 8x1x512`, a full layer of E2B's.
+//! `cargo run --release -p carat-cpu --example attend -- [threads] [f16|q8_0|f32] [depths] [queries] [HEADSxKVHEADSxDIM] [pairs]`,
+//! e.g. `2 f16 4096,32768 1,512 8x1x512`, a full layer of E2B's, or `2 f16 4096 1 16x2x512 64`, one of 26B-A4B's, whose keys are values
+//! but for so many pairs of dimensions.
 
 use std::time::Instant;
 
@@ -24,20 +25,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let list = |text: String, by: char| text.split(by).map(str::parse).collect::<Result<Vec<usize>, _>>();
     let (depths, queries) = (list(arg("4096"), ',')?, list(arg("1"), ',')?);
-    let [n_heads, n_kv_heads, head_dim] = list(arg("8x1x512"), 'x')?[..] else { return Err("a shape like 8x1x512".into()) };
+    let [n_heads, n_kv_heads, head_dim] = list(arg("8x1x512"), 'x')?[..] else {
+        return Err("a shape like 8x1x512".into());
+    };
+
+    let pairs: usize = arg("0").parse()?;
+    let form = if pairs == 0 { KvForm::Pair } else { KvForm::ValueAndRotated { pairs } };
 
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
     let bandwidth = measure::read_bandwidth(threads);
     println!("{}, {threads} threads: read {:.1} GB/s", backend.name(), bandwidth / 1e9);
     for depth in depths {
-        let spec = KvSpec { n_kv_heads, head_dim, capacity: depth, form: KvForm::Pair, dtype };
+        let spec = KvSpec { n_kv_heads, head_dim, capacity: depth, form, dtype };
         let mut caches = Vec::new();
         for c in 0..BYTES.div_ceil(spec.bytes()) {
             let mut kv = backend.kv(spec)?;
             let width = n_kv_heads * head_dim;
             let mut row = backend.buffer(width)?;
             for position in 0..depth {
-                let values: Vec<f32> = (0..width).map(|i| ((i * 7 + position * 13 + c) % 61) as f32 / 61.0 - 0.5).collect();
+                let values: Vec<f32> =
+                    (0..width).map(|i| ((i * 7 + position * 13 + c) % 61) as f32 / 61.0 - 0.5).collect();
                 backend.upload(&mut row, &values);
                 backend.kv_write(&mut kv, &row, &row, position, 1);
             }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use carat_tensor::backend::Attention;
+use carat_tensor::backend::{Attention, KvForm};
 
 use crate::acts::grow;
 use crate::kernels::{Ahead, Kernels};
@@ -27,6 +27,10 @@ const MIN_PART: usize = 128;
 #[derive(Default)]
 pub struct Scratch {
     q: Vec<f32>,
+    /// Queries without the dimensions that RoPE turns, and these alone, where keys are stored so.
+    still: Vec<f32>,
+    turned: Vec<f32>,
+    turned_scores: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
     scores: Vec<f32>,
@@ -43,10 +47,11 @@ fn rows(head_dim: usize) -> usize {
     (ROW_VALUES / head_dim).clamp(1, MAX_ROWS)
 }
 
-/// Bytes of a worker's memory for heads of `head_dim`: queries and what they read, keys and values, scores and sums.
+/// Bytes of a worker's memory for heads of `head_dim`: queries, whole and in parts, and what they read, keys and values, scores and
+/// sums.
 pub fn scratch_bytes(head_dim: usize) -> usize {
     let rows = rows(head_dim);
-    4 * (2 * rows * head_dim + 2 * BLOCK * head_dim + rows * BLOCK + 2 * rows)
+    4 * (4 * rows * head_dim + 2 * BLOCK * head_dim + 2 * rows * BLOCK + 2 * rows)
 }
 
 /// Where keys and values are.
@@ -59,6 +64,11 @@ pub trait Stored: Sync {
     fn halves(&self, _head: usize, _positions: Range<usize>) -> Option<(&[u8], &[u8])> {
         None
     }
+
+    /// The pairs of dimensions that a stored key has, where the others are the value's ([`KvForm::ValueAndRotated`]).
+    fn rotated(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Stored for Kv {
@@ -68,6 +78,13 @@ impl Stored for Kv {
 
     fn halves(&self, head: usize, positions: Range<usize>) -> Option<(&[u8], &[u8])> {
         Kv::halves(self, head, positions)
+    }
+
+    fn rotated(&self) -> Option<usize> {
+        match self.spec().form {
+            KvForm::Pair => None,
+            KvForm::ValueAndRotated { pairs } => Some(pairs),
+        }
     }
 }
 
@@ -285,17 +302,25 @@ fn run(
         let from = (i * plan.shape.n_heads + head * group) * d;
         s.q[row * group * d..(row + 1) * group * d].copy_from_slice(&q[from..from + group * d]);
     }
+    if let (Some(pairs), Some(_)) = (kv.rotated(), &k.halves) {
+        s.part_queries(rows, d, pairs);
+    }
     for start in keys.clone().step_by(BLOCK) {
         let block = start..(start + BLOCK).min(keys.end);
         let b = block.len();
         let scores = &mut s.scores[..rows * b];
-        let stored = k.halves.as_ref().filter(|_| d.is_multiple_of(16));
-        let stored = stored.and_then(|kernels| Some((kernels, kv.halves(head, block.clone())?)));
-        match stored {
-            Some((kernels, (keys, values))) => {
+        let stored = k.halves.as_ref().and_then(|kernels| Some((kernels, kv.halves(head, block.clone())?)));
+        match (stored, kv.rotated()) {
+            (Some((kernels, (keys, values))), None) => {
                 (kernels.scores)(&s.q[..rows * d], keys, d, Ahead(values), scores);
             }
-            None => {
+            (Some((kernels, (keys, values))), Some(pairs)) => {
+                (kernels.scores)(&s.still[..rows * d], values, d, Ahead(keys), scores);
+                let more = &mut s.turned_scores[..rows * b];
+                (kernels.scores)(&s.turned[..rows * 2 * pairs], keys, 2 * pairs, Ahead(&[]), more);
+                scores.iter_mut().zip(more).for_each(|(score, more)| *score += *more);
+            }
+            (None, _) => {
                 kv.read(k, head, block.clone(), keys.end, (&mut s.keys, &mut s.values));
                 (k.scores)(&s.q[..rows * d], &s.keys[..b * d], d, scores);
             }
@@ -322,10 +347,28 @@ fn run(
         match stored {
             Some((kernels, (_, values))) => {
                 let next = block.end..(block.end + BLOCK).min(keys.end);
-                let next = Some(next).filter(|next| !next.is_empty()).and_then(|next| kv.halves(head, next));
-                (kernels.weighted_sum)(powers, values, d, Ahead(next.map_or(&[], |(keys, _)| keys)), out);
+                // What the next scores begin with.
+                let next =
+                    kv.halves(head, next).map(|(keys, values)| if kv.rotated().is_none() { keys } else { values });
+                (kernels.weighted_sum)(powers, values, d, Ahead(next.unwrap_or_default()), out);
             }
             None => (k.weighted_sum)(powers, &s.values[..b * d], d, out),
+        }
+    }
+}
+
+impl Scratch {
+    /// Parts `rows` queries into the dimensions that RoPE turns, `0..pairs` and as many from the middle on, and the others.
+    fn part_queries(&mut self, rows: usize, d: usize, pairs: usize) {
+        grow(&mut self.still, rows * d);
+        grow(&mut self.turned, rows * 2 * pairs);
+        grow(&mut self.turned_scores, rows * BLOCK);
+        self.still[..rows * d].copy_from_slice(&self.q[..rows * d]);
+        for (still, turned) in self.still.chunks_exact_mut(d).zip(self.turned.chunks_exact_mut(2 * pairs)).take(rows) {
+            for (dims, turned) in [0..pairs, d / 2..d / 2 + pairs].into_iter().zip(turned.chunks_exact_mut(pairs)) {
+                turned.copy_from_slice(&still[dims.clone()]);
+                still[dims].fill(0.0);
+            }
         }
     }
 }

@@ -78,16 +78,19 @@ impl Kv {
         }
     }
 
-    /// Keys and values of some positions of a head as they are stored, where that is in f16, both alike, without a seam of the ring
-    /// between them.
+    /// Whether [`Self::halves`] can give what is stored: in f16, and of as many values as kernels take at once.
+    pub fn has_halves(&self) -> bool {
+        self.spec.dtype == KvType::F16 && self.key_dim.is_multiple_of(16) && self.spec.head_dim.is_multiple_of(16)
+    }
+
+    /// Keys and values of some positions of a head as they are stored, where no seam of the ring is between them.
     pub fn halves(&self, head: usize, positions: Range<usize>) -> Option<(&[u8], &[u8])> {
         let first = positions.start % self.spec.capacity;
-        let apart = first + positions.len() > self.spec.capacity;
-        if apart || self.spec.dtype != KvType::F16 || self.spec.form != KvForm::Pair {
+        if !self.has_halves() || positions.is_empty() || first + positions.len() > self.spec.capacity {
             return None;
         }
-        let bytes = self.at(self.key_dim, head, positions.start).start..self.at(self.key_dim, head, positions.end - 1).end;
-        Some((&self.keys[bytes.clone()], &self.values[bytes]))
+        let bytes = |dim: usize| self.at(dim, head, positions.start).start..self.at(dim, head, positions.end - 1).end;
+        Some((&self.keys[bytes(self.key_dim)], &self.values[bytes(self.spec.head_dim)]))
     }
 
     /// Decodes the keys and values of some positions of a head: `[positions, head_dim]` each. On the way asks for as
