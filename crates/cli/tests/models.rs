@@ -1,5 +1,6 @@
 //! Models in files: what does not fit in memory is refused before it is taken, and `inspect` says which chat
 //! template is used and why.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod files;
 mod program;
