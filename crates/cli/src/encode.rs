@@ -6,9 +6,10 @@ mod pictures;
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
-use carat_model::AudioTap;
+use carat_model::{AudioTap, VisionTap};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::{ImageTokens, ModelFiles, ModelSource, mmproj};
 
@@ -108,28 +109,59 @@ impl Args {
         let file = File::create(&self.out).with_context(|| self.out_name())?;
         Writer::new(BufWriter::new(file), entries).with_context(|| self.out_name())
     }
-}
 
-/// Says how long an encoder took.
-fn say_time(soft_tokens: usize, start: std::time::Instant) {
-    eprintln!("{soft_tokens} soft tokens in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    /// Stages that are written of `all`.
+    fn n_stages(&self, all: usize) -> usize {
+        if self.soft_tokens_only { 0 } else { all }
+    }
+
+    /// The `n` soft tokens that `encode` makes: while `write` takes the rows of each stage, or without them and timed.
+    fn encode<W: FnMut(usize, &[f32]) -> io::Result<()>>(
+        &self,
+        n: usize,
+        write: W,
+        encode: impl FnOnce(Option<&mut Stages<W>>) -> anyhow::Result<Vec<f32>>,
+    ) -> anyhow::Result<Vec<f32>> {
+        if self.soft_tokens_only {
+            let start = Instant::now();
+            let soft_tokens = encode(None)?;
+            eprintln!("{n} soft tokens in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            return Ok(soft_tokens);
+        }
+        let mut stages = Stages { write, result: Ok(()) };
+        let soft_tokens = encode(Some(&mut stages))?;
+        stages.result.with_context(|| self.out_name())?;
+        Ok(soft_tokens)
+    }
 }
 
 /// The file being written.
 type Out = Writer<BufWriter<File>>;
 
-/// Writes the rows of each layer as they come.
-struct Hidden<'a> {
-    writer: &'a mut Out,
+/// Writes the rows of each stage as they come.
+struct Stages<W> {
+    write: W,
     /// The first failure.
     result: io::Result<()>,
 }
 
-impl AudioTap for Hidden<'_> {
-    fn hidden(&mut self, _: usize, rows: &[f32]) {
+impl<W: FnMut(usize, &[f32]) -> io::Result<()>> Stages<W> {
+    fn take(&mut self, stage: usize, rows: &[f32]) {
         if self.result.is_ok() {
-            self.result = self.writer.f32s(rows);
+            self.result = (self.write)(stage, rows);
         }
+    }
+}
+
+impl<W: FnMut(usize, &[f32]) -> io::Result<()>> AudioTap for Stages<W> {
+    fn hidden(&mut self, stage: usize, rows: &[f32]) {
+        self.take(stage, rows);
+    }
+}
+
+impl<W: FnMut(usize, &[f32]) -> io::Result<()>> VisionTap for Stages<W> {
+    fn hidden(&mut self, stage: usize, rows: &[f32]) {
+        self.take(stage, rows);
     }
 }
 

@@ -12,11 +12,11 @@ use carat_chat::tokenizer::Tokenizer;
 use carat_model::config::PRESETS;
 use carat_model::plan::{FfnPlan, KvSource, Span, ValueSource, plan};
 use carat_model::{LayerPlan, MemoryPlan, ModelConfig};
-use carat_runtime::{ChatFormat, Error, GenerationDefaults, ModelFiles, host, loading, work};
+use carat_runtime::{ChatFormat, Error, GenerationDefaults, LoadOptions, ModelFiles, host, loading, work};
 use carat_weights::Checkpoint;
 use serde_json::{Value, json};
 
-use crate::args::{self, EngineArgs};
+use crate::args::{self, EncoderArgs, EngineArgs};
 use crate::output;
 
 /// Show a model's architecture, layers, tensors, tokenizer, template and memory
@@ -30,6 +30,8 @@ pub struct Args {
     /// Read all weights, and fail if some are not finite; takes as long as reading the files
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    encoders: EncoderArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -64,7 +66,7 @@ struct TemplateFacts {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let files = args::open(args.model.as_ref())?;
+    let files = args.encoders.open(&args::source(args.model.as_ref())?)?;
     let facts = gather(&files, args)?;
     let mut out = output::stdout();
     if args.json {
@@ -81,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn gather(files: &ModelFiles, args: &Args) -> anyhow::Result<Facts> {
-    let options = args.engine.load_options();
+    let options = options(files, args);
     let config = files.config()?;
     let tokenizer = match files.tokenizer() {
         Ok(tokenizer) => Some(tokenizer),
@@ -105,6 +107,21 @@ fn gather(files: &ModelFiles, args: &Args) -> anyhow::Result<Facts> {
         tokenizer,
         config,
     })
+}
+
+/// As a chat has them: with room for what may be shown, unless that is unknown to this program or leaves none for words.
+fn options(files: &ModelFiles, args: &Args) -> LoadOptions {
+    let text = args.engine.load_options();
+    let all = LoadOptions { image_tokens: Some(files.image_tokens()), sounds: true, ..text };
+    let why = match loading::longest_context(files, &all) {
+        Ok(Some(_)) => return all,
+        Ok(None) => "no context fits beside them".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    if let Ok(Some(_)) = loading::longest_context(files, &text) {
+        eprintln!("note: memory is planned without encoders: {why}");
+    }
+    text
 }
 
 fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<TemplateFacts> {
@@ -257,6 +274,8 @@ fn as_json(facts: &Facts) -> Value {
         })),
         "memory": {
             "ctx": memory.ctx, "kv_type": facts.kv, "kv_bytes": memory.kv_bytes(), "intermediates": memory.scratch, "workspace": memory.workspace,
+            "picture_encoder": memory.pictures.as_ref().map(|e| e.buffers), "sound_encoder": memory.sounds.as_ref().map(|e| e.buffers),
+            "encoder_weights": memory.encoder_weights(), "soft_tokens": memory.soft_tokens(),
             "program": memory.program,
             "allocated": memory.taken(), "weights": memory.file.weights, "per_layer_table": memory.file.per_layer_table,
             "rearranged": memory.file.rearranged, "ignored": memory.file.ignored, "free": host::available_memory(),

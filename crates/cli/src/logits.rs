@@ -92,9 +92,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
     options.image_tokens = media::room(!args.image.is_empty(), !args.video.is_empty(), args.image_tokens);
+    options.sounds = !args.audio.is_empty();
     options.logits = LogitRows::All;
     let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
-    let mut encoders = Encoders::new(files, options.image_tokens);
+    let mut encoders = Encoders::new(files, &options, &decoder);
     let mut soft = Vec::new();
     for (path, medium) in media(args) {
         let made = encoders.encode(decoder.backend_mut(), &medium?)?;

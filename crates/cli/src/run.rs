@@ -160,21 +160,27 @@ fn question(prompt: String, media: &[Medium]) -> Message {
     Message::user(parts)
 }
 
-/// Loads the model with room for the pictures that are shown, or may be in a chat. Where that fails for pictures that nobody has
+/// Loads the model with room for the pictures and sounds that are shown, or may be in a chat. Where that fails for what nobody has
 /// shown yet, for want of memory or of a sound encoder file, the chat goes without.
 fn load(source: &ModelSource, args: &Args, is_chat: bool, out: &mut impl Write) -> anyhow::Result<Session> {
     let mut options = args.engine.load_options();
     let files = args.encoders.open(source)?;
     let tokens = args.image_tokens.unwrap_or_else(|| files.image_tokens());
-    options.image_tokens = media::room(is_chat || args.shown.has(Kind::Image), args.shown.has(Kind::Video), tokens);
+    let videos = args.shown.has(Kind::Video);
+    options.image_tokens = media::room(is_chat || args.shown.has(Kind::Image), videos, tokens);
+    options.sounds = is_chat || args.shown.has(Kind::Audio) || videos && !args.videos.mute;
     let error = match load_with(files, &options, args.json, out)? {
         Err(error) if is_chat => error,
         loaded => return Ok(loaded?),
     };
-    options.image_tokens = None;
+    (options.image_tokens, options.sounds) = (None, false);
     let session = load_with(args.encoders.open(source)?, &options, args.json, out)??;
     let text = error.to_string();
-    let _ = writeln!(std::io::stderr(), "note: no pictures in this chat: {}", text.lines().next().unwrap_or_default());
+    let _ = writeln!(
+        std::io::stderr(),
+        "note: no pictures or sounds in this chat: {}",
+        text.lines().next().unwrap_or_default()
+    );
     Ok(session)
 }
 
@@ -201,7 +207,7 @@ fn memory_line(plan: &MemoryPlan) -> String {
     let size = |n: usize| output::bytes(n as u64);
     let mut line = format!(
         "memory: {} weights (mapped), {} cache for {} tokens, {} for computing and the program",
-        size(plan.file.weights),
+        size(plan.file.weights + plan.encoder_weights()),
         size(plan.kv_bytes()),
         plan.ctx,
         size(plan.taken() - plan.kv_bytes())
@@ -219,7 +225,8 @@ fn memory_json(plan: &MemoryPlan) -> serde_json::Value {
     json!({
         "event": "memory", "ctx": plan.ctx, "weights": plan.file.weights, "kv_bytes": plan.kv_bytes(),
         "intermediates": plan.scratch, "workspace": plan.workspace, "program": plan.program, "rearranged": plan.file.rearranged,
-        "per_layer_table": plan.file.per_layer_table, "free": host::available_memory(),
+        "per_layer_table": plan.file.per_layer_table, "encoders": plan.encoders().map(|encoder| encoder.buffers).sum::<usize>(),
+        "encoder_weights": plan.encoder_weights(), "soft_tokens": plan.soft_tokens(), "free": host::available_memory(),
     })
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use carat_media::sound::{self, Clips, Stream};
 use carat_runtime::transcribe::{Event, Outcome, Segment, Task, subtitles, transcribe};
-use carat_runtime::{Error, Session};
+use carat_runtime::{Error, LoadOptions, Session};
 use carat_tensor::Bytes;
 use indicatif::ProgressBar;
 
@@ -65,7 +65,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let outputs = places::outputs(args.out.as_deref(), &files, args.format.extension())?;
     interrupt::listen();
-    let mut session = Session::of(args.encoders.open(&source)?, &args.engine.load_options(), &mut |_| {})?;
+    let options = LoadOptions { sounds: true, ..args.engine.load_options() };
+    let mut session = Session::of(args.encoders.open(&source)?, &options, &mut |_| {})?;
     let task = Task { language: args.language.clone(), translate_to: args.translate_to.clone() };
     let mut work = Work { args, task, many: files.len() > 1, begun: 0, failures: Failures::default() };
     for (file, out) in files.iter().zip(outputs) {

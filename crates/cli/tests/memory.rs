@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod apart;
+mod files;
+#[path = "../../model/tests/mmproj_file/mod.rs"]
+mod mmproj_file;
 mod program;
 mod synthetic;
 
@@ -16,10 +19,13 @@ use std::process::Stdio;
 
 use apart::Layout;
 use carat_model::LogitRows;
+use carat_runtime::device::{DeviceOptions, Precision};
 use carat_runtime::loading;
 use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::DType;
 use carat_tensor::backend::{KvSpec, KvType};
+use carat_weights::Checkpoint;
+use files::{bmp, wav};
 use program::{Scratch, carat};
 use serde_json::{Value, json};
 
@@ -102,7 +108,7 @@ fn measure(model: &Path, ctx: usize, kv: &str, words: usize) -> (Resident, usize
     (most, tokens)
 }
 
-/// Runs a command that computes the logits of all rows and returns the most that was resident. Asks again and again, as it
+/// Runs a command and returns the most that was resident. Asks again and again, as it
 /// prints nothing on the way.
 fn watch(args: &[&str]) -> Resident {
     let mut child = carat(args).env("MALLOC_MMAP_THRESHOLD_", "131072").spawn().unwrap();
@@ -137,9 +143,15 @@ fn expected(model: &Path, ctx: usize, kv: KvType, tokens: usize) -> Expected {
     expected_under(model, LoadOptions { context: Some(ctx), kv: Some(kv), ..LoadOptions::default() }, tokens)
 }
 
-fn expected_under(model: &Path, mut options: LoadOptions, tokens: usize) -> Expected {
+fn expected_under(model: &Path, options: LoadOptions, tokens: usize) -> Expected {
+    expected_beside(model, None, options, tokens)
+}
+
+/// With encoders in another file.
+fn expected_beside(model: &Path, encoders: Option<&Scratch>, mut options: LoadOptions, tokens: usize) -> Expected {
     options.device.threads = Some(THREADS);
     let files = ModelFiles::open(&ModelSource::Path(model.into())).unwrap();
+    let files = files.with_encoders(encoders.map(|file| file.0.clone()));
     let plan = loading::plan(&files, &options).unwrap();
     // A page that two tensors share stays when what is in them has been copied.
     let shared = 4096 * files.checkpoint().tensors().len();
@@ -147,7 +159,7 @@ fn expected_under(model: &Path, mut options: LoadOptions, tokens: usize) -> Expe
     let cache: usize = plan.kv.iter().map(|layer| filled(&layer.spec)).sum();
     Expected {
         anonymous: plan.taken() - plan.kv_bytes() + cache,
-        weights: plan.file.weights,
+        weights: plan.file.weights + plan.encoder_weights(),
         table: plan.file.per_layer_table + if plan.file.rearranged > 0 { shared } else { 0 },
     }
 }
@@ -291,5 +303,84 @@ fn the_plan_counts_the_logits_of_all_rows() {
         let most = watch(&["perplexity", file.arg(), text.arg(), "--ctx", "1024", "--threads", "2"]);
         let what = |part: &str| format!("{name}, perplexity, {part}");
         compare(what, most, &expected_under(&file.0, under(1024, KvType::F16, 128), 900));
+    }
+}
+
+/// Of models whose weights are small, so that nearly all is what encoding takes.
+const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint");
+const BLOCKS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/multimodal/12b");
+
+/// Two pictures of the largest budget, enlarged to 35 x 32 soft tokens, and a sound of 30 s.
+fn media() -> [Scratch; 3] {
+    let samples: Vec<f32> = (0..480_000).map(|i| (i as f32 / 7.0).sin() / 2.0).collect();
+    [("1.bmp", bmp(140, 128)), ("2.bmp", bmp(280, 256)), ("30.wav", wav(&samples))].map(|(name, bytes)| {
+        let file = Scratch::new(name);
+        std::fs::write(&file.0, bytes).unwrap();
+        file
+    })
+}
+
+/// The encoders of a checkpoint's directory in a file of their own.
+fn encoders(checkpoint: &str, matrices: DType) -> Scratch {
+    let Checkpoint::HfDir(dir) = carat_weights::open(Path::new(checkpoint)).unwrap() else { panic!("a file") };
+    let file = Scratch::new(&format!("{matrices}-mmproj.gguf"));
+    std::fs::write(&file.0, mmproj_file::write(&dir, matrices)).unwrap();
+    file
+}
+
+/// Options of a command that is shown these media, and those of its plan.
+fn shown<'a>(media: &[&'a str], ctx: usize, precision: Precision) -> (Vec<&'a str>, LoadOptions) {
+    let precise = if precision == Precision::Fast { "fast" } else { "f32" };
+    let args = [media, &["--image-tokens", "1120", "--threads", "2", "--precision", precise]].concat();
+    let options = LoadOptions {
+        device: DeviceOptions { precision, ..DeviceOptions::default() },
+        context: Some(ctx),
+        image_tokens: media.contains(&"--image").then(|| "1120".parse().unwrap()),
+        sounds: media.contains(&"--audio"),
+        ..LoadOptions::default()
+    };
+    (args, options)
+}
+
+#[test]
+fn the_plan_counts_what_towers_see_and_hear_with() {
+    let [first, second, sound] = &media();
+    let quantised = encoders(NANO, DType::Q8_0);
+    let check = |what: &str, media: &[&str], ctx: usize, precision, encoders: Option<&Scratch>| {
+        let (args, options) = shown(media, ctx, precision);
+        let ctx_arg = ctx.to_string();
+        // Any token, so that the answer is long enough to be seen.
+        let answer = ["--max-tokens", "120", "--seed", "7", "--temperature", "100", "--top-k", "0", "--top-p", "1"];
+        let encoders_arg = encoders.map_or(vec![], |file| vec!["--mmproj", file.arg()]);
+        let most = watch(&[&["run", NANO, "What?", "--ctx", &ctx_arg], &answer[..], &encoders_arg, &args].concat());
+        compare(|part| format!("{what}, {part}"), most, &expected_beside(Path::new(NANO), encoders, options, ctx));
+    };
+    // The second is encoded when the buffers are full.
+    check("pictures", &["--image", first.arg(), "--image", second.arg()], 2400, Precision::Fast, None);
+    check("a sound", &["--audio", sound.arg()], 900, Precision::Fast, None);
+    // Most is taken for a picture when the buffers for sounds are there.
+    let both = ["--audio", sound.arg(), "--image", first.arg()];
+    check("both", &both, 2000, Precision::Fast, None);
+    check("both in f32", &both, 2000, Precision::Reference, None);
+    check("both with Q8_0", &both, 2000, Precision::Fast, Some(&quantised));
+}
+
+/// As 12B sees, from a directory and from a GGUF file, whose blocks have another order.
+#[test]
+fn the_plan_counts_what_blocks_are_seen_with() {
+    let [first, second, _] = &media();
+    let apart = encoders(BLOCKS, DType::BF16);
+    let picture = vec!["7"; 1120].join(",");
+    let ids = format!("2,{picture},30,{picture},31");
+    let out = Scratch::new("blocks.safetensors");
+    for encoders in [None, Some(&apart)] {
+        let tokens = ids.split(',').count();
+        let (args, options) = shown(&["--image", first.arg(), "--image", second.arg()], tokens, Precision::Fast);
+        let fixed = ["logits", BLOCKS, "--tokens", &ids, "--out", out.arg(), "--kv", "f16"];
+        let encoders_arg = encoders.map_or(vec![], |file| vec!["--mmproj", file.arg()]);
+        let most = watch(&[&fixed[..], &encoders_arg, &args].concat());
+        let options = LoadOptions { chunk: 128, logits: LogitRows::All, ..options };
+        let what = |part: &str| format!("blocks, encoders apart: {}, {part}", encoders.is_some());
+        compare(what, most, &expected_beside(Path::new(BLOCKS), encoders, options, tokens));
     }
 }

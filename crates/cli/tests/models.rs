@@ -1,8 +1,13 @@
 //! Models in files: what does not fit in memory is refused before it is taken, and `inspect` says which chat
 //! template is used and why.
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
+mod files;
 mod program;
 
+use std::process::Output;
+
+use files::{bmp, wav};
 use program::{Scratch, carat, done, fed};
 use serde_json::Value;
 
@@ -19,7 +24,11 @@ fn inspected(args: &[&str]) -> Value {
 /// Standard error of a command that must fail with exit code 1 and print nothing.
 #[track_caller]
 fn refused(args: &[&str]) -> String {
-    let output = fed(args, b"Hi");
+    refusal_of(fed(args, b"Hi"))
+}
+
+#[track_caller]
+fn refusal_of(output: Output) -> String {
     let stderr = String::from_utf8(output.stderr).expect("errors are UTF-8");
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.starts_with("error: ") && output.stdout.is_empty(), "{stderr}");
@@ -77,18 +86,36 @@ fn more_memory_than_any_machine_has_is_refused_with_its_table() {
 
 #[test]
 fn the_longest_context_that_fits_what_is_allowed_is_offered_and_runs() {
-    let memory = &inspected(&[])["memory"];
+    let mut deaf_and_blind: Value =
+        serde_json::from_str(&std::fs::read_to_string(format!("{NANO}/config.json")).unwrap()).unwrap();
+    for encoder in ["vision_config", "audio_config"] {
+        deaf_and_blind.as_object_mut().unwrap().remove(encoder);
+    }
+    let [picture, sound] = [("offered.bmp", bmp(60, 60)), ("offered.wav", wav(&[0.5; 16_000]))].map(|(name, bytes)| {
+        let file = Scratch::new(name);
+        std::fs::write(&file.0, bytes).unwrap();
+        file
+    });
+    check_offer(directory("deaf-and-blind", &deaf_and_blind).arg(), &[]);
+    check_offer(NANO, &["--image", picture.arg(), "--audio", sound.arg()]);
+}
+
+/// Allows a little less than the whole context takes with what is shown.
+#[track_caller]
+fn check_offer(model: &str, shown: &[&str]) {
+    let bytes = |memory: &Value, of: &str| memory[of].as_u64().unwrap();
+    let memory = &inspected(&[model])["memory"];
     assert_eq!((&memory["allowed"], &memory["longest_ctx"]), (&Value::Null, &memory["ctx"]));
-    // A little less than the whole context takes.
-    let allowed = memory["allocated"].as_u64().unwrap() + memory["weights"].as_u64().unwrap() - (300 << 10);
-    let allowed = allowed.to_string();
-    let refusal = refused(&["run", "--memory", &allowed]);
+    let needed: u64 = ["allocated", "weights", "encoder_weights"].iter().map(|of| bytes(memory, of)).sum();
+    let allowed = (needed - (300 << 10)).to_string();
+    let run = |more: &[&str]| fed(&[&["run", model, "--memory", &allowed], shown, more].concat(), b"Hi");
+    let refusal = refusal_of(run(&[]));
     assert!(refusal.contains("with its weights and ") && refusal.contains(" are allowed; "), "{refusal}");
     let ctx = offered(&refusal);
-    done(fed(&["run", "--memory", &allowed, "--ctx", ctx, "--max-tokens", "1"], b"Hi"));
+    done(run(&["--ctx", ctx, "--max-tokens", "1"]));
     let more = (ctx.parse::<usize>().unwrap() + 1024).to_string();
-    assert_eq!(offered(&refused(&["run", "--memory", &allowed, "--ctx", &more])), ctx);
-    let memory = &inspected(&["--memory", &allowed])["memory"];
+    assert_eq!(offered(&refusal_of(run(&["--ctx", &more]))), ctx);
+    let memory = &inspected(&[model, "--memory", &allowed])["memory"];
     assert_eq!(memory["longest_ctx"].to_string(), ctx);
     assert_eq!(memory["allowed"].to_string(), allowed);
 }

@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, ClippedProjection, Experts, KvForm, KvSpec, LayerNorm, Near, Norm, Pooling,
-    Projection, Rope, Rounding, Router, Subsampling, Work,
+    Attention, Backend, BackendError, Clip, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec, LayerNorm, Near,
+    Norm, Pooling, Projection, Rope, Rounding, Router, Subsampling, Work,
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
@@ -18,7 +18,7 @@ use crate::conv;
 use crate::interleaved::has_layout;
 use crate::kernels::{Isa, Kernels, TILE, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{Matrix, PLAIN_ROWS, Product, Scratch};
+use crate::matmul::{Matrix, Product, Scratch};
 use crate::moe::{Routes, Workspace, lock};
 use crate::near;
 use crate::pool::{Output, Pool};
@@ -259,8 +259,11 @@ impl Backend for CpuBackend {
         format!("cpu {}", self.kernels.isa)
     }
 
-    fn workspace(&self, work: &Work) -> usize {
-        workspace::bytes(self.kernels, self.pool.threads(), self.integer.is_some(), work)
+    fn workspace(&self, text: &Work, encoders: &[&EncoderWork]) -> usize {
+        let integer = self.integer.is_some();
+        let cpu =
+            workspace::Cpu { kernels: self.kernels, threads: self.threads(), integer, words: self.words().is_some() };
+        workspace::bytes(cpu, text, encoders)
     }
 
     fn set_rounding(&mut self, rounding: Rounding) {
@@ -518,7 +521,7 @@ impl Backend for CpuBackend {
         // The bounds within which the activations are words.
         let mut bounds = None;
         for ClippedProjection { projection: Projection { matrix, out }, clip } in outs {
-            match self.words().filter(|_| matches!(matrix.dtype, DType::F16 | DType::BF16) && n > PLAIN_ROWS) {
+            match self.words().filter(|_| words::product::takes(matrix.dtype, n)) {
                 None => self.clipped_product(matrix, &mut out.0, &x.0, *clip, n),
                 Some(words) => {
                     let Words { acts, products, .. } = &mut self.words;
@@ -559,7 +562,7 @@ impl Backend for CpuBackend {
         head_dim: usize,
         n: usize,
     ) {
-        if let Some(words) = self.words().filter(|_| head_dim <= words::attention::MAX_HEAD_DIM) {
+        if let Some(words) = self.words().filter(|_| words::attention::takes(head_dim)) {
             let io = words::attention::Operands { q: &q.0, k: &k.0, v: &v.0, n, n_heads, d: head_dim };
             let Words { head, attention, .. } = &mut self.words;
             return words::attention::attend_all(words, &mut self.pool, attention, head, &mut out.0, &io);

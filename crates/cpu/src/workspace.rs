@@ -1,26 +1,128 @@
 //! How much memory the backend takes for itself: activations a second time, as the kernels want them, the experts'
 //! intermediates, and what each thread unpacks and attends in.
 //!
-//! It is taken when it is first needed and kept. The lengths here are those that `acts.rs`, `moe.rs`, `matmul.rs` and
-//! `attention.rs` grow their vectors to; a test of the program holds the sum to what it really takes. Encoders whose
-//! products are of 16-bit integers (`words/`) hold most activations in half of what is counted for them here, and take a part
-//! of the rest for the keys and values of a head.
+//! It is taken when it is first needed and kept: every vector is as long as the work that asks most of it. The lengths here are
+//! those that `acts.rs`, `moe.rs`, `matmul.rs`, `attention.rs` and `words/` grow their vectors to; a test of the program holds the
+//! sum to what it really takes.
 
-use carat_tensor::backend::{ExpertWork, Work};
+use carat_tensor::backend::{AttentionWork, EncoderWork, ExpertWork, ProductWork, Work};
 
 use crate::attention;
 use crate::ints::Block;
 use crate::kernels::{Kernels, TILE};
+use crate::words;
 
-/// Bytes at most, on so many threads; `integer` says whether quantised weights meet integers.
-pub fn bytes(kernels: &Kernels, threads: usize, integer: bool, work: &Work) -> usize {
-    let integer = (integer && work.quantised).then_some(Integers { in_pairs: kernels.in_pairs });
-    let experts = work.experts.map_or(0, |experts| expert_bytes(integer, work, experts));
-    // Strips of weights as integers with scales and minima, or one in f32, a row of it, and the strips' products.
-    let strip = integer.map_or(4 * (TILE + 1), |_| kernels.tiles * (TILE + 2 * 4 * TILE / SHORTEST_GROUP));
-    let worker = work.cols * strip + 4 * kernels.tiles * work.rows * TILE + attention::scratch_bytes(work.head_dim);
-    let rest = integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols));
-    acts(integer, work.rows, work.cols, work.fine_cols) + rest + experts + threads * worker
+/// What lengths depend on, beside the work.
+#[derive(Clone, Copy)]
+pub struct Cpu {
+    /// Kernels.
+    pub kernels: &'static Kernels,
+    /// Threads that work.
+    pub threads: usize,
+    /// Whether quantised weights meet integers.
+    pub integer: bool,
+    /// Whether encoders' products and attention may be of 16-bit integers.
+    pub words: bool,
+}
+
+/// Bytes at most.
+pub fn bytes(cpu: Cpu, text: &Work, encoders: &[&EncoderWork]) -> usize {
+    let mut most = Most { cpu, bytes: [0; USES] };
+    most.text(text);
+    for encoder in encoders {
+        encoder.products.iter().for_each(|product| most.product(product));
+        encoder.attention.iter().for_each(|attention| most.attention(attention));
+    }
+    let (shared, of_a_thread) = most.bytes.split_at(Use::Strips as usize);
+    shared.iter().sum::<usize>() + cpu.threads * of_a_thread.iter().sum::<usize>()
+}
+
+/// What grows by itself.
+#[derive(Clone, Copy)]
+enum Use {
+    /// Activations in f32.
+    Rows,
+    /// The same as integers, with scales and sums.
+    Ints,
+    /// What these leave.
+    Rest,
+    /// All of the experts.
+    Experts,
+    /// Activations as words.
+    Words,
+    /// Keys and values of a head as words.
+    Head,
+    /// Of each thread, as what follows: strips of weights as integers.
+    Strips,
+    /// A strip in f32.
+    Strip,
+    /// The strips' products.
+    Products,
+    Attention,
+    /// Weights as words, and their products.
+    Panels,
+    WordAttention,
+}
+const USES: usize = Use::WordAttention as usize + 1;
+
+/// The most that any work so far takes for each use.
+struct Most {
+    cpu: Cpu,
+    bytes: [usize; USES],
+}
+
+impl Most {
+    fn raise(&mut self, of: Use, bytes: usize) {
+        self.bytes[of as usize] = bytes.max(self.bytes[of as usize]);
+    }
+
+    /// The integer form of activations, where such weights meet it.
+    fn integers(&self, quantised: bool) -> Option<Integers> {
+        (self.cpu.integer && quantised).then_some(Integers { in_pairs: self.cpu.kernels.in_pairs })
+    }
+
+    fn text(&mut self, work: &Work) {
+        let integer = self.integers(work.quantised);
+        self.unpacked(integer, work.rows, work.cols, work.fine_cols);
+        self.raise(Use::Rest, integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols)));
+        self.raise(Use::Experts, work.experts.map_or(0, |experts| expert_bytes(integer, work, experts)));
+        self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
+    }
+
+    fn product(&mut self, work: &ProductWork) {
+        let ProductWork { rows, cols, dtype, bounded } = *work;
+        if self.cpu.words && bounded && words::product::takes(dtype, rows) {
+            self.raise(Use::Words, words::product::Acts::bytes(rows, cols));
+            self.raise(Use::Panels, words::product::Scratch::bytes(cols));
+        } else {
+            self.unpacked(self.integers(dtype.is_quantised()), rows, cols, cols);
+        }
+    }
+
+    fn attention(&mut self, work: &AttentionWork) {
+        if self.cpu.words && words::attention::takes(work.head_dim) {
+            self.raise(Use::Head, words::attention::Head::bytes(work.rows, work.head_dim));
+            self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
+        } else {
+            self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
+        }
+    }
+
+    /// Products with weights that are unpacked to strips.
+    fn unpacked(&mut self, integer: Option<Integers>, rows: usize, cols: usize, fine_cols: usize) {
+        let tiles = self.cpu.kernels.tiles;
+        self.raise(Use::Rows, 4 * rows * cols);
+        self.raise(Use::Products, 4 * tiles * rows * TILE);
+        match integer {
+            Some(ints) => {
+                self.raise(Use::Ints, ints.bytes(rows * cols) + rows * fine_cols);
+                // With scales and minima.
+                self.raise(Use::Strips, cols * tiles * (TILE + 2 * 4 * TILE / SHORTEST_GROUP));
+            }
+            // And a row of it.
+            None => self.raise(Use::Strip, cols * 4 * (TILE + 1)),
+        }
+    }
 }
 
 /// Weights that share a scale, and perhaps a minimum.

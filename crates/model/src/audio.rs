@@ -301,8 +301,7 @@ fn lengths(config: &AudioConfig, n_frames: usize) -> [usize; 10] {
     [n_frames * BANDS, n * d, n * d, n * d, n * d, n * d, n * d, wide, n * config.subsampled(), n * config.d_text]
 }
 
-/// Bytes of the memory that an encoder for sounds of up to `n_frames` frames takes, beside its weights, which stay in the
-/// map of their file.
+/// Bytes of the buffers that an encoder for sounds of up to `n_frames` frames takes, beside its weights.
 pub fn bytes(config: &AudioConfig, n_frames: usize) -> usize {
     4 * lengths(config, n_frames).iter().sum::<usize>()
 }

@@ -1,14 +1,14 @@
 //! What a model sees and hears with, whichever kind it has: pictures and sounds to soft tokens.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{Rounding, Work};
+use carat_tensor::backend::Rounding;
 use carat_weights::Checkpoint;
 
 use crate::audio::AudioTower;
-use crate::config::{BLOCK_SIDE, BLOCK_VALUES, BlocksConfig, FramesConfig, PATCH_SIDE, PATCHES_PER_TOKEN};
+use crate::config::{BLOCK_SIDE, BlocksConfig, FramesConfig, PATCH_SIDE, PATCHES_PER_TOKEN};
 use crate::unified::{BlockEmbedder, FrameEmbedder};
 use crate::vision::{VisionTap, VisionTower};
-use crate::{AudioConfig, ModelError, VisionConfig, load};
+use crate::{AudioConfig, ModelError, VisionConfig};
 
 /// How a model sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,25 +61,6 @@ impl PictureConfig {
             PictureConfig::Tower(config) => config.d_text,
             PictureConfig::Blocks(config) => config.d_text,
         }
-    }
-
-    /// Bytes of the buffers for pictures of up to `max_tokens` soft tokens.
-    pub fn buffer_bytes(&self, max_tokens: usize) -> usize {
-        match self {
-            PictureConfig::Tower(config) => crate::vision::bytes(config, max_tokens * PATCHES_PER_TOKEN),
-            PictureConfig::Blocks(config) => config.buffer_bytes(max_tokens),
-        }
-    }
-
-    /// What the backend's own memory depends on.
-    pub fn work(&self, max_tokens: usize) -> Work {
-        let (rows, cols, head_dim) = match self {
-            PictureConfig::Tower(c) => {
-                (max_tokens * PATCHES_PER_TOKEN, c.ffn_width.max(c.d_model).max(c.heads_width()), c.head_dim)
-            }
-            PictureConfig::Blocks(c) => (max_tokens, BLOCK_VALUES.max(c.d_model), 1),
-        };
-        Work { rows, cols, fine_cols: cols, finest_rows: 0, head_dim, quantised: false, experts: None }
     }
 }
 
@@ -189,25 +170,21 @@ impl<B: Backend> SoundEncoder<B> {
 /// # Errors
 /// If it hears in a way that isn't known here.
 pub fn hears(checkpoint: &Checkpoint) -> Result<bool, ModelError> {
-    Ok(match checkpoint {
-        _ if frames(checkpoint)?.is_some() => true,
-        Checkpoint::HfDir(dir) => AudioConfig::from_json(&dir.config)?.is_some(),
-        Checkpoint::Gguf(file) => AudioConfig::from_gguf(file)?.is_some(),
-    })
+    Ok(frames(checkpoint)?.is_some() || tower(checkpoint)?.is_some())
+}
+
+/// How the model of a checkpoint hears with a tower; `None` where it doesn't.
+pub(crate) fn tower(checkpoint: &Checkpoint) -> Result<Option<AudioConfig>, ModelError> {
+    match checkpoint {
+        Checkpoint::HfDir(dir) => AudioConfig::from_json(&dir.config),
+        Checkpoint::Gguf(file) => AudioConfig::from_gguf(file),
+    }
 }
 
 /// How the model of a checkpoint hears frames; `None` where it doesn't.
-fn frames(checkpoint: &Checkpoint) -> Result<Option<FramesConfig>, ModelError> {
+pub(crate) fn frames(checkpoint: &Checkpoint) -> Result<Option<FramesConfig>, ModelError> {
     match checkpoint {
         Checkpoint::HfDir(dir) => FramesConfig::from_json(&dir.config),
         Checkpoint::Gguf(file) => FramesConfig::from_gguf(file),
     }
-}
-
-/// Bytes of a checkpoint that the text model has no use for: its encoders' weights.
-///
-/// # Errors
-/// If the checkpoint is quantised in a way that isn't known here.
-pub fn weight_bytes(checkpoint: &Checkpoint) -> Result<usize, ModelError> {
-    Ok(load::file_bytes(checkpoint)?.ignored)
 }

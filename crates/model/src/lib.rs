@@ -30,6 +30,6 @@ pub use encoders::{PictureConfig, PictureEncoder, SoundEncoder};
 pub use error::{BROKEN_WEIGHTS, ModelError};
 pub use input::{Piece, SoftKind};
 pub use load::LoadReport;
-pub use memory::{MemoryPlan, memory_plan};
+pub use memory::{EncoderPlan, MemoryPlan, memory_plan};
 pub use plan::{LayerId, LayerPlan};
 pub use vision::{VisionTap, VisionTower};

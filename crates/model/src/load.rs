@@ -6,6 +6,7 @@
 //! scale of attention, the router's `d^(-1/2)`, and the key norm of layers whose cache holds values in place of keys.
 
 pub(crate) mod audio;
+pub(crate) mod encoder;
 mod experts;
 mod list;
 mod names;

@@ -6,10 +6,12 @@
 //! they are first written, and a sliding layer's ring is written whole after a window and a chunk. A test of the
 //! program holds the plan to what a process really takes.
 
+mod encoder;
+
 use std::fmt;
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{ExpertWork, KvForm, KvSpec, Work};
+use carat_tensor::backend::{EncoderWork, ExpertWork, KvForm, KvSpec, Work};
 
 use crate::config::LayerType;
 use crate::decoder::{DecoderOptions, FINE_ROWS, LogitRows};
@@ -17,7 +19,9 @@ use crate::kv::{self, type_name};
 use crate::load::FileBytes;
 use crate::plan::{FfnPlan, KvSource, plan};
 use crate::scratch::Sizes;
-use crate::{LayerPlan, ModelConfig, ModelError, PictureConfig};
+use crate::{LayerPlan, ModelConfig, ModelError};
+
+pub use encoder::EncoderPlan;
 
 /// What a process takes without a model: its stacks, buffers and the allocator's own. Measured: 1.2 MiB beside the
 /// smallest vocabulary.
@@ -48,12 +52,14 @@ pub struct MemoryPlan {
     pub kv: Vec<LayerKv>,
     /// Intermediates.
     pub scratch: usize,
-    /// Buffers of the picture encoder, where there is to be room for pictures.
-    pub pictures: usize,
-    /// What the backend's own memory depends on.
+    /// The picture encoder, where there is to be room for pictures.
+    pub pictures: Option<EncoderPlan>,
+    /// The sound encoder, where sounds are to be heard.
+    pub sounds: Option<EncoderPlan>,
+    /// Soft tokens that are kept, when as many as may be have been made.
+    pub kept: usize,
+    /// What the backend's own memory depends on, the encoders' apart.
     pub work: Work,
-    /// The same of the picture encoder.
-    pub picture_work: Option<Work>,
     /// The program itself with its vocabulary.
     pub program: usize,
     /// The backend's own memory; 0 until the plan is for one ([`MemoryPlan::on`]).
@@ -69,26 +75,42 @@ impl MemoryPlan {
     /// The plan on a backend.
     #[must_use]
     pub fn on<B: Backend>(self, backend: &B) -> Self {
-        // They work one after the other in the same memory.
-        let works = self.picture_work.iter().chain([&self.work]);
-        MemoryPlan { workspace: works.map(|work| backend.workspace(work)).max().unwrap_or(0), ..self }
+        let encoders: Vec<&EncoderWork> = self.encoders().map(|encoder| &encoder.work).collect();
+        MemoryPlan { workspace: backend.workspace(&self.work, &encoders), ..self }
     }
 
-    /// The plan with room for pictures of up to `max_tokens` soft tokens.
+    /// The plan with these encoders, whose soft tokens are kept up to so many bytes.
     #[must_use]
-    pub fn with_pictures(self, config: &PictureConfig, max_tokens: usize) -> Self {
-        let pictures = config.buffer_bytes(max_tokens);
-        MemoryPlan { pictures, picture_work: Some(config.work(max_tokens)), ..self }
+    pub fn with_encoders(self, pictures: Option<EncoderPlan>, sounds: Option<EncoderPlan>, kept: usize) -> Self {
+        let kept = if pictures.is_some() || sounds.is_some() { kept } else { 0 };
+        MemoryPlan { pictures, sounds, kept, ..self }
+    }
+
+    /// The encoders that there is to be room for.
+    pub fn encoders(&self) -> impl Iterator<Item = &EncoderPlan> {
+        self.pictures.iter().chain(&self.sounds)
+    }
+
+    /// Bytes of the soft tokens that are kept and of what more are made of: of one picture or sound at a time.
+    pub fn soft_tokens(&self) -> usize {
+        self.kept + self.encoders().map(|encoder| encoder.passing).max().unwrap_or(0)
+    }
+
+    /// Bytes of the encoders' weights.
+    pub fn encoder_weights(&self) -> usize {
+        self.encoders().map(|encoder| encoder.weights).sum()
     }
 
     /// Bytes the process allocates.
     pub fn taken(&self) -> usize {
-        self.kv_bytes() + self.scratch + self.pictures + self.workspace + self.program + self.file.rearranged
+        let buffers: usize = self.encoders().map(|encoder| encoder.buffers).sum();
+        let text = self.kv_bytes() + self.scratch + self.workspace + self.program + self.file.rearranged;
+        text + buffers + self.soft_tokens()
     }
 
-    /// With the weights every token reads, which should stay in memory too.
+    /// With the weights that every token, picture and sound reads, which should stay in memory too.
     pub fn working_set(&self) -> usize {
-        self.taken() + self.file.weights
+        self.taken() + self.file.weights + self.encoder_weights()
     }
 }
 
@@ -114,9 +136,10 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
         file,
         kv: layers,
         scratch,
-        pictures: 0,
+        pictures: None,
+        sounds: None,
+        kept: 0,
         work,
-        picture_work: None,
         program,
         workspace: 0,
     })
@@ -179,8 +202,14 @@ impl fmt::Display for MemoryPlan {
             )?;
         }
         line("intermediates", self.scratch)?;
-        if self.pictures > 0 {
-            line("picture encoder", self.pictures)?;
+        for (what, encoder) in [("picture", &self.pictures), ("sound", &self.sounds)] {
+            if let Some(encoder) = encoder {
+                line(&format!("weights of the {what} encoder, mapped"), encoder.weights)?;
+                line(&format!("{what} encoder"), encoder.buffers)?;
+            }
+        }
+        if self.soft_tokens() > 0 {
+            line("soft tokens, and what they are made of", self.soft_tokens())?;
         }
         if self.workspace > 0 {
             line("workspace of the backend", self.workspace)?;
@@ -225,6 +254,23 @@ mod tests {
         }
         assert_eq!(plan.kv_bytes(), 2 * (12 * 512 * 1024 + 3 * 1024 * 8192));
         assert!(table.lines().all(|line| line.chars().count() == 77), "{table}");
+
+        let encoder =
+            |buffers, passing| Some(EncoderPlan { weights: 7 << 20, buffers, passing, work: EncoderWork::default() });
+        let with = plan.clone().with_encoders(encoder(5 << 20, 2 << 20), encoder(3 << 20, 4 << 20), 1 << 20);
+        let table = with.to_string();
+        for text in [
+            "weights of the picture encoder, mapped",
+            "weights of the sound encoder, mapped",
+            "\npicture encoder",
+            "\nsound encoder",
+            "soft tokens, and what",
+        ] {
+            assert!(table.contains(text), "`{text}` is not in\n{table}");
+        }
+        assert_eq!(with.taken() - plan.taken(), 13 << 20, "one picture or sound is encoded at a time");
+        assert_eq!(with.working_set() - plan.working_set(), 27 << 20);
+        assert_eq!(plan.clone().with_encoders(None, None, 1 << 20), plan, "nothing is kept where nothing is made");
     }
 
     #[test]

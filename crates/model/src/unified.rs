@@ -8,8 +8,6 @@
 //! Source: transformers `modeling_gemma4_unified.Gemma4UnifiedVisionEmbedder`, `Gemma4UnifiedMultimodalEmbedder`. The three
 //! norms about the mean have PyTorch's own epsilon.
 
-use std::borrow::Cow;
-
 use carat_tensor::backend::{BackendError, LayerNorm, Norm, Projection};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
@@ -45,15 +43,17 @@ pub(crate) enum Order {
 }
 
 impl Order {
-    /// Blocks' values `[n, 6912]` as the weights meet them. The norm before them is the same in any order.
-    fn values(self, published: &[f32]) -> Cow<'_, [f32]> {
-        match self {
-            Order::Published => Cow::Borrowed(published),
-            Order::Gguf => {
-                const PIXELS: usize = BLOCK_SIDE * BLOCK_SIDE;
-                let blocks = published.chunks_exact(BLOCK_VALUES);
-                Cow::Owned(blocks.flat_map(|b| (0..BLOCK_VALUES).map(|i| b[i % PIXELS * 3 + i / PIXELS])).collect())
-            }
+    /// Gives `upload` blocks' values `[n, 6912]` as the weights meet them, and where they belong, without a copy of all. The norm
+    /// before them is the same in any order.
+    fn values(self, published: &[f32], mut upload: impl FnMut(usize, &[f32])) {
+        const PIXELS: usize = BLOCK_SIDE * BLOCK_SIDE;
+        if self == Order::Published {
+            return upload(0, published);
+        }
+        let mut reordered = vec![0.0; BLOCK_VALUES];
+        for (n, block) in published.chunks_exact(BLOCK_VALUES).enumerate() {
+            reordered.iter_mut().enumerate().for_each(|(i, v)| *v = block[i % PIXELS * 3 + i / PIXELS]);
+            upload(n * BLOCK_VALUES, &reordered);
         }
     }
 
@@ -147,7 +147,7 @@ impl<B: Backend> BlockEmbedder<B> {
         let n = positions.len();
         self.check(values, positions)?;
         let w = &self.weights;
-        backend.upload(&mut self.pixels, &w.order.values(values));
+        w.order.values(values, |at, values| backend.upload_at(&mut self.pixels, at, values));
         w.pixel_norm.run(backend, &mut self.normed, &self.pixels, n);
         backend.project(&mut [Projection { matrix: &w.blocks, out: &mut self.x }], &self.normed, None, n);
         backend.gather(&mut self.h, &w.bias, &vec![TokenId(0); n], 0..d, 1.0);
@@ -185,6 +185,18 @@ impl<B: Backend> BlockEmbedder<B> {
                 expected: format!("both from 0 to {}", self.config.n_positions - 1),
             }),
         }
+    }
+}
+
+impl FramesConfig {
+    /// Bytes of the buffers.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        4 * FRAMES_AT_ONCE * (self.samples + self.d_text)
+    }
+
+    /// Frames that are projected at once.
+    pub(crate) fn rows(&self) -> usize {
+        FRAMES_AT_ONCE
     }
 }
 
@@ -273,8 +285,13 @@ mod tests {
                 }
             }
         }
-        assert_eq!(*Order::Gguf.values(&published), expected);
-        assert_eq!(*Order::Published.values(&published), published);
+        let uploaded = |order: Order| {
+            let mut all = vec![f32::NAN; published.len()];
+            order.values(&published, |at, values| all[at..at + values.len()].copy_from_slice(values));
+            all
+        };
+        assert_eq!(uploaded(Order::Gguf), expected);
+        assert_eq!(uploaded(Order::Published), published);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::config::{PATCH_VALUES, PATCHES_PER_TOKEN, VisionConfig};
 use crate::linear::Linear;
 use crate::{ModelError, load};
 
+/// Values of patches that are centred at once.
+const UPLOADED_AT_ONCE: usize = 64 * PATCH_VALUES;
+
 /// A layer's weights, `d` the width of the stream, `heads` that of all heads.
 pub(crate) struct TowerLayer<B: Backend> {
     pub attention_norm: B::Vector,
@@ -159,8 +162,11 @@ impl<B: Backend> VisionTower<B> {
     fn embed(&mut self, backend: &mut B, values: &[f32], positions: &[[i32; 2]]) {
         let VisionConfig { d_model: d, n_positions, head_dim, rope_theta, .. } = self.config;
         let (w, s, n) = (&self.weights, &mut self.scratch, positions.len());
-        let centred: Vec<f32> = values.iter().map(|v| 2.0 * (v - 0.5)).collect();
-        backend.upload(&mut s.gate, &centred);
+        // By and by: all of a large picture's values once more would be tens of megabytes.
+        for (i, values) in values.chunks(UPLOADED_AT_ONCE).enumerate() {
+            let centred: Vec<f32> = values.iter().map(|v| 2.0 * (v - 0.5)).collect();
+            backend.upload_at(&mut s.gate, i * UPLOADED_AT_ONCE, &centred);
+        }
         let projection = Projection { matrix: &w.patches, out: &mut s.x };
         backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &s.gate, n);
         for axis in 0..2 {
@@ -249,8 +255,7 @@ fn lengths(config: &VisionConfig, n: usize) -> [usize; 10] {
     [x, h, q, k, v, attended, gate, up, rope, n / PATCHES_PER_TOKEN * config.d_text]
 }
 
-/// Bytes of the memory that an encoder for pictures of up to `n_patches` patches takes, beside its weights, which stay in the
-/// map of their file.
+/// Bytes of the buffers that an encoder for pictures of up to `n_patches` patches takes, beside its weights.
 pub fn bytes(config: &VisionConfig, n_patches: usize) -> usize {
     4 * lengths(config, n_patches).iter().sum::<usize>()
 }

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use carat_model::{Decoder, DecoderOptions, LogitRows, Piece, Step};
 use carat_tensor::backend::{
-    Attention, BackendError, ClippedProjection, Experts, KvSpec, KvType, LayerNorm, Near, Norm, Pooling, Projection,
-    Rope, Rounding, Router, Stack, Subsampling, Work,
+    Attention, BackendError, ClippedProjection, EncoderWork, Experts, KvSpec, KvType, LayerNorm, Near, Norm, Pooling,
+    Projection, Rope, Rounding, Router, Stack, Subsampling, Work,
 };
 use carat_tensor::{Backend, Tensor, TokenId};
 
@@ -34,7 +34,7 @@ impl Backend for Counter {
     type Routes = ();
 
     fn name(&self) -> String { "counter".into() }
-    fn workspace(&self, _: &Work) -> usize { 0 }
+    fn workspace(&self, _: &Work, _: &[&EncoderWork]) -> usize { 0 }
     fn set_rounding(&mut self, _: Rounding) {}
     fn buffer(&mut self, _: usize) -> Result<(), BackendError> { Ok(()) }
     fn matrix(&mut self, tensor: &Tensor) -> Result<(usize, usize), BackendError> { Ok((tensor.rows(), tensor.cols())) }

@@ -9,15 +9,20 @@ use std::sync::Arc;
 
 use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
-use carat_model::{ModelError, PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
+use carat_model::{Decoder, ModelError, PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
 use crate::media::{Ears, ImageTokens, Medium, Scene, scenes};
-use crate::{Error, ModelFiles, mmproj};
+use crate::{Error, LoadOptions, ModelFiles, mmproj};
 
-/// Values of soft tokens that are kept: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
+/// Values of soft tokens that are kept at most: 64 MiB, some 40 pictures of 280 tokens at the width of E2B.
 const MOST_VALUES: usize = 16 << 20;
+
+/// Values of soft tokens that are kept for a context of `ctx` tokens of `d_model` values: no more than fit in it.
+pub(crate) fn most_values(ctx: usize, d_model: usize) -> usize {
+    MOST_VALUES.min(ctx * d_model)
+}
 
 /// The soft tokens of a picture, a frame or a sound.
 #[derive(Debug, PartialEq)]
@@ -47,6 +52,10 @@ pub struct Encoders {
     files: ModelFiles,
     /// What pictures may take; `None` where no room was planned for any.
     image_tokens: Option<ImageTokens>,
+    /// Whether room was planned for sounds.
+    hears: bool,
+    /// Values of soft tokens that are kept.
+    most_values: usize,
     pictures: Option<PictureEncoder<Device>>,
     sounds: Option<SoundEncoder<Device>>,
     made: HashMap<Source, Arc<SoftTokens>>,
@@ -57,9 +66,19 @@ pub struct Encoders {
 }
 
 impl Encoders {
-    /// Those of the model in `files`; nothing is loaded yet.
-    pub fn new(files: ModelFiles, image_tokens: Option<ImageTokens>) -> Self {
-        Encoders { files, image_tokens, pictures: None, sounds: None, made: HashMap::new(), count: 0, looked: false }
+    /// Those of the model in `files` that was loaded as `decoder`; nothing is loaded yet.
+    pub fn new(files: ModelFiles, options: &LoadOptions, decoder: &Decoder<Device>) -> Self {
+        Encoders {
+            files,
+            image_tokens: options.image_tokens,
+            hears: options.sounds,
+            most_values: most_values(decoder.options().ctx, decoder.config().d_model),
+            pictures: None,
+            sounds: None,
+            made: HashMap::new(),
+            count: 0,
+            looked: false,
+        }
     }
 
     /// Whether the model hears.
@@ -126,7 +145,9 @@ impl Encoders {
         if let Some(made) = self.made.get(&source(budget)) {
             return Ok(made.clone());
         }
-        let (n, rows) = see(self.eyes(device, kind)?, device, &Fitted::new(&picture, budget))?;
+        let fitted = Fitted::new(&picture, budget);
+        drop(picture);
+        let (n, rows) = see(self.eyes(device, kind)?, device, &fitted)?;
         Ok(self.keep(source(budget), kind, n, rows))
     }
 
@@ -153,11 +174,11 @@ impl Encoders {
             let largest = room.map_or(Budget::ALL[0], ImageTokens::largest).tokens();
             let encoder = PictureEncoder::load(device, self.files.checkpoint(), largest).map_err(cannot)?;
             if self.image_tokens.is_none() {
-                return Err(Error::NoRoom { kind: kind.name() });
+                return Err(Error::NoRoom { kind: kind.name(), option: "image_tokens" });
             }
             self.pictures = Some(encoder);
         }
-        self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name() })
+        self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name(), option: "image_tokens" })
     }
 
     fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
@@ -168,9 +189,11 @@ impl Encoders {
         }
         if self.sounds.is_none() {
             let encoder = SoundEncoder::load(device, self.files.checkpoint(), sound::MAX_FRAMES);
-            self.sounds = Some(encoder.map_err(|reason| self.cannot(kind, reason))?);
+            // The model's own reason comes before that for the missing room.
+            self.sounds = Some(encoder.map_err(|reason| self.cannot(kind, reason))?).filter(|_| self.hears);
         }
-        let Some(encoder) = &mut self.sounds else { return Err(Error::NoRoom { kind: kind.name() }) };
+        let no_room = Error::NoRoom { kind: kind.name(), option: "sounds" };
+        let Some(encoder) = &mut self.sounds else { return Err(no_room) };
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
         let samples = sound.samples().map_err(unreadable)?;
         if samples.len() > sound::MAX_CLIP {
@@ -190,7 +213,7 @@ impl Encoders {
     /// Keeps soft tokens, and forgets all others when there are too many.
     fn keep(&mut self, source: Source, kind: SoftKind, n: usize, rows: Vec<f32>) -> Arc<SoftTokens> {
         let held: usize = self.made.values().map(|made| made.rows.len()).sum();
-        if held + rows.len() > MOST_VALUES {
+        if held + rows.len() > self.most_values {
             self.made.clear();
         }
         self.count += 1;

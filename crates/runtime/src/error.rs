@@ -129,11 +129,13 @@ pub enum Error {
         /// What it lacks.
         reason: Box<ModelError>,
     },
-    /// The model was loaded without room for pictures.
-    #[error("no room was planned for {kind} when the model was loaded: set `LoadOptions::image_tokens`")]
+    /// The model was loaded without room for pictures, or for sounds.
+    #[error("no room was planned for {kind} when the model was loaded: set `LoadOptions::{option}`")]
     NoRoom {
-        /// `image` or `video`.
+        /// `image`, `audio` or `video`.
         kind: &'static str,
+        /// What makes room.
+        option: &'static str,
     },
     /// A file that is no medium that can be read.
     #[error("{name}: {reason}")]

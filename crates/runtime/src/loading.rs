@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
+use carat_media::sound::{MAX_CLIP, MAX_FRAMES};
 use carat_model::load::{FileBytes, ModelTensors};
-use carat_model::{
-    Decoder, DecoderOptions, LoadReport, LogitRows, MemoryPlan, ModelConfig, PictureConfig, memory_plan,
-};
+use carat_model::{Decoder, DecoderOptions, EncoderPlan, LoadReport, LogitRows, MemoryPlan, ModelConfig, memory_plan};
 use carat_tensor::backend::KvType;
 
 use crate::device::{self, Device, DeviceOptions, Precision, large_pages};
 use crate::tiles::{self, Tiles};
-use crate::{Error, ImageTokens, ModelFiles, host, mmproj};
+use crate::{Error, ImageTokens, ModelFiles, encoders, host, mmproj};
 
 /// The context where none is asked for: long enough for a long talk, and small beside any model's weights.
 pub const DEFAULT_CONTEXT: usize = 16_384;
@@ -33,6 +32,8 @@ pub struct LoadOptions {
     pub chunk: usize,
     /// The most soft tokens of a picture; `None` leaves no room for pictures, and a model that can't see needs none.
     pub image_tokens: Option<ImageTokens>,
+    /// Whether there is to be room for sounds; a model that can't hear needs none.
+    pub sounds: bool,
     /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
     pub logits: LogitRows,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
@@ -47,6 +48,7 @@ impl Default for LoadOptions {
             kv: None,
             chunk: DEFAULT_CHUNK,
             image_tokens: None,
+            sounds: false,
             logits: LogitRows::Last,
             memory: None,
         }
@@ -77,25 +79,40 @@ fn plan_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
+    let senses = Senses::of(files, options)?;
     let plan = memory_plan(&config, &resolved, file_bytes(files)?).map_err(|e| Error::of_files(files.source(), e))?;
-    Ok(with_eyes(plan, eyes(files, options)?.as_ref(), options).on(device))
+    Ok(senses.join(plan, &config).on(device))
 }
 
-/// How the model sees, where there is to be room for pictures.
-fn eyes(files: &ModelFiles, options: &LoadOptions) -> Result<Option<PictureConfig>, Error> {
-    if options.image_tokens.is_none() {
-        return Ok(None);
+/// The encoders that there is to be room for.
+#[derive(Default)]
+struct Senses {
+    pictures: Option<EncoderPlan>,
+    sounds: Option<EncoderPlan>,
+}
+
+impl Senses {
+    fn of(files: &ModelFiles, options: &LoadOptions) -> Result<Self, Error> {
+        if options.image_tokens.is_none() && !options.sounds {
+            return Ok(Senses::default());
+        }
+        let apart = mmproj::open_apart(files)?;
+        let files = apart.as_ref().unwrap_or(files);
+        let (checkpoint, of_files) = (files.checkpoint(), |error| Error::of_files(files.source(), error));
+        let mut senses = Senses::default();
+        if let Some(tokens) = options.image_tokens {
+            senses.pictures = EncoderPlan::of_pictures(checkpoint, tokens.largest().tokens()).map_err(of_files)?;
+        }
+        if options.sounds {
+            senses.sounds = EncoderPlan::of_sounds(checkpoint, MAX_FRAMES, MAX_CLIP).map_err(of_files)?;
+        }
+        Ok(senses)
     }
-    let apart = mmproj::open_apart(files)?;
-    let files = apart.as_ref().unwrap_or(files);
-    PictureConfig::of(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
-}
 
-/// The plan with what it takes to see.
-fn with_eyes(plan: MemoryPlan, eyes: Option<&PictureConfig>, options: &LoadOptions) -> MemoryPlan {
-    match (eyes, options.image_tokens) {
-        (Some(eyes), Some(tokens)) => plan.with_pictures(eyes, tokens.largest().tokens()),
-        _ => plan,
+    /// The plan with what it takes to see and hear.
+    fn join(&self, plan: MemoryPlan, config: &ModelConfig) -> MemoryPlan {
+        let kept = 4 * encoders::most_values(plan.ctx, config.d_model);
+        plan.with_encoders(self.pictures.clone(), self.sounds.clone(), kept)
     }
 }
 
@@ -139,21 +156,21 @@ pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Opti
 }
 
 fn longest_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    let (config, file, eyes) = (files.config()?, file_bytes(files)?, eyes(files, options)?);
-    Ok(longest_within(&config, file, eyes.as_ref(), options, device, &limits(options.memory, host::available_memory())))
+    let (config, file, senses) = (files.config()?, file_bytes(files)?, Senses::of(files, options)?);
+    Ok(longest_within(&config, file, &senses, options, device, &limits(options.memory, host::available_memory())))
 }
 
 fn longest_within(
     config: &ModelConfig,
     file: FileBytes,
-    eyes: Option<&PictureConfig>,
+    senses: &Senses,
     options: &LoadOptions,
     device: &Device,
     limits: &[MemoryLimit],
 ) -> Option<usize> {
     let fits = |ctx| {
         let resolved = LoadOptions { context: Some(ctx), ..*options }.resolve(config);
-        let plan = memory_plan(config, &resolved, file).map(|plan| with_eyes(plan, eyes, options).on(device));
+        let plan = memory_plan(config, &resolved, file).map(|plan| senses.join(plan, config).on(device));
         plan.is_ok_and(|plan| limits.iter().all(|limit| limit.holds(&plan)))
     };
     // A longer context never takes less.
@@ -215,7 +232,7 @@ mod tests {
         let config = ModelConfig::preset("E2B").unwrap();
         let file = FileBytes { weights: 3 << 30, ..FileBytes::default() };
         let device = device::open(DeviceOptions { threads: Some(2), ..DeviceOptions::default() }).unwrap();
-        let longest = longest_within(&config, file, None, &LoadOptions::default(), &device, limits);
+        let longest = longest_within(&config, file, &Senses::default(), &LoadOptions::default(), &device, limits);
         let holds = |ctx| {
             let options = LoadOptions { context: Some(ctx), ..LoadOptions::default() }.resolve(&config);
             let plan = memory_plan(&config, &options, file).unwrap().on(&device);

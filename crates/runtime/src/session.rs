@@ -156,7 +156,7 @@ impl Session {
         let defaults = files.generation(&tokenizer)?;
         let (decoder, report) = loading::load(&mut files, options, announce)?;
         let mapped = files.checkpoint().tensors().files().to_vec();
-        let encoders = Encoders::new(files, options.image_tokens);
+        let encoders = Encoders::new(files, options, &decoder);
         let held = Vec::with_capacity(decoder.options().ctx);
         Ok(Session { decoder, tokenizer, format, defaults, report, files: mapped, encoders, held })
     }

@@ -14,7 +14,7 @@ use tiny::Tiny;
 
 fn session(model: &Tiny) -> Session {
     let image_tokens = Some("70".parse::<ImageTokens>().expect("a budget"));
-    let options = LoadOptions { context: Some(2048), image_tokens, ..LoadOptions::default() };
+    let options = LoadOptions { context: Some(2048), image_tokens, sounds: true, ..LoadOptions::default() };
     Session::load(&ModelSource::Path(model.0.clone()), &options, &mut |_| {}).expect("a tiny model loads")
 }
 
@@ -190,5 +190,7 @@ fn what_a_model_can_t_take_is_named() {
     let blind = LoadOptions { context: Some(2048), ..LoadOptions::default() };
     let mut blind = Session::load(&ModelSource::Path(tiny.0.clone()), &blind, &mut |_| {}).unwrap();
     let error = refused(&mut blind, Part::Image, picture(30, 20, 0));
-    assert!(matches!(error, Error::NoRoom { kind: "image" }), "{error}");
+    assert!(matches!(error, Error::NoRoom { kind: "image", option: "image_tokens" }), "{error}");
+    let error = refused(&mut blind, Part::Audio, samples(9_000));
+    assert!(matches!(error, Error::NoRoom { kind: "audio", option: "sounds" }), "{error}");
 }

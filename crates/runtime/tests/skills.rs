@@ -53,7 +53,8 @@ fn check(prompts: &str, wrong: &str, least: usize) {
     let image_tokens = ModelFiles::open(&ModelSource::Embedded).expect("the embedded model opens").image_tokens();
     assert_eq!(image_tokens, "70".parse::<ImageTokens>().expect("a budget"), "that the model was trained with");
     // The reference's cache is f32; the f16 one of every day tips a choice or two between near equals.
-    let load = LoadOptions { kv: Some(KvType::F32), image_tokens: Some(image_tokens), ..LoadOptions::default() };
+    let kv = Some(KvType::F32);
+    let load = LoadOptions { kv, image_tokens: Some(image_tokens), sounds: true, ..LoadOptions::default() };
     let mut session = Session::load(&ModelSource::Embedded, &load, &mut |_| {}).expect("the embedded model loads");
     let sampling =
         SamplingOptions { suppress: session.defaults().sampling.suppress.clone(), ..SamplingOptions::default() };

@@ -17,7 +17,7 @@ const PROMPT: &str = "Transcribe the following speech segment in English into En
     * When transcribing numbers, write the digits, i.e. write 1.7 and not one point seven, and write 3 instead of three.";
 
 fn session(model: &Tiny) -> Session {
-    let options = LoadOptions { context: Some(4096), ..LoadOptions::default() };
+    let options = LoadOptions { context: Some(4096), sounds: true, ..LoadOptions::default() };
     Session::load(&ModelSource::Path(model.0.clone()), &options, &mut |_| {}).expect("a tiny model loads")
 }
 

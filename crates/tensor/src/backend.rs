@@ -316,7 +316,7 @@ pub struct ExpertWork {
     pub d_model: usize,
 }
 
-/// The largest steps of a model: what a backend's own memory depends on.
+/// The largest steps of a text model: what a backend's own memory depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     /// Rows at once.
@@ -333,6 +333,37 @@ pub struct Work {
     pub quantised: bool,
     /// Experts, where there are some.
     pub experts: Option<ExpertWork>,
+}
+
+/// The largest steps of an encoder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncoderWork {
+    /// Its products of many rows, in any order.
+    pub products: Vec<ProductWork>,
+    /// Where every row attends to all ([`Backend::attend_all`]).
+    pub attention: Option<AttentionWork>,
+}
+
+/// A product of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProductWork {
+    /// Rows at once.
+    pub rows: usize,
+    /// Width of the input.
+    pub cols: usize,
+    /// Type of the weights.
+    pub dtype: DType,
+    /// Whether it is one between bounds ([`Backend::clipped_project`]).
+    pub bounded: bool,
+}
+
+/// Attention of an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionWork {
+    /// Rows that see each other.
+    pub rows: usize,
+    /// Width of a head.
+    pub head_dim: usize,
 }
 
 /// The operations of the model on one kind of hardware.
@@ -358,8 +389,9 @@ pub trait Backend {
 
     // ---- memory
 
-    /// Bytes that the backend takes for itself at most to do `work`, beside buffers, parameters and caches.
-    fn workspace(&self, work: &Work) -> usize;
+    /// Bytes that the backend takes for itself at most to do a text model's work and that of `encoders`, one after another in
+    /// the same memory, beside buffers, parameters and caches.
+    fn workspace(&self, text: &Work, encoders: &[&EncoderWork]) -> usize;
     /// A zeroed buffer of `len` values.
     fn buffer(&mut self, len: usize) -> Result<Self::Buffer, BackendError>;
     /// Makes a matrix of a tensor (all dimensions but the last are rows), without copying where it can.

@@ -1,17 +1,16 @@
 //! A sound: decoded, brought to 16 kHz, turned to features or frames, encoded.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Context;
 use carat_media::limits::MAX_SOUND_BYTES;
 use carat_media::sound::{BANDS, MAX_FRAMES, SAMPLES_PER_FRAME, decode, log_mel, raw_frames};
 use carat_model::unified::FrameEmbedder;
-use carat_model::{AudioTower, SoundEncoder};
+use carat_model::{AudioTap, AudioTower, SoundEncoder};
 use carat_runtime::ModelFiles;
 use carat_runtime::device::Device;
 
-use super::{Args, Hidden, hidden, read, say_time};
+use super::{Args, hidden, read};
 use crate::safetensors::Entry;
 
 /// Writes the file.
@@ -40,25 +39,16 @@ fn with_tower(
     let mel = log_mel(samples).with_context(|| path.display().to_string())?;
     let (n, config) = (mel.soft_tokens(), *tower.config());
     let mut entries = vec![Entry::f32("mel", &[mel.n_frames(), BANDS])];
-    if !args.soft_tokens_only {
-        entries.extend(hidden(config.n_layers + 1, &[n, config.d_model]));
-    }
+    entries.extend(hidden(args.n_stages(config.n_layers + 1), &[n, config.d_model]));
     entries.push(Entry::f32("soft_tokens", &[n, config.d_text]));
     let mut out = args.create(&entries)?;
     let name = || args.out_name();
     out.f32s(&mel.values).with_context(name)?;
     let heard = &mel.values[..mel.valid * BANDS];
-    let soft_tokens = if args.soft_tokens_only {
-        let start = Instant::now();
-        let soft_tokens = tower.encode(device, heard, None).with_context(model)?;
-        say_time(n, start);
-        soft_tokens
-    } else {
-        let mut hidden = Hidden { writer: &mut out, result: Ok(()) };
-        let soft_tokens = tower.encode(device, heard, Some(&mut hidden)).with_context(model)?;
-        hidden.result.with_context(name)?;
-        soft_tokens
-    };
+    let write = |_, rows: &[f32]| out.f32s(rows);
+    let soft_tokens = args.encode(n, write, |stages| {
+        tower.encode(device, heard, stages.map(|stages| stages as &mut dyn AudioTap)).with_context(model)
+    })?;
     out.f32s(&soft_tokens).with_context(name)?;
     out.finish().with_context(name)
 }
@@ -71,8 +61,9 @@ fn with_frames(
     model: &dyn Fn() -> String,
 ) -> anyhow::Result<()> {
     let frames = raw_frames(samples).with_context(|| path.display().to_string())?;
-    let soft_tokens = embedder.encode(device, &frames.values).with_context(model)?;
     let n = frames.n_frames();
+    let none = |_, _: &[f32]| Ok(());
+    let soft_tokens = args.encode(n, none, |_| embedder.encode(device, &frames.values).with_context(model))?;
     let of_text = Entry::f32("soft_tokens", &[n, embedder.config().d_text]);
     let mut out = args.create(&[Entry::f32("frames", &[n, SAMPLES_PER_FRAME]), of_text])?;
     let name = || args.out_name();

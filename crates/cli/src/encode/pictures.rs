@@ -1,9 +1,8 @@
 //! A picture or the frames of a video: decoded, cut into patches, encoded.
 
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::BufWriter;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use carat_media::limits::MAX_PICTURE_BYTES;
@@ -12,7 +11,7 @@ use carat_model::{PictureConfig, PictureEncoder, VisionTap, vision};
 use carat_runtime::ModelFiles;
 use carat_runtime::video::{SoundTrack, Video};
 
-use super::{Args, hidden, read, say_time};
+use super::{Args, hidden, read};
 use crate::media;
 use crate::safetensors::{Entry, Sections};
 
@@ -72,7 +71,7 @@ fn write(
     let mut encoder = PictureEncoder::load(&mut device, files.checkpoint(), first.soft_tokens).with_context(model)?;
 
     let (n, (d_model, all_stages)) = (first.positions.len(), config.stages());
-    let n_stages = if args.soft_tokens_only { 0 } else { all_stages };
+    let n_stages = args.n_stages(all_stages);
     let shape = |width: usize| [stack, &[n, width]].concat();
     let mut entries = vec![Entry::f32("pixel_values", &shape(first.values.len() / n))];
     entries.push(Entry::i64("positions", &shape(2)));
@@ -84,34 +83,12 @@ fn write(
         out.f32s(PIXELS, &values).with_context(name)?;
         let places: Vec<i64> = positions.iter().flatten().map(|&c| i64::from(c)).collect();
         out.i64s(POSITIONS, places.into_iter()).with_context(name)?;
-        let soft_tokens = if args.soft_tokens_only {
-            let start = Instant::now();
-            let soft_tokens = encoder.encode(&mut device, &values, &positions, None).with_context(model)?;
-            say_time(first.soft_tokens, start);
-            soft_tokens
-        } else {
-            let mut stages = Stages { out: &mut out, result: Ok(()) };
-            let soft_tokens =
-                encoder.encode(&mut device, &values, &positions, Some(&mut stages)).with_context(model)?;
-            stages.result.with_context(name)?;
-            soft_tokens
-        };
+        let write = |stage, rows: &[f32]| out.f32s(HIDDEN + stage, rows);
+        let soft_tokens = args.encode(first.soft_tokens, write, |stages| {
+            let tap = stages.map(|stages| stages as &mut dyn VisionTap);
+            encoder.encode(&mut device, &values, &positions, tap).with_context(model)
+        })?;
         out.f32s(HIDDEN + n_stages, &soft_tokens).with_context(name)?;
     }
     out.finish().with_context(name)
-}
-
-/// Writes the rows of each stage as they come.
-struct Stages<'a> {
-    out: &'a mut Sections<BufWriter<File>>,
-    /// The first failure.
-    result: io::Result<()>,
-}
-
-impl VisionTap for Stages<'_> {
-    fn hidden(&mut self, stage: usize, rows: &[f32]) {
-        if self.result.is_ok() {
-            self.result = self.out.f32s(HIDDEN + stage, rows);
-        }
-    }
 }

@@ -18,7 +18,12 @@ const KEYS: usize = MAX_TILES * TILE;
 /// Queries that pass the panels together.
 const ROWS: usize = 48;
 /// The largest head: a key is one block.
-pub const MAX_HEAD_DIM: usize = BLOCK;
+const MAX_HEAD_DIM: usize = BLOCK;
+
+/// Whether heads of this width are attended to here.
+pub fn takes(head_dim: usize) -> bool {
+    head_dim <= MAX_HEAD_DIM
+}
 
 /// Keys and values of a head.
 #[derive(Default)]
@@ -88,13 +93,26 @@ fn parts(width: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 impl Head {
+    /// Lengths of the fields for `n` rows of heads of `d`, in their order.
+    fn lengths(n: usize, d: usize) -> [usize; 4] {
+        let (panels, width) = (n.div_ceil(KEYS), d.next_multiple_of(TILE));
+        [panels * d.div_ceil(2) * KEYS, panels * KEYS, panels * KEYS / 2 * width, panels * width]
+    }
+
+    /// Bytes of the same.
+    pub fn bytes(n: usize, d: usize) -> usize {
+        let [keys, key_steps, values, value_steps] = Self::lengths(n, d);
+        (keys + values) * size_of::<Pair>() + (key_steps + value_steps) * size_of::<f32>()
+    }
+
     /// Rounds keys and values of a head.
     fn round(&mut self, words: &WordKernels, pool: &mut Pool, io: &Operands<'_>, head: usize) {
-        let (panels, len, width) = (io.n.div_ceil(KEYS), io.len(), io.width());
-        let keys = self.keys.take(panels * len * KEYS).chunks_exact_mut(len * KEYS);
-        let keys = keys.zip(self.key_steps.take(panels * KEYS).chunks_exact_mut(KEYS));
-        let values = self.values.take(panels * KEYS / 2 * width).chunks_exact_mut(KEYS / 2 * width);
-        let values = values.zip(self.value_steps.take(panels * width).chunks_exact_mut(width));
+        let (len, width) = (io.len(), io.width());
+        let [keys, key_steps, values, value_steps] = Self::lengths(io.n, io.d);
+        let keys = self.keys.take(keys).chunks_exact_mut(len * KEYS);
+        let keys = keys.zip(self.key_steps.take(key_steps).chunks_exact_mut(KEYS));
+        let values = self.values.take(values).chunks_exact_mut(KEYS / 2 * width);
+        let values = values.zip(self.value_steps.take(value_steps).chunks_exact_mut(width));
         let panels: Vec<_> = keys.zip(values).map(Mutex::new).collect();
         pool.run(panels.len(), |_, panel| {
             let ((keys, key_steps), (values, value_steps)) = &mut *lock(&panels[panel]);
@@ -199,6 +217,12 @@ pub fn attend_all(
 }
 
 impl Scratch {
+    /// Bytes for heads of `d`: queries, scores, their powers, sums.
+    pub fn bytes(d: usize) -> usize {
+        let pairs = d.div_ceil(2) + KEYS / 2;
+        ROWS * (pairs * size_of::<Pair>() + (KEYS + d.next_multiple_of(TILE) + 4) * size_of::<f32>())
+    }
+
     /// Leaves weighted values and sums of some queries of a head.
     fn attend(
         &mut self,

@@ -5,10 +5,12 @@
 
 use std::sync::Mutex;
 
+use carat_tensor::DType;
+
 use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Start, Steps, UNBOUNDED, WordKernels, blocks};
 use crate::acts::grow;
 use crate::kernels::{Kernels, TILE};
-use crate::matmul::Matrix;
+use crate::matmul::{Matrix, PLAIN_ROWS};
 use crate::moe::lock;
 use crate::pool::{Output, Pool};
 
@@ -39,16 +41,33 @@ pub struct Scratch {
     out: Lines<f32>,
 }
 
+/// Whether products of so many rows with such weights are made here.
+pub fn takes(dtype: DType, n: usize) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16) && n > PLAIN_ROWS
+}
+
 impl Acts {
+    /// Pairs and steps of `n` rows.
+    fn lengths(n: usize, cols: usize) -> (usize, usize) {
+        let len = cols.div_ceil(2);
+        (n * len, n * blocks(len))
+    }
+
+    /// Bytes of the same.
+    pub fn bytes(n: usize, cols: usize) -> usize {
+        let (pairs, steps) = Self::lengths(n, cols);
+        pairs * size_of::<Pair>() + steps * size_of::<f32>()
+    }
+
     /// Takes `n` rows of `x`, brought within bounds.
     pub fn round(&mut self, k: &WordKernels, pool: &mut Pool, x: &[f32], (n, cols): (usize, usize), bounds: [f32; 2]) {
         let len = cols.div_ceil(2);
         let blocks = blocks(len);
         (self.n, self.len) = (n, len);
-        grow(&mut self.pairs, n * len);
-        grow(&mut self.d, n * blocks);
-        let parts =
-            self.pairs[..n * len].chunks_mut(ROUNDED * len).zip(self.d[..n * blocks].chunks_mut(ROUNDED * blocks));
+        let (n_pairs, n_steps) = Self::lengths(n, cols);
+        grow(&mut self.pairs, n_pairs);
+        grow(&mut self.d, n_steps);
+        let parts = self.pairs[..n_pairs].chunks_mut(ROUNDED * len).zip(self.d[..n_steps].chunks_mut(ROUNDED * blocks));
         let parts: Vec<_> = parts.map(Mutex::new).collect();
         pool.run(parts.len(), |_, part| {
             let (pairs, d) = &mut *lock(&parts[part]);
@@ -67,7 +86,19 @@ impl Acts {
     }
 }
 
+/// Panels of a task, of rows of `len` pairs.
+fn most_panels(len: usize) -> usize {
+    (PANEL_BYTES / (len * WIDTH * size_of::<Pair>())).max(1)
+}
+
 impl Scratch {
+    /// Bytes for a matrix of `cols` columns, at most.
+    pub fn bytes(cols: usize) -> usize {
+        let len = cols.div_ceil(2);
+        let rows = most_panels(len) * WIDTH;
+        rows * (len * size_of::<Pair>() + blocks(len) * size_of::<f32>()) + ROWS * WIDTH * size_of::<f32>()
+    }
+
     /// Rounds rows of a matrix to panels, one after another.
     fn pack(&mut self, k: &Kernels, words: &WordKernels, m: &Matrix, rows: std::ops::Range<usize>) {
         let len = m.cols.div_ceil(2);
@@ -117,8 +148,8 @@ pub fn project(
 ) {
     let (x, n) = (acts.rows(), acts.n);
     assert_eq!(x.len, m.cols.div_ceil(2), "activations of another width");
-    let panels = (PANEL_BYTES / (x.len * WIDTH * size_of::<Pair>())).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
-    pool.tiles(&mut [Output::new(out, n, m.rows, n, panels.max(1) * WIDTH)], |worker, _, mut tile| {
+    let panels = most_panels(x.len).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
+    pool.tiles(&mut [Output::new(out, n, m.rows, n, panels * WIDTH)], |worker, _, mut tile| {
         let scratch = &mut *lock(&scratch[worker]);
         let (rows, cols) = (tile.rows.clone(), tile.cols.clone());
         scratch.pack(k, words, m, cols.clone());
