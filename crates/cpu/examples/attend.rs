@@ -1,12 +1,12 @@
 //! Speed of attention over a cache: GB/s of keys and values against the measured read bandwidth, and GFLOPS.
 //!
-//! `cargo run --release -p carat-cpu --example attend -- [threads] [f16|q8_0|f32] [depths] [queries] [HEADSxKVHEADSxDIM] [pairs]`,
+//! `cargo run --release -p carat-cpu --example attend -- [threads] [f16|q8_0|f32] [depths] [queries] [HEADSxKVHEADSxDIM] [pairs] [isa]`,
 //! e.g. `2 f16 4096,32768 1,512 8x1x512`, a full layer of E2B's, or `2 f16 4096 1 16x2x512 64`, one of 26B-A4B's, whose keys are values
 //! but for so many pairs of dimensions.
 
 use std::time::Instant;
 
-use carat_cpu::{CpuBackend, CpuOptions, Precision, measure};
+use carat_cpu::{CpuBackend, CpuOptions, Precision, available, measure};
 use carat_tensor::Backend;
 use carat_tensor::backend::{Attention, KvForm, KvSpec, KvType};
 
@@ -32,7 +32,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pairs: usize = arg("0").parse()?;
     let form = if pairs == 0 { KvForm::Pair } else { KvForm::ValueAndRotated { pairs } };
 
-    let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
+    let isa =
+        args.next().map(|name| available().into_iter().find(|isa| isa.name() == name).ok_or("no such kernels here"));
+    let isa = isa.transpose()?;
+
+    let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa })?;
     let bandwidth = measure::read_bandwidth(threads);
     println!("{}, {threads} threads: read {:.1} GB/s", backend.name(), bandwidth / 1e9);
     for depth in depths {

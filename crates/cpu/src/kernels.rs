@@ -213,7 +213,12 @@ static AVX2: Kernels = {
         scores: |q, k, d, scores| unsafe { avx2::scores(q, k, d, scores) },
         // SAFETY: as above.
         weighted_sum: |p, v, d, out| unsafe { avx2::weighted_sum(p, v, d, out) },
-        halves: None,
+        halves: Some(HalfKernels {
+            // SAFETY: as above.
+            scores: |q, k, d, ahead, scores| unsafe { avx2::scores_f16(q, k, d, ahead, scores) },
+            // SAFETY: as above.
+            weighted_sum: |p, v, d, ahead, out| unsafe { avx2::weighted_sum_f16(p, v, d, ahead, out) },
+        }),
         // SAFETY: as above.
         exp_sum: |s, max| unsafe { avx2::exp_sum(s, max) },
         // SAFETY: as above.

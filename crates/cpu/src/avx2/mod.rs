@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "vector loads and stores by pointer")]
 
 mod gemm;
+mod halves;
 mod limit;
 mod matvec;
 mod plain;
@@ -14,6 +15,7 @@ mod tiles;
 mod wise;
 
 pub use gemm::{gemm, gemm_f32};
+pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};

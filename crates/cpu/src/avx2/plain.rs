@@ -119,7 +119,7 @@ fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
 /// Sums of four vectors' lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn sums4(v: [__m256; 4]) -> __m128 {
+pub fn sums4(v: [__m256; 4]) -> __m128 {
     let lanes = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
     _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes))
 }

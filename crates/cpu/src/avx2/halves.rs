@@ -1,0 +1,169 @@
+//! Attention of a few query rows over keys and values in f16, as they are stored.
+//!
+//! Converted in registers, eight at a time, for up to four rows at once, so nothing is written down in f32. What is read next is
+//! asked for line by line on the way.
+
+use std::arch::x86_64::*;
+
+use super::plain::sums4;
+use crate::kernels::Ahead;
+
+/// Sums in registers; half of them leave room for what they are made of.
+const SUMS: usize = 8;
+
+/// See [`crate::scalar::scores_f16`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn scores_f16(q: &[f32], k: &[u8], d: usize, mut ahead: Ahead<'_>, scores: &mut [f32]) {
+    let (m, b) = (q.len() / d, k.len() / (2 * d));
+    assert!(d.is_multiple_of(8) && scores.len() >= m * b);
+    let mut i = 0;
+    while i < m {
+        let taken = 1 << (m - i).ilog2().min(2);
+        let (q, scores) = (&q[i * d..(i + taken) * d], &mut scores[i * b..(i + taken) * b]);
+        match taken {
+            1 => all_keys::<1, 8>(q, k, d, &mut ahead, scores),
+            2 => all_keys::<2, 4>(q, k, d, &mut ahead, scores),
+            _ => all_keys::<4, 2>(q, k, d, &mut ahead, scores),
+        }
+        i += taken;
+    }
+}
+
+/// Scores of `M` rows, `C` keys at a time.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn all_keys<const M: usize, const C: usize>(q: &[f32], k: &[u8], d: usize, ahead: &mut Ahead<'_>, scores: &mut [f32]) {
+    let b = k.len() / (2 * d);
+    let mut j = 0;
+    while j + C <= b {
+        let sums = some_keys::<M, C>(q, &k[2 * d * j..2 * d * (j + C)], d, ahead);
+        for (scores, sums) in scores.chunks_exact_mut(b).zip(sums) {
+            scores[j..j + C].copy_from_slice(&sums);
+        }
+        j += C;
+    }
+    for j in j..b {
+        let sums = some_keys::<M, 1>(q, &k[2 * d * j..2 * d * (j + 1)], d, ahead);
+        for (scores, [sum]) in scores.chunks_exact_mut(b).zip(sums) {
+            scores[j] = sum;
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn some_keys<const M: usize, const C: usize>(q: &[f32], k: &[u8], d: usize, ahead: &mut Ahead<'_>) -> [[f32; C]; M] {
+    assert!(q.len() == M * d && k.len() == C * 2 * d && d.is_multiple_of(8));
+    let mut sums = [[_mm256_setzero_ps(); C]; M];
+    for at in (0..d).step_by(8) {
+        ahead.lines(C.div_ceil(4), |line| _mm_prefetch::<_MM_HINT_T1>(line.cast()));
+        // SAFETY: every row of `q` and `k` has eight values from `at` on (asserted).
+        unsafe {
+            let mut keys = [_mm256_setzero_ps(); C];
+            for (c, key) in keys.iter_mut().enumerate() {
+                *key = half(k.as_ptr().add(2 * (c * d + at)));
+            }
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let q = _mm256_loadu_ps(q.as_ptr().add(m * d + at));
+                for (sum, key) in sums.iter_mut().zip(keys) {
+                    *sum = _mm256_fmadd_ps(q, key, *sum);
+                }
+            }
+        }
+    }
+    let mut out = [[0.0; C]; M];
+    let zero = _mm256_setzero_ps();
+    for (out, sums) in out.as_flattened_mut().chunks_mut(4).zip(sums.as_flattened().chunks(4)) {
+        let mut four = [zero; 4];
+        four[..sums.len()].copy_from_slice(sums);
+        let mut totals = [0.0; 4];
+        // SAFETY: four values.
+        unsafe { _mm_storeu_ps(totals.as_mut_ptr(), sums4(four)) }
+        out.copy_from_slice(&totals[..sums.len()]);
+    }
+    out
+}
+
+/// Eight halves.
+///
+/// # Safety
+/// They are there.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half(at: *const u8) -> __m256 {
+    // SAFETY: the caller's promise.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(at.cast()) })
+}
+
+/// See [`crate::scalar::weighted_sum_f16`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn weighted_sum_f16(p: &[f32], v: &[u8], d: usize, mut ahead: Ahead<'_>, out: &mut [f32]) {
+    let (m, b) = (out.len() / d, v.len() / (2 * d));
+    assert!(d.is_multiple_of(8) && p.len() >= m * b);
+    let mut i = 0;
+    while i < m {
+        let taken = 1 << (m - i).ilog2().min(2);
+        let (p, out) = (&p[i * b..(i + taken) * b], &mut out[i * d..(i + taken) * d]);
+        match taken {
+            1 => all_columns::<1, 8>(p, v, d, &mut ahead, out),
+            2 => all_columns::<2, 4>(p, v, d, &mut ahead, out),
+            _ => all_columns::<4, 2>(p, v, d, &mut ahead, out),
+        }
+        i += taken;
+    }
+}
+
+/// `M` rows, `8 · C` columns at a time.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn all_columns<const M: usize, const C: usize>(p: &[f32], v: &[u8], d: usize, ahead: &mut Ahead<'_>, out: &mut [f32]) {
+    const { assert!(M * C <= SUMS) };
+    let mut at = 0;
+    while at + 8 * C <= d {
+        some_columns::<M, C>(p, v, d, at, ahead, out);
+        at += 8 * C;
+    }
+    while at < d {
+        some_columns::<M, 1>(p, v, d, at, ahead, out);
+        at += 8;
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn some_columns<const M: usize, const C: usize>(
+    p: &[f32],
+    v: &[u8],
+    d: usize,
+    at: usize,
+    ahead: &mut Ahead<'_>,
+    out: &mut [f32],
+) {
+    let b = v.len() / (2 * d);
+    assert!(p.len() == M * b && out.len() == M * d && at + 8 * C <= d);
+    let mut sums = [[_mm256_setzero_ps(); C]; M];
+    // SAFETY: every row of `out` and of `v` has `8 · C` values from `at` on, and every row of `p` has `b` (asserted).
+    unsafe {
+        for (m, sums) in sums.iter_mut().enumerate() {
+            for (c, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_loadu_ps(out.as_ptr().add(m * d + at + 8 * c));
+            }
+        }
+        for j in 0..b {
+            ahead.lines(C.div_ceil(4), |line| _mm_prefetch::<_MM_HINT_T1>(line.cast()));
+            let mut values = [_mm256_setzero_ps(); C];
+            for (c, value) in values.iter_mut().enumerate() {
+                *value = half(v.as_ptr().add(2 * (j * d + at + 8 * c)));
+            }
+            for (m, sums) in sums.iter_mut().enumerate() {
+                let p = _mm256_set1_ps(*p.get_unchecked(m * b + j));
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = _mm256_fmadd_ps(p, value, *sum);
+                }
+            }
+        }
+        for (m, sums) in sums.iter().enumerate() {
+            for (c, sum) in sums.iter().enumerate() {
+                _mm256_storeu_ps(out.as_mut_ptr().add(m * d + at + 8 * c), *sum);
+            }
+        }
+    }
+}
