@@ -84,7 +84,7 @@ fn add<const P: usize, const N: usize, const S: usize, const MIN: bool>(
             }
             let eight = |x: &[f32; TILE]| [load(&x[8 * half..]), load(&x[8 * half + 4..])];
             let group = Group::<S, 0> { w, scale: eight(scale), min: MIN.then(|| eight(min)) };
-            // SAFETY: the feature is enabled for this function.
+            // SAFETY: the feature is enabled for this function, `all` has had the rows checked, and columns are those of a row.
             unsafe { x.add::<P, N, S, 0>(&group, cols.start + 16 * S * g, &mut acc) };
         }
         for (out, acc) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(acc) {

@@ -52,11 +52,11 @@ impl<'a> Rows<'a> {
         Rows { x, rest, first }
     }
 
-    /// Adds the products of `N` rows of `P` planes, those that were checked, with a group whose first column is `at`. Always
-    /// inlined, which functions with features of their own can't be: weights and sums stay in registers.
+    /// Adds the products of `N` rows of `P` planes with a group whose first column is `at`. Always inlined, which functions with
+    /// features of their own can't be: weights and sums stay in registers.
     ///
     /// # Safety
-    /// The CPU must have `dotprod`.
+    /// The CPU must have `dotprod`, [`Rows::new`] must have seen as many rows and planes, and the group must lie within a row.
     #[inline(always)]
     pub unsafe fn add<const P: usize, const N: usize, const S: usize, const SHIFT: i32>(
         &self,
@@ -66,7 +66,7 @@ impl<'a> Rows<'a> {
     ) {
         debug_assert!(at + 16 * S <= self.x.cols);
         // Written out, as the sums of a loop that isn't unrolled stay in memory.
-        // SAFETY: the caller vouches for the CPU.
+        // SAFETY: as the caller says.
         unsafe {
             match acc.as_mut_slice() {
                 [a] => self.add_one::<P, S, SHIFT>(group, 0, at, a),
@@ -88,7 +88,7 @@ impl<'a> Rows<'a> {
     /// Those of row `i`.
     ///
     /// # Safety
-    /// The CPU must have `dotprod`.
+    /// As for [`Rows::add`]; the row must be one of those that were seen.
     #[inline(always)]
     unsafe fn add_one<const P: usize, const S: usize, const SHIFT: i32>(
         &self,
@@ -98,8 +98,7 @@ impl<'a> Rows<'a> {
         acc: &mut [float32x4_t; 2],
     ) {
         let at = (self.first + i) * self.x.cols + at;
-        // SAFETY: `new` has seen these rows' planes, scales and sums, and the group lies within a row; the caller vouches for
-        // the CPU.
+        // SAFETY: `new` has seen the row's planes, scales and sums; the rest is as the caller says.
         unsafe {
             if P == 1 {
                 add_row(group, [self.x.q], &self.x, at, acc);

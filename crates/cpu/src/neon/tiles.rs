@@ -47,6 +47,8 @@ fn by_rows<const P: usize>(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Int
 /// Sums of `N` activation rows and eight weight rows.
 type Sums<const N: usize> = [[float32x4_t; 2]; N];
 
+/// What the functions for types rely on: the feature, enabled for all of them; rows that [`Rows::new`] has checked for `P`
+/// and `N`; and a tile of `cols / block` blocks, so that each lies within a row.
 #[target_feature(enable = "dotprod")]
 fn by_type<const P: usize, const N: usize>(dtype: DType, tile: &[u8], x: Rows<'_>, stride: usize, out: &mut [f32]) {
     match dtype {
@@ -137,7 +139,7 @@ fn q4_0<const P: usize, const N: usize>(
         }
     }
     let group = Group::<2, 4> { w, scale: halves(block, 0, half), min: None };
-    // SAFETY: the feature is enabled for this function.
+    // SAFETY: as `by_type` says.
     unsafe { x.add::<P, N, 2, 4>(&group, at, acc) };
 }
 
@@ -158,7 +160,7 @@ fn q8_0<const P: usize, const N: usize>(
         }
     }
     let group = Group::<2, 0> { w, scale: halves(block, 0, half), min: None };
-    // SAFETY: the feature is enabled for this function.
+    // SAFETY: as `by_type` says.
     unsafe { x.add::<P, N, 2, 0>(&group, at, acc) };
 }
 
@@ -184,7 +186,7 @@ fn q4_k<const P: usize, const N: usize>(
             }
         }
         let group = Group { w, scale: [scale, next_scale], min: Some([min, next_min]) };
-        // SAFETY: the feature is enabled for this function.
+        // SAFETY: as `by_type` says.
         unsafe { x.add::<P, N, 2, 0>(&group, at + 32 * j, acc) };
     }
 }
@@ -227,7 +229,7 @@ fn q6_k<const P: usize, const N: usize>(block: &Q6K, half: usize, x: Rows<'_>, a
         for second in 0..2 {
             let sixteens = Sixteens { block, d, half, part, second };
             let at = at + 128 * part + 16 * second;
-            // SAFETY: the feature is enabled for this function.
+            // SAFETY: as `by_type` says.
             unsafe {
                 x.add::<P, N, 1, 2>(&sixteens.chunk::<0>(), at, acc);
                 x.add::<P, N, 1, 2>(&sixteens.chunk::<1>(), at + 32, acc);
@@ -250,6 +252,7 @@ struct Sixteens<'a> {
 }
 
 impl Sixteens<'_> {
+    /// Those of a chunk.
     #[inline]
     #[target_feature(enable = "dotprod")]
     fn chunk<const CHUNK: usize>(&self) -> Group<1, 2> {
