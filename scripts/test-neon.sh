@@ -33,9 +33,10 @@ if [ ! -d "$(rustc --print target-libdir --target $target)" ]; then
     export RUSTC=$tools/rustc
 fi
 
-# `-cpu max` has every extension the kernels look for; threads are the tests' own.
+# `max` has every extension the kernels look for, `CPU=neoverse-n1` no matrix products, and `CPU=cortex-a72` no dot products
+# either; threads are the tests' own.
 export CARGO_TARGET_DIR=target/neon CARGO_PROFILE_RELEASE_LTO=off
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /usr/aarch64-linux-gnu -cpu max"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /usr/aarch64-linux-gnu -cpu ${CPU:-max}"
 "${RUSTC:-rustc}" --version
 cargo test --locked --release --target $target -p carat-cpu "$@"

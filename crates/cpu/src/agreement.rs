@@ -181,6 +181,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             .map(|start| {
                                 let mut tile = PackedTile::new();
                                 (k.pack)(dtype, &weights[start * row_bytes..], cols, &mut tile);
+                                (k.arrange)(&mut tile);
                                 tile
                             })
                             .collect();
@@ -221,8 +222,9 @@ fn the_largest_weights_and_activations_are_summed_right() {
                 tile.q.fill(byte & form.most);
                 tile.scale.fill(1.0);
                 let (mut fast, mut slow) = (vec![0.0; 7 * TILE], vec![0.0; 7 * TILE]);
-                (k.gemm)(std::slice::from_ref(&tile), &x.int_rows(0..7), &mut fast);
                 scalar::gemm(std::slice::from_ref(&tile), &x.int_rows(0..7), &mut slow);
+                (k.arrange)(&mut tile);
+                (k.gemm)(std::slice::from_ref(&tile), &x.int_rows(0..7), &mut fast);
                 let bound = (cols as f32 / 16.0 + 8.0) * f32::EPSILON * 256.0 * cols as f32;
                 assert_close(&fast, &slow, |_| bound, &format!("{what} gemm"));
                 if has_layout(dtype) {

@@ -22,8 +22,10 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ, VBMI, VNNI.
     Avx512,
-    /// ARMv8 Advanced SIMD.
+    /// ARMv8 Advanced SIMD, with integer dot products.
     Neon,
+    /// The same with integer matrix products.
+    I8mm,
 }
 
 impl Isa {
@@ -34,6 +36,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::I8mm => "i8mm",
         }
     }
 }
@@ -55,7 +58,7 @@ pub const MAX_TILES: usize = 8;
 pub struct PackedTile {
     /// How the integers are to be read.
     pub form: Form,
-    /// `[cols / 4, 16, 4]`.
+    /// `[cols / 4, 16, 4]`, until they are arranged ([`Kernels::arrange`]).
     pub q: Vec<u8>,
     /// `[cols / group, 16]`.
     pub scale: Vec<f32>,
@@ -106,6 +109,8 @@ pub struct Kernels {
     pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
+    /// Brings an unpacked tile into the order in which [`Kernels::gemm`] wants it; nothing where that is the common one.
+    pub arrange: fn(&mut PackedTile),
     /// How many tiles [`Kernels::gemm`] likes to take at once: an even number of at most [`MAX_TILES`].
     pub tiles: usize,
     pub gemm: fn(&[PackedTile], x: &IntRows<'_>, out: &mut [f32]),
@@ -164,6 +169,7 @@ static SCALAR: Kernels = Kernels {
     tiles: 2,
     pack: scalar::pack,
     pack_tile: interleaved::pack_tile,
+    arrange: |_| (),
     gemm: scalar::gemm,
     decode: scalar::decode,
     matvec_f32: scalar::matvec_f32,
@@ -201,6 +207,7 @@ static AVX2: Kernels = {
         pack: interleaved::pack,
         // SAFETY: as above.
         pack_tile: |dtype, tile, cols, packed| unsafe { avx2::pack_tile(dtype, tile, cols, packed) },
+        arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx2::gemm(tiles, x, out) },
         // SAFETY: as above.
@@ -264,6 +271,7 @@ static AVX512: Kernels = {
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
         pack_tile: |dtype, tile, cols, packed| unsafe { avx512::pack_tile(dtype, tile, cols, packed) },
+        arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx512::gemm(tiles, x, out) },
         // SAFETY: as above.
@@ -323,7 +331,14 @@ static NEON: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
-        gemm: |tiles, x, out| scalar::by_tile(|tile, x, out| unsafe { neon::gemm(tile, x, out) }, tiles, x, out),
+        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { neon::matvec_tiles(dtype, tiles, x, rest, out) },
+        // More are worth a tile unpacked for all.
+        tile_rows: |_| 8,
+        pack: interleaved::pack,
+        arrange: neon::arrange,
+        tiles: 8,
+        // SAFETY: as above.
+        gemm: |tiles, x, out| unsafe { neon::gemm(tiles, x, out) },
         matvec_f32: neon::matvec_f32,
         gemm_f32: neon::gemm_f32,
         scores: neon::scores,
@@ -336,7 +351,26 @@ static NEON: Kernels = {
         sum_squares: neon::sum_squares,
         // A multiplication makes four products of them, as many as of floats.
         words: None,
+        // SAFETY: as above.
+        dot_rounds: (|rounds| unsafe { neon::dot_rounds(rounds) }, 2 * 16 * neon::SUMS),
         ..SCALAR
+    }
+};
+
+#[cfg(target_arch = "aarch64")]
+static I8MM: Kernels = {
+    use crate::neon::i8mm;
+    Kernels {
+        isa: Isa::I8mm,
+        // As many products in half the instructions, once a tile is unpacked.
+        tile_rows: |_| 4,
+        // SAFETY: `table` hands this out only after the CPU reported `i8mm`.
+        arrange: |tile| unsafe { i8mm::arrange(tile) },
+        // SAFETY: as above.
+        gemm: |tiles, x, out| unsafe { i8mm::gemm(tiles, x, out) },
+        // SAFETY: as above.
+        dot_rounds: (|rounds| unsafe { i8mm::dot_rounds(rounds) }, 2 * 32 * crate::neon::SUMS),
+        ..NEON
     }
 };
 
@@ -350,6 +384,8 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
         Isa::Avx512 => has_avx512().then_some(&AVX512),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
+        #[cfg(target_arch = "aarch64")]
+        Isa::I8mm => has_i8mm().then_some(&I8MM),
         _ => None,
     }
 }
@@ -369,9 +405,18 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// With `dotprod`, which the other kernels of the table need.
+#[cfg(target_arch = "aarch64")]
+fn has_i8mm() -> bool {
+    std::arch::is_aarch64_feature_detected!("dotprod") && std::arch::is_aarch64_feature_detected!("i8mm")
+}
+
 /// Instruction sets this machine can run, best first; the scalar one is always there.
 pub fn available() -> Vec<Isa> {
-    [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Scalar].into_iter().filter(|&isa| table(isa).is_some()).collect()
+    [Isa::Avx512, Isa::Avx2, Isa::I8mm, Isa::Neon, Isa::Scalar]
+        .into_iter()
+        .filter(|&isa| table(isa).is_some())
+        .collect()
 }
 
 /// The best table this machine has.

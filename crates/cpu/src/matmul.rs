@@ -165,6 +165,7 @@ impl Product<'_> {
                 Some(bytes) => (k.pack_tile)(m.dtype, bytes, m.cols, tile),
                 None => (k.pack)(m.dtype, m.row_bytes(rows.clone()), m.cols, tile),
             }
+            (k.arrange)(tile);
         }
         let tiles = &packed.tiles[..strips.len()];
         (k.gemm)(tiles, &self.acts.int_rows(acts.clone()), out);

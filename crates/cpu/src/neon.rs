@@ -1,19 +1,26 @@
-//! NEON kernels for 64-bit Arm with the integer dot product (`sdot`, ARMv8.2): each function is defined by its
-//! namesake in [`crate::scalar`]; kernels that aren't here yet are the scalar ones.
+//! NEON kernels for 64-bit Arm with the integer dot product (`sdot`, ARMv8.2) and, in [`i8mm`], with the integer matrix
+//! product (`smmla`, ARMv8.6): each function is defined by its namesake in [`crate::scalar`]; kernels that aren't here
+//! are the scalar ones.
 //!
-//! Plain NEON belongs to every 64-bit Arm, so only functions around `sdot` are gated. Its intrinsic is not stable,
-//! hence one line of assembly. `unsafe` blocks are loads and stores, with bounds from the slices they come from,
-//! and that line.
-#![allow(unsafe_code, reason = "vector loads and stores by pointer, and one instruction without an intrinsic")]
+//! Plain NEON belongs to every 64-bit Arm, so only functions around these two are gated. Their intrinsics are not stable,
+//! nor is that of `fcvtl`, hence a line of assembly for each. `unsafe` blocks are loads and stores, with bounds from the
+//! slices they come from or checked once for all, and those lines.
+#![allow(unsafe_code, reason = "vector loads and stores by pointer, and instructions without an intrinsic")]
 
 mod gemm;
+mod group;
+pub mod i8mm;
+mod limit;
 mod matvec;
 mod plain;
+mod tiles;
 mod wise;
 
-pub use gemm::{gemm, gemm_f32};
+pub use gemm::{arrange, gemm, gemm_f32};
+pub use limit::{SUMS, dot_rounds};
 pub use matvec::matvec;
 pub use plain::{matvec_f32, scores, sum_squares, weighted_sum};
+pub use tiles::matvec_tiles;
 pub use wise::{exp_sum, gelu_mul, quantise, sigmoid_mul, softcap};
 
 use std::arch::aarch64::*;
@@ -33,6 +40,56 @@ fn sdot(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
         );
     }
     acc
+}
+
+/// The same with four bytes of `b` for every lane: those of its lane `LANE`.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: works on registers alone; the feature is enabled for this function.
+    unsafe {
+        std::arch::asm!(
+            "sdot {acc:v}.4s, {a:v}.16b, {b:v}.4b[{lane}]",
+            acc = inout(vreg) acc,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+/// The upper two bits of each byte of `a` over the upper six of `b`. There is an intrinsic, but it becomes the instructions that
+/// this one stands for.
+#[inline]
+fn upper_two_over_six(mut a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+    // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
+    unsafe {
+        std::arch::asm!(
+            "sri {a:v}.16b, {b:v}.16b, #2",
+            a = inout(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    a
+}
+
+/// Four halves as f32.
+#[inline]
+fn widen(halves: uint16x4_t) -> float32x4_t {
+    let values;
+    // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
+    unsafe {
+        std::arch::asm!(
+            "fcvtl {values:v}.4s, {halves:v}.4h",
+            values = lateout(vreg) values,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    values
 }
 
 /// The first four values of `x`.
@@ -59,25 +116,18 @@ fn load_u8(x: &[u8]) -> uint8x16_t {
     unsafe { vld1q_u8(x.as_ptr()) }
 }
 
+/// Stores to the first 16 bytes of `out`.
+#[inline]
+fn store_u8(out: &mut [u8], v: uint8x16_t) {
+    assert!(out.len() >= 16);
+    // SAFETY: 16 bytes are writable, just checked.
+    unsafe { vst1q_u8(out.as_mut_ptr(), v) }
+}
+
 /// The first 16 bytes of `x`.
 #[inline]
 fn load_i8(x: &[i8]) -> int8x16_t {
     assert!(x.len() >= 16);
     // SAFETY: 16 bytes are readable, just checked.
     unsafe { vld1q_s8(x.as_ptr()) }
-}
-
-/// The first four integers of `x` in every quarter: quads of bytes.
-#[inline]
-fn load_quad(x: &[i8]) -> int8x16_t {
-    assert!(x.len() >= 4);
-    // SAFETY: four bytes are readable, just checked; the load needs no more than byte alignment.
-    let quad = unsafe { x.as_ptr().cast::<i32>().read_unaligned() };
-    splat_quad(quad)
-}
-
-#[inline]
-fn splat_quad(quad: i32) -> int8x16_t {
-    // SAFETY: NEON is part of every 64-bit Arm.
-    unsafe { vreinterpretq_s8_s32(vdupq_n_s32(quad)) }
 }

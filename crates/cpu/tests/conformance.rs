@@ -18,6 +18,9 @@ fn expected() -> Vec<Isa> {
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("dotprod") {
         expected.push(Isa::Neon);
+        if std::arch::is_aarch64_feature_detected!("i8mm") {
+            expected.push(Isa::I8mm);
+        }
     }
     expected
 }

@@ -1,0 +1,291 @@
+//! Products of interleaved rows with a few activation rows: 16 weight rows at once, in two halves of eight.
+//!
+//! Weights become signed by as few instructions as their format allows, shifted up where that saves one: nibbles to the upper
+//! half of a byte, the six bits of Q6_K to its upper six, and what stands in the sign's place turned around. They do so once
+//! for up to four activation rows ([`Group`]).
+
+use std::arch::aarch64::*;
+
+use carat_tensor::DType;
+
+use super::group::{Group, Rows, share};
+use super::{load_u8, store, upper_two_over_six, widen};
+use crate::interleaved::ROWS;
+use crate::ints::IntRows;
+
+/// See [`crate::scalar::matvec_tiles`].
+#[target_feature(enable = "dotprod")]
+pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+    match (x.is_fine(), rest) {
+        (false, _) => by_rows::<1>(dtype, tiles, x, x, out),
+        (true, None) => by_rows::<2>(dtype, tiles, x, x, out),
+        (true, Some(rest)) => by_rows::<3>(dtype, tiles, x, rest, out),
+    }
+}
+
+/// Each tile stays in the first cache while all rows meet it.
+#[target_feature(enable = "dotprod")]
+fn by_rows<const P: usize>(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
+    let tile_bytes = ROWS * dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
+    let (n, rows) = (x.q.len() / x.cols, tiles.len() / tile_bytes * ROWS);
+    assert!(out.len() == n * rows && tiles.len().is_multiple_of(tile_bytes));
+    for (t, tile) in tiles.chunks_exact(tile_bytes).enumerate() {
+        let mut i = 0;
+        while i < n {
+            let taken = share(n - i);
+            let out = &mut out[i * rows + ROWS * t..];
+            match taken {
+                1 => by_type::<P, 1>(dtype, tile, Rows::new::<P, 1>(x, rest, i), rows, out),
+                2 => by_type::<P, 2>(dtype, tile, Rows::new::<P, 2>(x, rest, i), rows, out),
+                _ => by_type::<P, 4>(dtype, tile, Rows::new::<P, 4>(x, rest, i), rows, out),
+            }
+            i += taken;
+        }
+    }
+}
+
+/// Sums of `N` activation rows and eight weight rows.
+type Sums<const N: usize> = [[float32x4_t; 2]; N];
+
+/// What the functions for types rely on: the feature, enabled for all of them; rows that [`Rows::new`] has checked for `P`
+/// and `N`; and a tile of `cols / block` blocks, so that each lies within a row.
+#[target_feature(enable = "dotprod")]
+fn by_type<const P: usize, const N: usize>(dtype: DType, tile: &[u8], x: Rows<'_>, stride: usize, out: &mut [f32]) {
+    match dtype {
+        DType::Q4_0 => all(tile, stride, out, |block, b, half, acc| q4_0::<P, N>(block, half, x, 32 * b, acc)),
+        DType::Q8_0 => all(tile, stride, out, |block, b, half, acc| q8_0::<P, N>(block, half, x, 32 * b, acc)),
+        DType::Q4K => all(tile, stride, out, |block, b, half, acc| q4_k::<P, N>(block, half, x, 256 * b, acc)),
+        DType::Q6K => all(tile, stride, out, |block, b, half, acc| q6_k::<P, N>(block, half, x, 256 * b, acc)),
+        _ => unreachable!("{dtype} has no layout in tiles"),
+    }
+}
+
+/// A whole tile: `add` adds a half of block `b`, `BYTES` long, to the sums, which are stored `stride` apart.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn all<const BYTES: usize, const N: usize>(
+    tile: &[u8],
+    stride: usize,
+    out: &mut [f32],
+    add: impl Fn(&[u8; BYTES], usize, usize, &mut Sums<N>),
+) {
+    let mut acc = [[[vdupq_n_f32(0.0); 2]; N]; 2];
+    for (b, block) in tile.as_chunks::<BYTES>().0.iter().enumerate() {
+        for (half, acc) in acc.iter_mut().enumerate() {
+            add(block, b, half, acc);
+        }
+    }
+    for (half, acc) in acc.iter().enumerate() {
+        for (i, acc) in acc.iter().enumerate() {
+            let out = &mut out[i * stride + 8 * half..];
+            store(out, acc[0]);
+            store(&mut out[4..], acc[1]);
+        }
+    }
+}
+
+/// Units of four bytes, of eight rows each: `LEN` of a block from `at` on, where units of 16 rows are.
+#[derive(Clone, Copy)]
+struct Units<'a, const LEN: usize>(&'a [[[u8; 16]; 4]; LEN], usize);
+
+impl<'a, const LEN: usize> Units<'a, LEN> {
+    /// Of the first or the second half of the rows. Checked once, for all loads.
+    #[inline]
+    fn new(block: &'a [u8], at: usize, half: usize) -> Self {
+        let units = block[at..].as_chunks().0.as_chunks().0;
+        Units(units.first_chunk().expect("a block has as many units as its type says"), half)
+    }
+
+    /// Unit `u` of four rows: the `v`-th four of the half.
+    #[inline]
+    fn get(self, u: usize, v: usize) -> uint8x16_t {
+        load_u8(&self.0[u][2 * (self.1 & 1) + v])
+    }
+}
+
+/// Halves that stand alone from `at` on, as f32.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn halves(block: &[u8], at: usize, half: usize) -> [float32x4_t; 2] {
+    let both = vreinterpretq_u16_u8(load_u8(&block[at + 16 * half..]));
+    [widen(vget_low_u16(both)), widen(vget_high_u16(both))]
+}
+
+/// Where the weights of Q4_0 and Q8_0 begin, in bytes.
+const AFTER_SCALES: usize = 2 * ROWS;
+
+/// 16 times `q − 8` of 16 bytes' low and high nibbles, whose upper bit turned around is the sign.
+#[inline]
+#[target_feature(enable = "dotprod")]
+pub(super) fn q4_0_weights(bytes: uint8x16_t) -> (int8x16_t, int8x16_t) {
+    let bytes = veorq_u8(bytes, vdupq_n_u8(0x88));
+    (vreinterpretq_s8_u8(vshlq_n_u8::<4>(bytes)), vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(0xf0))))
+}
+
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn q4_0<const P: usize, const N: usize>(
+    block: &[u8; ROWS * 18],
+    half: usize,
+    x: Rows<'_>,
+    at: usize,
+    acc: &mut Sums<N>,
+) {
+    let units = Units::<4>::new(block, AFTER_SCALES, half);
+    let mut w = [[[vdupq_n_s8(0); 4]; 2]; 2];
+    for (v, [low, high]) in w.iter_mut().enumerate() {
+        for (k, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            (*low, *high) = q4_0_weights(units.get(k, v));
+        }
+    }
+    let group = Group::<2, 4> { w, scale: halves(block, 0, half), min: None };
+    // SAFETY: as `by_type` says.
+    unsafe { x.add::<P, N, 2, 4>(&group, at, acc) };
+}
+
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn q8_0<const P: usize, const N: usize>(
+    block: &[u8; ROWS * 34],
+    half: usize,
+    x: Rows<'_>,
+    at: usize,
+    acc: &mut Sums<N>,
+) {
+    let units = Units::<8>::new(block, AFTER_SCALES, half);
+    let mut w = [[[vdupq_n_s8(0); 4]; 2]; 2];
+    for (v, w) in w.iter_mut().enumerate() {
+        for k in 0..8 {
+            w[k / 4][k % 4] = vreinterpretq_s8_u8(units.get(k, v));
+        }
+    }
+    let group = Group::<2, 0> { w, scale: halves(block, 0, half), min: None };
+    // SAFETY: as `by_type` says.
+    unsafe { x.add::<P, N, 2, 0>(&group, at, acc) };
+}
+
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn q4_k<const P: usize, const N: usize>(
+    block: &[u8; ROWS * 144],
+    half: usize,
+    x: Rows<'_>,
+    at: usize,
+    acc: &mut Sums<N>,
+) {
+    let heads = Units::new(block, 0, half);
+    let scales = scales_of_q4_k(heads, 0).into_iter().zip(scales_of_q4_k(heads, 1));
+    for (j, ([scale, min], [next_scale, next_min])) in scales.enumerate() {
+        let units = Units::<8>::new(block, 64 * (4 + j / 2 * 8), half);
+        let mut w = [[[vdupq_n_s8(0); 4]; 2]; 2];
+        for (v, w) in w.iter_mut().enumerate() {
+            for k in 0..8 {
+                let bytes = units.get(k, v);
+                let four = if j % 2 == 0 { vandq_u8(bytes, vdupq_n_u8(15)) } else { vshrq_n_u8::<4>(bytes) };
+                w[k / 4][k % 4] = vreinterpretq_s8_u8(four);
+            }
+        }
+        let group = Group { w, scale: [scale, next_scale], min: Some([min, next_min]) };
+        // SAFETY: as `by_type` says.
+        unsafe { x.add::<P, N, 2, 0>(&group, at + 32 * j, acc) };
+    }
+}
+
+/// The eight groups' scales and minima ([`carat_tensor::quant::k4_scale_min`]) of four rows, the `v`-th of a half.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn scales_of_q4_k(heads: Units<'_, 4>, v: usize) -> [[float32x4_t; 2]; 8] {
+    let dword = |u: usize| vreinterpretq_u32_u8(heads.get(u, v));
+    let [both, u0, u1, u2] = [dword(0), dword(1), dword(2), dword(3)];
+    let (d, d_min) = (widen(vmovn_u32(both)), widen(vshrn_n_u32::<16>(both)));
+    let and = |v: uint32x4_t, mask: u32| vandq_u32(v, vdupq_n_u32(mask));
+    let by = |v: uint32x4_t, bits: i32| vshlq_u32(v, vdupq_n_s32(-bits));
+    let mut scales = [[vdupq_n_f32(0.0); 2]; 8];
+    for j in 0..4 {
+        let (byte, upper) = (8 * j as i32, 8 * j as i32 + 2);
+        // Of the later four the two upper bits come from bits 6 and 7, to bits 4 and 5.
+        let bits = [
+            [and(by(u0, byte), 63), and(by(u1, byte), 63)],
+            [
+                vorrq_u32(and(by(u2, byte), 15), and(by(u0, upper), 0x30)),
+                vorrq_u32(and(by(u2, byte + 4), 15), and(by(u1, upper), 0x30)),
+            ],
+        ];
+        for (j, [scale, min]) in [j, j + 4].into_iter().zip(bits) {
+            scales[j] = [vmulq_f32(vcvtq_f32_u32(scale), d), vmulq_f32(vcvtq_f32_u32(min), d_min)];
+        }
+    }
+    scales
+}
+
+/// A block of Q6_K of each of 16 rows.
+type Q6K = [u8; ROWS * 210];
+
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn q6_k<const P: usize, const N: usize>(block: &Q6K, half: usize, x: Rows<'_>, at: usize, acc: &mut Sums<N>) {
+    let d = halves(block, ROWS * 208, half);
+    for part in 0..2 {
+        for second in 0..2 {
+            let sixteens = Sixteens { block, d, half, part, second };
+            let at = at + 128 * part + 16 * second;
+            // SAFETY: as `by_type` says.
+            unsafe {
+                x.add::<P, N, 1, 2>(&sixteens.chunk::<0>(), at, acc);
+                x.add::<P, N, 1, 2>(&sixteens.chunk::<1>(), at + 32, acc);
+                x.add::<P, N, 1, 2>(&sixteens.chunk::<2>(), at + 64, acc);
+                x.add::<P, N, 1, 2>(&sixteens.chunk::<3>(), at + 96, acc);
+            }
+        }
+    }
+}
+
+/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows.
+#[derive(Clone, Copy)]
+struct Sixteens<'a> {
+    block: &'a Q6K,
+    /// The rows' scales.
+    d: [float32x4_t; 2],
+    half: usize,
+    part: usize,
+    second: usize,
+}
+
+impl Sixteens<'_> {
+    /// Those of a chunk.
+    #[inline]
+    #[target_feature(enable = "dotprod")]
+    fn chunk<const CHUNK: usize>(&self) -> Group<1, 2> {
+        let Sixteens { block, d, half, part, second } = *self;
+        let (mut w, mut scale) = ([[[vdupq_n_s8(0); 4]; 1]; 2], d);
+        let units = |u: usize| Units::<4>::new(block, 64 * u, half);
+        let nibbles = units(16 * part + 8 * (CHUNK % 2) + 4 * second);
+        let pairs = units(32 + 8 * part + 4 * second);
+        let scales = units(48);
+        for v in 0..2 {
+            for (k, w) in w[v][0].iter_mut().enumerate() {
+                *w = q6_k_weights(CHUNK, nibbles.get(k, v), pairs.get(k, v));
+            }
+            // Of a dword's four the byte `2 · (CHUNK % 2) + second`, signed.
+            let scales = vreinterpretq_s32_u8(scales.get(2 * part + CHUNK / 2, v));
+            let up = vdupq_n_s32((24 - 16 * (CHUNK % 2) - 8 * second) as i32);
+            scale[v] = vmulq_f32(vcvtq_f32_s32(vshrq_n_s32::<24>(vshlq_s32(scales, up))), d[v]);
+        }
+        Group { w, scale, min: None }
+    }
+}
+
+/// Four times `q − 32` of a chunk of 32 columns, of which there are four in 128, from the bytes that hold its nibbles and its
+/// pairs of higher bits: six bits at the top of a byte, the first of them turned around to be the sign.
+#[inline]
+#[target_feature(enable = "dotprod")]
+pub(super) fn q6_k_weights(chunk: usize, nibbles: uint8x16_t, pairs: uint8x16_t) -> int8x16_t {
+    let four = if chunk < 2 { vshlq_n_u8::<4>(nibbles) } else { vandq_u8(nibbles, vdupq_n_u8(0xf0)) };
+    let two = match chunk {
+        0 => vshlq_n_u8::<6>(pairs),
+        1 => vshlq_n_u8::<4>(pairs),
+        2 => vshlq_n_u8::<2>(pairs),
+        _ => pairs,
+    };
+    vreinterpretq_s8_u8(veorq_u8(upper_two_over_six(two, four), vdupq_n_u8(0x80)))
+}
