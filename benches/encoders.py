@@ -68,7 +68,7 @@ def carat(args, program, kind, file, out):
     if kind != "audio":
         shape += ["--image-tokens", kind]
     what = "--audio" if kind == "audio" else "--image"
-    return said(r"soft tokens in ([\d.]+) ms", program, "encode", args.mmproj, what, file, *shape)
+    return said(r"soft tokens in ([\d.]+) ms", program, "encode", "--mmproj", args.mmproj, what, file, *shape)
 
 
 def llama(args, kind, file):

@@ -136,7 +136,8 @@ pub struct Kernels {
     pub dot_rounds: (fn(rounds: usize) -> i32, usize),
 }
 
-/// Attention to keys and values as they are stored, for a few rows of queries.
+/// [`Kernels::scores`] and [`Kernels::weighted_sum`] of keys and values in f16, as they are stored; `ahead` is read after them.
+#[derive(Clone, Copy)]
 pub struct HalfKernels {
     pub scores: fn(q: &[f32], k: &[u8], d: usize, ahead: Ahead<'_>, scores: &mut [f32]),
     pub weighted_sum: fn(p: &[f32], v: &[u8], d: usize, ahead: Ahead<'_>, out: &mut [f32]),
@@ -176,7 +177,7 @@ static SCALAR: Kernels = Kernels {
     gemm_f32: scalar::gemm_f32,
     scores: scalar::scores,
     weighted_sum: scalar::weighted_sum,
-    halves: Some(HalfKernels { scores: scalar::scores_f16, weighted_sum: scalar::weighted_sum_f16 }),
+    halves: None,
     exp_sum: scalar::exp_sum,
     gelu_mul: scalar::gelu_mul,
     sigmoid_mul: scalar::sigmoid_mul,

@@ -11,13 +11,10 @@ use carat_tensor::backend::{KvForm, KvSpec, KvType};
 use half::f16;
 
 use crate::kernels::Kernels;
-use crate::pages::large_pages;
+use crate::pages::{LARGE, large_pages};
 
 /// Largest head: a key is put together on the stack.
 pub const MAX_HEAD_DIM: usize = 1024;
-
-/// Bytes from which on large pages are asked for: what the last one wastes is little then.
-const LARGE: usize = 4 << 20;
 
 /// Keys and values of one layer.
 pub struct Kv {
@@ -39,11 +36,7 @@ impl Kv {
             let len = spec.dtype.bytes(dim) * spec.capacity * spec.n_kv_heads;
             Vec::<u8>::new().try_reserve_exact(len).map_err(|_| len)?;
             // Zeroed by the allocator: pages of a long context are touched when they are written, not before.
-            let zeros = vec![0; len];
-            if len >= LARGE {
-                large_pages(&zeros);
-            }
-            Ok::<_, usize>(zeros)
+            Ok::<_, usize>(vec![0; len])
         };
         Ok(Kv { spec, key_dim, keys: zeroed(key_dim)?, values: zeroed(spec.head_dim)? })
     }
@@ -63,6 +56,8 @@ impl Kv {
     pub fn write(&mut self, head: usize, position: usize, key: &[f32], value: &[f32]) {
         let dtype = self.spec.dtype;
         let (k, v) = (self.at(self.key_dim, head, position), self.at(self.spec.head_dim, head, position));
+        large_page_from(&self.keys, &k);
+        large_page_from(&self.values, &v);
         encode(dtype, value, &mut self.values[v]);
         match self.spec.form {
             KvForm::Pair => encode(dtype, key, &mut self.keys[k]),
@@ -134,6 +129,19 @@ impl Kv {
             KvType::Q8_0 => DType::Q8_0,
         };
         (k.decode)(dtype, bytes, out);
+    }
+}
+
+/// Where a row begins a large page, asks for it as a whole: a head's rows are one stream, which will fill it. Before as much is stored
+/// pages stay small, so that short conversations take no more than they need.
+fn large_page_from(stored: &[u8], row: &Range<usize>) {
+    let start = stored.as_ptr() as usize;
+    let page = (start + row.end - 1) / LARGE * LARGE;
+    if page > start + row.start
+        && page >= start + LARGE
+        && let Some(page) = stored.get(page - start..page - start + LARGE)
+    {
+        large_pages(page);
     }
 }
 

@@ -5,6 +5,9 @@
 
 #![allow(unsafe_code, reason = "advice to the system, of addresses that a slice holds")]
 
+/// Bytes of a large page, of most systems.
+pub const LARGE: usize = 2 << 20;
+
 /// Asks the system to keep `values` in large pages, be they memory of the process or mapped from a file. It may not: then
 /// nothing changes but time. Of memory whole large pages are taken at the first touch, so this is for what is used whole.
 /// Neighbours that share a page stay one mapping, so a large page may hold parts of both.

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use crate::interleaved;
 use crate::ints::IntRows;
-use crate::kernels::{Ahead, PackedTile, TILE};
+use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
 /// Blocks whose largest value is below this are stored as zeros (its reciprocal must be finite).
@@ -277,20 +277,6 @@ pub fn weighted_sum(p: &[f32], v: &[f32], d: usize, out: &mut [f32]) {
             }
         }
     }
-}
-
-/// [`scores`] of keys in f16; `ahead` is what is read next.
-pub fn scores_f16(q: &[f32], k: &[u8], d: usize, _: Ahead<'_>, out: &mut [f32]) {
-    scores(q, &of_halves(k), d, out);
-}
-
-/// [`weighted_sum`] of values in f16; `ahead` is what is read next.
-pub fn weighted_sum_f16(p: &[f32], v: &[u8], d: usize, _: Ahead<'_>, out: &mut [f32]) {
-    weighted_sum(p, &of_halves(v), d, out);
-}
-
-fn of_halves(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<2>().0.iter().map(|half| f16::from_le_bytes(*half).to_f32()).collect()
 }
 
 /// `s = exp(s − max)` in place; returns the sum. `max` is at least the largest of `s`.

@@ -124,7 +124,7 @@ pub struct WordKernels {
     pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32,
     /// `out[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `out` `[n, 16 · tiles]`.
     pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], out: &mut [f32]),
-    /// `p = round(2^(score − m))`, `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
+    /// `p = round(2^(score − m))` in steps of [`power_steps`], `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
     pub powers: fn(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers,
 }
 
@@ -194,7 +194,29 @@ fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     for (value, &score) in values.iter_mut().zip(scores) {
         *value = (score - max).exp2();
     }
-    Powers { max, sum: values.iter().sum(), d: round(values, UNBOUNDED, Steps::Any, p) }
+    let sum = values.iter().sum();
+    let (inverse, d) = power_steps(sum);
+    p.fill([0; 2]);
+    for (p, value) in p.as_flattened_mut().iter_mut().zip(values) {
+        *p = (*value * inverse).round_ties_even() as i16;
+    }
+    Powers { max, sum, d }
+}
+
+/// Exponentials of this size together are none beside those of the largest score, which is among the others.
+const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
+
+/// One over the step of a block of exponentials with this sum, and the step. None is above 1, so their size is at most the root of
+/// their sum, whose power of two is had without taking a root.
+pub fn power_steps(sum: f32) -> (f32, f32) {
+    if sum.is_nan() || sum < NOTHING {
+        return (0.0, if sum.is_nan() { f32::NAN } else { 0.0 });
+    }
+    // `sum < 2^(e + 1)`, so its root is below `2^(half + ½)`. What is taken away leaves room for rounding, and for 1 itself.
+    let exponent = (sum.to_bits() >> 23) as i32 - 127;
+    let half = (exponent + 1) >> 1;
+    let power = |exponent: i32| f32::from_bits(((127 + exponent) as u32) << 23);
+    (power(15 - half) * (MOST / 32768.0), power(half - 15) * (32768.0 / MOST))
 }
 
 #[cfg(test)]
@@ -351,10 +373,10 @@ mod tests {
                 let most = scores.iter().fold(max, |max, &s| max.max(s));
                 assert_eq!(powers.max, most, "{isa} {len}");
                 let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s - most).exp2()).collect();
-                let (sum, size) = (exact.iter().sum::<f64>(), exact.iter().map(|p| p * p).sum::<f64>().sqrt());
+                let sum = exact.iter().sum::<f64>();
                 assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{isa} {len}: {powers:?}, expected {sum}");
                 // What is a 2^40th of the largest may be nothing.
-                let step = (size / f64::from(MOST)).max(2f64.powi(-39));
+                let step = ((2.0 * sum).sqrt() / f64::from(MOST)).max(2f64.powi(-39));
                 for (p, exact) in p.as_flattened().iter().zip(&exact) {
                     let found = f64::from(*p) * f64::from(powers.d);
                     assert!((found - exact).abs() <= 0.51 * step + 2e-6 * exact, "{isa} {len} {max}: {found} {exact}");

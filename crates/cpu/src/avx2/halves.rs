@@ -1,4 +1,4 @@
-//! Attention of a few query rows over keys and values in f16, as they are stored.
+//! Attention over keys and values in f16, as they are stored.
 //!
 //! Converted in registers, eight at a time, for up to four rows at once, so nothing is written down in f32. What is read next is
 //! asked for line by line on the way.
@@ -11,7 +11,7 @@ use crate::kernels::Ahead;
 /// Sums in registers; half of them leave room for what they are made of.
 const SUMS: usize = 8;
 
-/// See [`crate::scalar::scores_f16`].
+/// See [`crate::kernels::HalfKernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn scores_f16(q: &[f32], k: &[u8], d: usize, mut ahead: Ahead<'_>, scores: &mut [f32]) {
     let (m, b) = (q.len() / d, k.len() / (2 * d));
@@ -94,7 +94,7 @@ unsafe fn half(at: *const u8) -> __m256 {
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(at.cast()) })
 }
 
-/// See [`crate::scalar::weighted_sum_f16`].
+/// See [`crate::kernels::HalfKernels`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn weighted_sum_f16(p: &[f32], v: &[u8], d: usize, mut ahead: Ahead<'_>, out: &mut [f32]) {
     let (m, b) = (out.len() / d, v.len() / (2 * d));

@@ -1,4 +1,4 @@
-//! Attention of a few query rows over keys and values in f16, as they are stored.
+//! Attention over keys and values in f16, as they are stored.
 //!
 //! Converted in registers, 16 at a time, for up to eight rows at once, so nothing is written down in f32: at eight rows of a
 //! head each value meets 16 operations and the memory would have twice as many to offer. What is read next is asked for line by
@@ -12,7 +12,7 @@ use crate::kernels::Ahead;
 /// Sums in registers; half of them leave room for what they are made of.
 const SUMS: usize = 16;
 
-/// See [`crate::scalar::scores_f16`].
+/// See [`crate::kernels::HalfKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn scores_f16(q: &[f32], k: &[u8], d: usize, mut ahead: Ahead<'_>, scores: &mut [f32]) {
     let (m, b) = (q.len() / d, k.len() / (2 * d));
@@ -96,7 +96,7 @@ unsafe fn half(at: *const u8) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
 }
 
-/// See [`crate::scalar::weighted_sum_f16`].
+/// See [`crate::kernels::HalfKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn weighted_sum_f16(p: &[f32], v: &[u8], d: usize, mut ahead: Ahead<'_>, out: &mut [f32]) {
     let (m, b) = (out.len() / d, v.len() / (2 * d));

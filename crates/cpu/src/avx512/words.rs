@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use super::{load, load_some, mask, store, store_some};
 use crate::kernels::TILE;
-use crate::words::{BLOCK, MOST, NORM, Pair, Panel, Powers, Rows, SCALAR, Start, Steps, UNBOUNDED, blocks, inverse};
+use crate::words::{BLOCK, Pair, Panel, Powers, Rows, SCALAR, Start, Steps, UNBOUNDED, blocks, inverse, power_steps};
 
 /// Activation rows per pass.
 const ROWS: usize = 6;
@@ -17,9 +17,6 @@ const ROWS: usize = 6;
 /// Sums of squares between these are as good as in f64, and have roots.
 const FEW: f32 = 1e-24;
 const MANY: f32 = 1e38;
-
-/// Exponentials of this size together are none beside those of the largest score, which is among the others.
-const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
 
 /// See [`crate::words::WordKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -301,10 +298,8 @@ pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
         let (a, b) = (power(_mm512_sub_ps(a, all)), power(_mm512_sub_ps(b, all)));
         let (c, d) = (power(_mm512_sub_ps(c, all)), power(_mm512_sub_ps(d, all)));
         let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
-        let squares = _mm512_fmadd_ps(a, a, _mm512_mul_ps(b, b));
-        let squares = _mm512_add_ps(squares, _mm512_fmadd_ps(c, c, _mm512_mul_ps(d, d)));
-        let (sum, squares) = (_mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(squares));
-        let (inverse, step) = power_step(sum, squares);
+        let sum = _mm512_reduce_add_ps(sum);
+        let (inverse, step) = power_steps(sum);
         store_powers(a, inverse, &mut p[..8]);
         store_powers(b, inverse, &mut p[8..16]);
         store_powers(c, inverse, &mut p[16..24]);
@@ -316,31 +311,18 @@ pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
         most = _mm512_mask_max_ps(most, mask(scores.len()), most, load_some(scores));
     }
     let max = _mm512_reduce_max_ps(most);
-    let (all, mut sum, mut squares) = (_mm512_set1_ps(max), _mm512_setzero_ps(), _mm512_setzero_ps());
+    let (all, mut sum) = (_mm512_set1_ps(max), _mm512_setzero_ps());
     let mut values = [_mm512_setzero_ps(); BLOCK / 16];
     for (value, scores) in values.iter_mut().zip(scores.chunks(16)) {
         *value = _mm512_maskz_mov_ps(mask(scores.len()), power(_mm512_sub_ps(load_some(scores), all)));
         sum = _mm512_add_ps(sum, *value);
-        squares = _mm512_fmadd_ps(*value, *value, squares);
     }
-    let (sum, squares) = (_mm512_reduce_add_ps(sum), _mm512_reduce_add_ps(squares));
-    let (inverse, step) = power_step(sum, squares);
+    let sum = _mm512_reduce_add_ps(sum);
+    let (inverse, step) = power_steps(sum);
     for (value, p) in values.into_iter().zip(p.chunks_mut(8)) {
         store_powers(value, inverse, p);
     }
     Powers { max, sum, d: step }
-}
-
-/// One over the step of powers, and the step.
-#[inline]
-fn power_step(sum: f32, squares: f32) -> (f32, f32) {
-    let size = squares.sqrt();
-    if sum.is_nan() || size < NOTHING {
-        return (0.0, if sum.is_nan() { f32::NAN } else { 0.0 });
-    }
-    // None is above 1, nor above the size of all.
-    let inverse = (NORM / size).min(MOST / size.min(1.0));
-    (inverse, inverse.recip())
 }
 
 /// Rounds up to 16 powers.
