@@ -344,7 +344,7 @@ static NEON: Kernels = {
         gemm_f32: neon::gemm_f32,
         scores: neon::scores,
         weighted_sum: neon::weighted_sum,
-        halves: None,
+        halves: Some(HalfKernels { scores: neon::scores_f16, weighted_sum: neon::weighted_sum_f16 }),
         exp_sum: neon::exp_sum,
         gelu_mul: neon::gelu_mul,
         sigmoid_mul: neon::sigmoid_mul,
@@ -352,6 +352,7 @@ static NEON: Kernels = {
         sum_squares: neon::sum_squares,
         // A multiplication makes four products of them, as many as of floats.
         words: None,
+        prefetch: neon::prefetch,
         // SAFETY: as above.
         dot_rounds: (|rounds| unsafe { neon::dot_rounds(rounds) }, 2 * 16 * neon::SUMS),
         ..SCALAR

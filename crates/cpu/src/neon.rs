@@ -3,12 +3,13 @@
 //! are the scalar ones.
 //!
 //! Plain NEON belongs to every 64-bit Arm, so only functions around these two are gated. Their intrinsics are not stable,
-//! nor is that of `fcvtl`, hence a line of assembly for each. `unsafe` blocks are loads and stores, with bounds from the
-//! slices they come from or checked once for all, and those lines.
+//! nor are those of `fcvtl` and `prfm`, hence a line of assembly for each. `unsafe` blocks are loads and stores, with bounds
+//! from the slices they come from or checked once for all, and those lines.
 #![allow(unsafe_code, reason = "vector loads and stores by pointer, and instructions without an intrinsic")]
 
 mod gemm;
 mod group;
+mod halves;
 pub mod i8mm;
 mod limit;
 mod matvec;
@@ -17,6 +18,7 @@ mod tiles;
 mod wise;
 
 pub use gemm::{arrange, gemm, gemm_f32};
+pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{SUMS, dot_rounds};
 pub use matvec::matvec;
 pub use plain::{matvec_f32, scores, sum_squares, weighted_sum};
@@ -90,6 +92,43 @@ fn widen(halves: uint16x4_t) -> float32x4_t {
         );
     }
     values
+}
+
+/// Eight halves as f32.
+#[inline]
+fn widen_both(halves: uint16x8_t) -> [float32x4_t; 2] {
+    let upper;
+    // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
+    let lower = unsafe {
+        std::arch::asm!(
+            "fcvtl2 {values:v}.4s, {halves:v}.8h",
+            values = lateout(vreg) upper,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+        vget_low_u16(halves)
+    };
+    [widen(lower), upper]
+}
+
+/// Asks for a line, into L2.
+#[inline]
+fn ask(line: *const u8) {
+    // SAFETY: a hint, which any address may have.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl2keep, [{line}]",
+            line = in(reg) line,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
+/// Asks for the lines of `bytes`, into L2.
+pub fn prefetch(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        ask(line.as_ptr());
+    }
 }
 
 /// The first four values of `x`.

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 use carat_tensor::DType;
 
 use super::group::{Group, Rows, share};
-use super::{load_u8, store, upper_two_over_six, widen};
+use super::{load_u8, store, upper_two_over_six, widen, widen_both};
 use crate::interleaved::ROWS;
 use crate::ints::IntRows;
 
@@ -107,8 +107,7 @@ impl<'a, const LEN: usize> Units<'a, LEN> {
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn halves(block: &[u8], at: usize, half: usize) -> [float32x4_t; 2] {
-    let both = vreinterpretq_u16_u8(load_u8(&block[at + 16 * half..]));
-    [widen(vget_low_u16(both)), widen(vget_high_u16(both))]
+    widen_both(vreinterpretq_u16_u8(load_u8(&block[at + 16 * half..])))
 }
 
 /// Where the weights of Q4_0 and Q8_0 begin, in bytes.
