@@ -65,7 +65,7 @@ pub trait Stored: Sync {
         None
     }
 
-    /// The pairs of dimensions that a stored key has, where the others are the value's ([`KvForm::ValueAndRotated`]).
+    /// The pairs of dimensions that a key in halves has, where the others are the value's ([`KvForm::ValueAndRotated`]).
     fn rotated(&self) -> Option<usize> {
         None
     }
@@ -82,8 +82,8 @@ impl Stored for Kv {
 
     fn rotated(&self) -> Option<usize> {
         match self.spec().form {
-            KvForm::Pair => None,
-            KvForm::ValueAndRotated { pairs } => Some(pairs),
+            KvForm::ValueAndRotated { pairs } if self.has_halves() => Some(pairs),
+            _ => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod avx2;
 mod avx512;
 mod backend;
 mod conv;
+mod halves;
 mod interleaved;
 mod ints;
 mod kernels;

@@ -7,50 +7,18 @@
 use std::arch::x86_64::*;
 
 use super::plain::reduce4;
+use crate::halves::kernels_of_halves;
 use crate::kernels::Ahead;
 
 /// Sums in registers; half of them leave room for what they are made of.
 const SUMS: usize = 16;
 
-/// See [`crate::kernels::HalfKernels`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn scores_f16(q: &[f32], k: &[u8], d: usize, mut ahead: Ahead<'_>, scores: &mut [f32]) {
-    let (m, b) = (q.len() / d, k.len() / (2 * d));
-    assert!(d.is_multiple_of(16) && scores.len() >= m * b);
-    let mut i = 0;
-    while i < m {
-        let taken = 1 << (m - i).ilog2().min(3);
-        let (q, scores) = (&q[i * d..(i + taken) * d], &mut scores[i * b..(i + taken) * b]);
-        match taken {
-            1 => all_keys::<1, 8>(q, k, d, &mut ahead, scores),
-            2 => all_keys::<2, 8>(q, k, d, &mut ahead, scores),
-            4 => all_keys::<4, 4>(q, k, d, &mut ahead, scores),
-            _ => all_keys::<8, 2>(q, k, d, &mut ahead, scores),
-        }
-        i += taken;
-    }
+kernels_of_halves! {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    16, most_rows: 8, keys: [1 => 8, 2 => 8, 4 => 4, 8 => 2], columns: [1 => 8, 2 => 8, 4 => 4, 8 => 2]
 }
 
-/// Scores of `M` rows, `C` keys at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn all_keys<const M: usize, const C: usize>(q: &[f32], k: &[u8], d: usize, ahead: &mut Ahead<'_>, scores: &mut [f32]) {
-    let b = k.len() / (2 * d);
-    let mut j = 0;
-    while j + C <= b {
-        let sums = some_keys::<M, C>(q, &k[2 * d * j..2 * d * (j + C)], d, ahead);
-        for (scores, sums) in scores.chunks_exact_mut(b).zip(sums) {
-            scores[j..j + C].copy_from_slice(&sums);
-        }
-        j += C;
-    }
-    for j in j..b {
-        let sums = some_keys::<M, 1>(q, &k[2 * d * j..2 * d * (j + 1)], d, ahead);
-        for (scores, [sum]) in scores.chunks_exact_mut(b).zip(sums) {
-            scores[j] = sum;
-        }
-    }
-}
-
+/// Scores of `M` rows and `C` keys.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn some_keys<const M: usize, const C: usize>(q: &[f32], k: &[u8], d: usize, ahead: &mut Ahead<'_>) -> [[f32; C]; M] {
@@ -96,40 +64,7 @@ unsafe fn half(at: *const u8) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
 }
 
-/// See [`crate::kernels::HalfKernels`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn weighted_sum_f16(p: &[f32], v: &[u8], d: usize, mut ahead: Ahead<'_>, out: &mut [f32]) {
-    let (m, b) = (out.len() / d, v.len() / (2 * d));
-    assert!(d.is_multiple_of(16) && p.len() >= m * b);
-    let mut i = 0;
-    while i < m {
-        let taken = 1 << (m - i).ilog2().min(3);
-        let (p, out) = (&p[i * b..(i + taken) * b], &mut out[i * d..(i + taken) * d]);
-        match taken {
-            1 => all_columns::<1, 8>(p, v, d, &mut ahead, out),
-            2 => all_columns::<2, 8>(p, v, d, &mut ahead, out),
-            4 => all_columns::<4, 4>(p, v, d, &mut ahead, out),
-            _ => all_columns::<8, 2>(p, v, d, &mut ahead, out),
-        }
-        i += taken;
-    }
-}
-
-/// `M` rows, `16 · C` columns at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn all_columns<const M: usize, const C: usize>(p: &[f32], v: &[u8], d: usize, ahead: &mut Ahead<'_>, out: &mut [f32]) {
-    const { assert!(M * C <= SUMS) };
-    let mut at = 0;
-    while at + 16 * C <= d {
-        some_columns::<M, C>(p, v, d, at, ahead, out);
-        at += 16 * C;
-    }
-    while at < d {
-        some_columns::<M, 1>(p, v, d, at, ahead, out);
-        at += 16;
-    }
-}
-
+/// `M` rows, `C` vectors of columns from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn some_columns<const M: usize, const C: usize>(
@@ -140,6 +75,7 @@ fn some_columns<const M: usize, const C: usize>(
     ahead: &mut Ahead<'_>,
     out: &mut [f32],
 ) {
+    const { assert!(M * C <= SUMS) };
     let b = v.len() / (2 * d);
     assert!(p.len() == M * b && out.len() == M * d && at + 16 * C <= d);
     let mut sums = [[_mm512_setzero_ps(); C]; M];
