@@ -29,7 +29,7 @@ use crate::{rows, topology, workspace};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks. Plain weights meet f32
-    /// activations, but for those of encoders in f16 or bf16: products and attention there are of 16-bit integers.
+    /// activations. Encoders in f16, bf16 or Q8_0 are others: products and attention there are of 16-bit integers.
     Fast,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,

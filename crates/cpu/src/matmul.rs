@@ -296,7 +296,7 @@ fn copy_strip(to: &mut [f32], out: &[f32]) {
 
 /// Copies a few vectors of 16, and what is left: too little for a call of `memcpy`.
 #[inline]
-fn copy_row(to: &mut [f32], from: &[f32]) {
+pub fn copy_row(to: &mut [f32], from: &[f32]) {
     let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<TILE>(), from.as_chunks::<TILE>());
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
     to_rest.copy_from_slice(from_rest);

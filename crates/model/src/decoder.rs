@@ -8,7 +8,8 @@
 //! arithmetic; a row whose logits are wanted never does, and none of a model with experts, where rounding may choose
 //! another one. So the last token of a long prompt is a chunk of its own:
 //! one more reading of the weights of the layers that fill the cache, for logits that owe nothing to coarse
-//! rounding but what they read in the cache. Source: transformers `modeling_gemma4.Gemma4TextModel`.
+//! rounding but what they read in the cache. Where all may round to 8 bits ([`DecoderOptions::coarse`]), so do all inputs of rows
+//! that only fill the cache, and the last token is still read finely. Source: transformers `modeling_gemma4.Gemma4TextModel`.
 
 use std::ops::Range;
 
@@ -43,11 +44,14 @@ pub struct DecoderOptions {
     pub block: usize,
     /// The most rows of a step whose logits the memory plan counts; a step that wants more takes more.
     pub logits: LogitRows,
+    /// Whether of many rows that only fill the cache all inputs of products may be rounded to 8 bits
+    /// ([`Rounding::Coarse`]), with experts too.
+    pub coarse: bool,
 }
 
 impl Default for DecoderOptions {
     fn default() -> Self {
-        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, block: 0, logits: LogitRows::Last }
+        DecoderOptions { ctx: 4096, kv: KvType::F16, chunk: 512, block: 0, logits: LogitRows::Last, coarse: false }
     }
 }
 
@@ -453,6 +457,7 @@ impl<B: Backend> Decoder<B> {
     fn roundings(&self, n: usize, keep: usize) -> [Rounding; 2] {
         let fills = keep == 0 && n > FINE_ROWS;
         match (fills, self.config.experts.is_some()) {
+            (true, _) if self.options.coarse => [Rounding::Coarse; 2],
             (true, false) => [Rounding::Fine, Rounding::Coarse],
             (true, true) | (false, false) => [Rounding::Fine; 2],
             (false, true) => [Rounding::Finest; 2],

@@ -129,7 +129,7 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
     }
     let logit_rows = if options.logits == LogitRows::All { pass } else { 1 };
     let scratch = Sizes::new(config, &plan, pass).bytes(logit_rows);
-    let work = work(config, &plan, pass, options.logits, file.quantised);
+    let work = work(config, &plan, pass, &options, file.quantised);
     let program = PROGRAM_BYTES + ENTRY_BYTES * config.vocab_size;
     Ok(MemoryPlan {
         ctx: options.ctx,
@@ -148,15 +148,19 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
 /// The largest step: a chunk of a prompt. Where its logits are wanted, its rows pass all layers and are rounded as those
 /// are that are read; in a conversation they pass the layers before the last one with keys and values of its own, and of
 /// that one the keys and values.
-fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, logits: LogitRows, quantised: bool) -> Work {
-    let read = logits == LogitRows::All;
+fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &DecoderOptions, quantised: bool) -> Work {
+    let read = options.logits == LogitRows::All;
     let own = plan.iter().rposition(|p| p.kv == KvSource::Own).unwrap_or(0);
     let split = if read { plan.len() } else { own };
     let widest = |width: fn(&LayerPlan) -> usize| plan[..split].iter().map(width).max().unwrap_or(0);
     let per_layer = config.per_layer.map_or(0, |p| p.width);
     let fine = widest(LayerPlan::q_width).max(config.d_model).max(per_layer);
     let cols = fine.max(widest(|p| p.ffn.width()));
-    let coarse = config.experts.is_none() && rows > FINE_ROWS && !read;
+    let fine_cols = match (rows > FINE_ROWS && !read, options.coarse, &config.experts) {
+        (true, true, _) => 0,
+        (true, false, None) => fine,
+        _ => cols,
+    };
     let experts = plan[..split].iter().find_map(|p| match p.ffn {
         FfnPlan::Dense { .. } => None,
         FfnPlan::DenseAndExperts { n_experts, top_k, expert_width: width, .. } => {
@@ -169,7 +173,7 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, logits: LogitRows
         (Some(_), true) => rows,
         (Some(_), false) => rows.min(FINE_ROWS),
     };
-    Work { rows, cols, fine_cols: if coarse { fine } else { cols }, finest_rows, head_dim, quantised, experts }
+    Work { rows, cols, fine_cols, finest_rows, head_dim, quantised, experts }
 }
 
 impl fmt::Display for MemoryPlan {

@@ -8,9 +8,9 @@ mod fixture;
 
 use carat_cpu::Precision;
 use carat_model::plan::{FfnPlan, KvSource, ValueSource};
-use carat_model::{LayerPlan, LogitRows, Piece, Step};
+use carat_model::{DecoderOptions, LayerPlan, LogitRows, Piece, Step};
 use carat_tensor::backend::KvType;
-use fixture::{Recording, argmax, decoder, fixtures, reference, relative_error, run};
+use fixture::{Recording, argmax, decoder, fixtures, load, reference, relative_error, run};
 
 /// Largest relative error of any stage in f32.
 const STAGE_BOUND: f64 = 1e-4;
@@ -164,24 +164,30 @@ fn the_fast_path_stays_near_the_same_quantised_weights_in_f32() {
     }
 }
 
-/// Of many rows that only fill the cache of a model without experts, the feed-forward networks' inputs are rounded to 8 bits, and the cache is f16.
+/// Of many rows that only fill the cache of a model without experts, the feed-forward networks' inputs are rounded to 8 bits; of a
+/// coarse decoder all inputs are, with experts too. The cache is f16.
 #[test]
 fn a_prompts_last_row_stays_near_the_same_quantised_weights_in_f32() {
     for fixture in fixtures() {
         for path in fixture.gguf(&["q8_0", "q4_0"]) {
             let exact = run(&mut reference(&path), &fixture.ids, &[128]);
             let vocab = exact.logits.len() / fixture.ids.len();
-            let mut last_rows = [Vec::new(), Vec::new()];
-            for len in (40..=fixture.ids.len()).step_by(4) {
-                let mut decoder = decoder(&path, Precision::Fast, KvType::F16, 256, 48);
-                let prompt = Step { pieces: &[Piece::Tokens(&fixture.ids[..len])], logits: LogitRows::Last };
-                last_rows[0].extend_from_slice(decoder.forward(prompt).unwrap());
-                last_rows[1].extend_from_slice(&exact.logits[(len - 1) * vocab..len * vocab]);
+            let mut finer = 0.0;
+            for coarse in [false, true] {
+                let mut last_rows = [Vec::new(), Vec::new()];
+                for len in (40..=fixture.ids.len()).step_by(4) {
+                    let options = DecoderOptions { ctx: 256, chunk: 48, coarse, ..DecoderOptions::default() };
+                    let mut decoder = load(&path, Precision::Fast, options);
+                    let prompt = Step { pieces: &[Piece::Tokens(&fixture.ids[..len])], logits: LogitRows::Last };
+                    last_rows[0].extend_from_slice(decoder.forward(prompt).unwrap());
+                    last_rows[1].extend_from_slice(&exact.logits[(len - 1) * vocab..len * vocab]);
+                }
+                let error = relative_error(&last_rows[0], &last_rows[1]);
+                let what = format!("{} {:?} coarse {coarse}", fixture.name, path.file_name().unwrap());
+                println!("{what}: last rows off by {error:.1e} of {FAST_BOUND:.1e}");
+                assert!(error < FAST_BOUND && (!coarse || error > finer), "{what}: off by {error:e}, else {finer:e}");
+                finer = error;
             }
-            let error = relative_error(&last_rows[0], &last_rows[1]);
-            let what = format!("{} {:?}", fixture.name, path.file_name().unwrap());
-            println!("{what}: last rows off by {error:.1e} of {FAST_BOUND:.1e}");
-            assert!(error < FAST_BOUND, "{what}: off by {error:e}");
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct LoadOptions {
     pub sounds: bool,
     /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
     pub logits: LogitRows,
+    /// Whether the rows of long prompts may be rounded to 8 bits throughout, see [`DecoderOptions::coarse`].
+    pub coarse: bool,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
 }
@@ -50,6 +52,7 @@ impl Default for LoadOptions {
             image_tokens: None,
             sounds: false,
             logits: LogitRows::Last,
+            coarse: false,
             memory: None,
         }
     }
@@ -64,7 +67,7 @@ impl LoadOptions {
         });
         let block = self.image_tokens.map_or(0, |tokens| tokens.largest().tokens());
         let ctx = self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context));
-        DecoderOptions { ctx, kv, chunk: self.chunk, block, logits: self.logits }
+        DecoderOptions { ctx, kv, chunk: self.chunk, block, logits: self.logits, coarse: self.coarse }
     }
 }
 

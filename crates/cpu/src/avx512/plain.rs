@@ -55,10 +55,13 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 => {
             let size = dtype.block_bytes();
-            for (out, bytes) in out.chunks_mut(16).zip(row.chunks(16 * size)) {
-                let len = out.len().min(bytes.len() / size);
-                store_some(&mut out[..len], widen(dtype, bytes, len));
+            let len = out.len().min(row.len() / size);
+            let (whole, rest) = out[..len].as_chunks_mut::<16>();
+            let (bytes, last) = row.split_at(16 * size * whole.len());
+            for (out, bytes) in whole.iter_mut().zip(bytes.chunks_exact(16 * size)) {
+                store(out, widen(dtype, bytes, 16));
             }
+            store_some(rest, widen(dtype, last, rest.len()));
         }
         DType::Q8_0 => {
             for (out, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(row.as_chunks::<34>().0) {

@@ -1,4 +1,4 @@
-//! Products of many rows with weights of 16 bits, between bounds.
+//! Products of many rows with weights of 16 bits, or of 8 in blocks, between bounds.
 //!
 //! A task makes some columns of the output: it rounds weight rows to panels that stay in the second cache together, and takes
 //! the activations through all of them by [`ROWS`], whose sums stay in the first.
@@ -10,7 +10,7 @@ use carat_tensor::DType;
 use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Start, Steps, UNBOUNDED, WordKernels, blocks};
 use crate::acts::grow;
 use crate::kernels::{Kernels, TILE};
-use crate::matmul::{Matrix, PLAIN_ROWS};
+use crate::matmul::{Matrix, PLAIN_ROWS, copy_row};
 use crate::moe::lock;
 use crate::pool::{Output, Pool};
 
@@ -43,7 +43,7 @@ pub struct Scratch {
 
 /// Whether products of so many rows with such weights are made here.
 pub fn takes(dtype: DType, n: usize) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16) && n > PLAIN_ROWS
+    matches!(dtype, DType::F16 | DType::BF16 | DType::Q8_0) && n > PLAIN_ROWS
 }
 
 impl Acts {
@@ -105,9 +105,9 @@ impl Scratch {
         let blocks = blocks(len);
         let panels = self.panels.take(len * rows.len().next_multiple_of(TILE));
         let steps = self.steps.take(blocks * rows.len().next_multiple_of(TILE));
-        let (mut decoded, mut row) = ([0.0; BLOCK], [[0; 2]; BLOCK / 2]);
-        // Plain types alone come here, whose blocks are single values.
-        let size = m.dtype.block_bytes();
+        let (mut decoded, mut rounded) = ([0.0; BLOCK], [[0; 2]; BLOCK / 2]);
+        let size = |cols: usize| m.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
+        let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
         for start in (0..rows.len()).step_by(WIDTH) {
             let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
             let width = some.len().next_multiple_of(TILE);
@@ -122,10 +122,11 @@ impl Scratch {
                 let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
                 for (b, (panel, steps)) in blocks {
                     let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
-                    let (x, q) = (&mut decoded[..cols.len()], &mut row[..cols.len().div_ceil(2)]);
-                    for (r, bytes) in (tile * TILE..).zip(rows.chunks_exact(m.row_bytes)) {
-                        (k.decode)(m.dtype, &bytes[cols.start * size..cols.end * size], x);
-                        steps[r] = (words.round)(x, UNBOUNDED, Steps::PowersOfTwo, q);
+                    let (x, q) = (&mut decoded[..cols.len()], &mut rounded[..cols.len().div_ceil(2)]);
+                    let bytes = size(cols.start)..size(cols.end);
+                    for (r, row) in (tile * TILE..).zip(rows.chunks_exact(m.row_bytes)) {
+                        (k.decode)(m.dtype, &row[bytes.clone()], x);
+                        steps[r] = (words.round)(x, UNBOUNDED, kind, q);
                         for (to, pair) in panel.chunks_exact_mut(width).zip(&*q) {
                             to[r] = *pair;
                         }
@@ -168,7 +169,7 @@ pub fn project(
                 let out = &mut out[..part.len() * tiles * TILE];
                 (words.gemm)(panel, x.part(part.clone()), Start::Zero, bounds, out);
                 for (i, out) in part.clone().zip(out.chunks_exact(tiles * TILE)) {
-                    tile.row(i)[start..start + width].copy_from_slice(&out[..width]);
+                    copy_row(&mut tile.row(i)[start..start + width], &out[..width]);
                 }
             }
         }
