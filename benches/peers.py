@@ -30,6 +30,7 @@ def arguments():
     ap.add_argument("-n", "--answer", default="32", metavar="N,…", help="tokens of the answers [%(default)s]")
     ap.add_argument("-d", "--depth", default="0", metavar="N,…", help="tokens already in the context [%(default)s]")
     ap.add_argument("-t", "--threads", default="1,2", metavar="N,…", help="[%(default)s]")
+    ap.add_argument("--int8", action="store_true", help="time prompts with 8-bit activations throughout as well, as peers have them")
     ap.add_argument("-r", "--rounds", type=int, default=5, metavar="N", help="[%(default)s]")
     ap.add_argument("--name", help="of the files under benches/results/ [the date and the commit]")
     args = ap.parse_args()
@@ -55,11 +56,19 @@ def build():
 
 
 def carat(program, model, args, threads):
-    """Speeds by (test, tokens, depth), and the report they came with."""
-    shape = ["-p", args.prompt, "-n", args.answer, "-d", args.depth, "-t", threads, "-r", 1]
-    report = json.loads(output(program, "bench", model, *shape, "--json"))["results"][0]
-    tests = {(t["test"], t["tokens"], t["depth"]): t for t in report["tests"]}
-    return {key: t["tokens_per_second"]["median"] for key, t in tests.items()}, report
+    """Speeds by `key`, and the report they came with."""
+    def bench(answer, *more):
+        shape = ["-p", args.prompt, "-n", answer, "-d", args.depth, "-t", threads, "-r", 1]
+        return json.loads(output(program, "bench", model, *shape, *more, "--json"))["results"][0]
+
+    report = bench(args.answer)
+    if args.int8:
+        report["tests"] += [test | {"test": "int8 prompt"} for test in bench(0, "--precision", "int8")["tests"]]
+    return {key(test): test["tokens_per_second"]["median"] for test in report["tests"]}, report
+
+
+def key(test):
+    return test["test"], test["tokens"], test["depth"]
 
 
 def llama(program, model, args, threads):
@@ -80,12 +89,12 @@ def rounds(program, model, args, threads, versions):
         print(f"{model.name}, {threads} threads, round {i + 1} of {args.rounds}", file=sys.stderr)
         found, report = carat(program, model, args, threads)
         reports.append(report | {"load": os.getloadavg()[0]})
-        for key, speed in found.items():
-            speeds["carat"].setdefault(key, []).append(speed)
+        for test, speed in found.items():
+            speeds["carat"].setdefault(test, []).append(speed)
         for name, path in args.peers.items():
             found, versions[name] = llama(path, model, args, threads)
-            for key, speed in found.items():
-                speeds[name].setdefault(key, []).append(speed)
+            for test, speed in found.items():
+                speeds[name].setdefault(test, []).append(speed)
     return speeds, reports
 
 
@@ -96,15 +105,16 @@ def spread(values):
 def table(model, threads, speeds, reports, peers):
     """Lines of one model and number of threads."""
     lines = []
-    for key in speeds["carat"]:
-        shares = [t["share"] for r in reports for t in r["tests"] if (t["test"], t["tokens"], t["depth"]) == key]
-        limit = next(t["limit"] for t in reports[0]["tests"] if (t["test"], t["tokens"], t["depth"]) == key)
+    for test in speeds["carat"]:
+        what, tokens, depth = test
+        shares = [t["share"] for r in reports for t in r["tests"] if key(t) == test]
+        limit = next(t["limit"] for t in reports[0]["tests"] if key(t) == test)
         shown = model.name + (", interleaved" if reports[0]["interleaved"] else "")
-        cells = [shown, threads, f"{key[0]} {key[1]}", key[2], spread(speeds["carat"][key])]
+        cells = [shown, threads, f"{what} {tokens}", depth, spread(speeds["carat"][test])]
         cells.append(f"{100 * statistics.median(shares):.0f} % of {limit.replace('_', ' ')}")
         for name in peers:
-            theirs = speeds[name][key]
-            ratio = statistics.median(speeds["carat"][key]) / statistics.median(theirs)
+            theirs = speeds[name][what.split()[-1], tokens, depth]
+            ratio = statistics.median(speeds["carat"][test]) / statistics.median(theirs)
             cells.append(f"{spread(theirs)}, {ratio:.2f} ×")
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
@@ -129,7 +139,7 @@ def main():
             found = table(model, threads, speeds, reports, args.peers)
             print("\n".join(found), file=sys.stderr)
             lines += found
-            kept = {name: {" ".join(map(str, key)): v for key, v in of.items()} for name, of in speeds.items()}
+            kept = {name: {" ".join(map(str, test)): v for test, v in of.items()} for name, of in speeds.items()}
             raw.append({"model": model.name, "threads": threads, "speeds": kept, "carat": reports})
     reports = [report for part in raw for report in part["carat"]]
     head = [
@@ -138,7 +148,7 @@ def main():
         f"{machine()}; {reports[0]['backend']}; load at the rounds {min(r['load'] for r in reports):.1f} to "
         f"{max(r['load'] for r in reports):.1f}. Peers: "
         + (", ".join(f"{name} {versions[name]}" for name in args.peers) or "none") + ".",
-        f"`python3 benches/peers.py -p {args.prompt} -n {args.answer} -d {args.depth} -t {args.threads} -r {args.rounds}`; "
+        f"`python3 benches/peers.py -p {args.prompt} -n {args.answer} -d {args.depth} -t {args.threads} -r {args.rounds}{' --int8' * args.int8}`; "
         "tokens per second, median (least–most); shares are of limits measured in the same round.",
         "",
         "| model | threads | test | depth | carat | share | " + " | ".join(args.peers) + " |",

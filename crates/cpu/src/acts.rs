@@ -49,13 +49,23 @@ impl Acts {
         });
     }
 
-    /// Rows that another set holds, in the given order.
-    pub fn permute(&mut self, from: &Acts, order: &[usize]) {
-        let cols = from.cols;
-        (self.n, self.cols) = (order.len(), cols);
-        grow(&mut self.x, order.len() * cols);
-        for (out, &row) in self.x.chunks_exact_mut(cols.max(1)).zip(order) {
-            out.copy_from_slice(&from.x[row * cols..(row + 1) * cols]);
+    /// Takes rows that another set holds, in the given order.
+    pub fn permute(&mut self, pool: &mut Pool, from: &Acts, order: &[usize]) {
+        (self.n, self.cols) = (order.len(), from.cols);
+        grow(&mut self.x, self.n * self.cols);
+        pool.tiles(&mut [Output::new(&mut self.x, self.n, self.cols, 8, self.cols)], |_, _, mut tile| {
+            for i in tile.rows.clone() {
+                tile.row(i).copy_from_slice(from.row(order[i]));
+            }
+        });
+    }
+
+    /// The same of the integer form that was made of them, which becomes these rows'.
+    pub fn permute_ints(&mut self, pool: &mut Pool, from: &Acts, order: &[usize]) {
+        (self.n, self.cols, self.finest) = (order.len(), from.cols, from.finest);
+        self.ints.permute(pool, &from.ints, from.cols, order);
+        if self.finest {
+            self.rest.permute(pool, &from.rest, from.cols, order);
         }
     }
 

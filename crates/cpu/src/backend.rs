@@ -513,7 +513,7 @@ impl Backend for CpuBackend {
     ) {
         let k = self.kernels;
         self.acts.load(k, &mut self.pool, &x.0, experts.gate.matrix.cols, n, Some((&norm.weight.0, norm.eps)));
-        let io = (&mut out.0[..], &self.acts);
+        let io = (&mut out.0[..], &mut self.acts);
         self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
     }
 

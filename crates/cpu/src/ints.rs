@@ -159,20 +159,17 @@ impl Ints {
                 part.block();
             }
         };
-        let mut all = self.all(x.len());
-        let len = cols * TASK.div_ceil(cols);
-        if x.len() <= len || pool.threads() == 1 {
-            return fill(&mut all, x, 0);
-        }
-        let mut parts = Vec::with_capacity(x.len().div_ceil(len));
-        while parts.len() * len < x.len() {
-            let (part, rest) = all.split_at(len.min(x.len() - parts.len() * len));
-            parts.push(Mutex::new(part));
-            all = rest;
-        }
-        pool.run(parts.len(), |_, i| {
-            let x = &x[i * len..(i * len + len).min(x.len())];
-            fill(&mut lock(&parts[i]), x, i * len);
+        self.all(x.len()).run(pool, x.len(), cols, |part, at| fill(part, &x[at.clone()], at.start));
+    }
+
+    /// Takes rows of `cols` that another set holds, in the given order.
+    pub fn permute(&mut self, pool: &mut Pool, from: &Ints, cols: usize, order: &[usize]) {
+        (self.fine, self.in_pairs) = (from.fine, from.in_pairs);
+        let len = order.len() * cols;
+        self.all(len).run(pool, len, cols, |part, at| {
+            for (i, &row) in order[at.start / cols..at.end / cols].iter().enumerate() {
+                part.copy(i, &from.rows(cols, row..row + 1));
+            }
         });
     }
 
@@ -232,6 +229,44 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// Has all of the `len` values made by `make(part, which)` of some rows of `cols`, on all threads where it is worth that.
+    fn run(
+        mut self,
+        pool: &mut Pool,
+        len: usize,
+        cols: usize,
+        make: impl Fn(&mut Part<'_>, std::ops::Range<usize>) + Sync,
+    ) {
+        let task = cols * TASK.div_ceil(cols);
+        if len <= task || pool.threads() == 1 {
+            return make(&mut self, 0..len);
+        }
+        let mut parts = Vec::with_capacity(len.div_ceil(task));
+        while parts.len() * task < len {
+            let (part, rest) = self.split_at(task.min(len - parts.len() * task));
+            parts.push(Mutex::new(part));
+            self = rest;
+        }
+        pool.run(parts.len(), |_, i| make(&mut lock(&parts[i]), i * task..(i * task + task).min(len)));
+    }
+
+    /// Makes row `i` one of another set.
+    fn copy(&mut self, i: usize, x: &IntRows<'_>) {
+        fn row<T: Copy>(to: &mut [T], i: usize, from: &[T]) {
+            to[i * from.len()..(i + 1) * from.len()].copy_from_slice(from);
+        }
+        row(self.q, i, x.q);
+        row(self.low, i, x.low);
+        row(self.wide, i, x.wide);
+        row(self.blocks, i, x.blocks);
+        row(self.d, i, x.d);
+        row(self.sum, i, x.sum);
+        row(self.neg[0], i, x.neg16);
+        row(self.neg[1], i, x.neg32);
+        row(self.dsum[0], i, x.dsum16);
+        row(self.dsum[1], i, x.dsum32);
+    }
+
     /// The first `len` values and the others.
     fn split_at(self, len: usize) -> (Part<'a>, Part<'a>) {
         /// At `at` of all or, where there are none, of none.

@@ -56,13 +56,14 @@ pub struct Workspace {
     order: Vec<usize>,
     /// Activation row of each.
     rows: Vec<usize>,
+    /// Where in this order each row's routes stand, ascending, `[n, top_k]`.
+    places: Vec<usize>,
     /// Where each chosen expert's routes begin, and the end.
     cuts: Vec<usize>,
     chosen: Vec<usize>,
+    /// The rows in the order of their routes; then, in f32, what the experts make of them, `[routes, d]`.
     acts: Acts,
     hidden: Acts,
-    /// `[routes, d]`.
-    y: Vec<f32>,
 }
 
 impl Workspace {
@@ -72,6 +73,12 @@ impl Workspace {
         self.order.sort_unstable_by_key(|&route| (routes.expert[route], route));
         self.rows.clear();
         self.rows.extend(self.order.iter().map(|route| route / routes.top_k));
+        self.places.clear();
+        self.places.resize(self.order.len(), 0);
+        for (place, &route) in self.order.iter().enumerate() {
+            self.places[route] = place;
+        }
+        self.places.chunks_exact_mut(routes.top_k).for_each(<[usize]>::sort_unstable);
         self.cuts.clear();
         self.chosen.clear();
         for (slot, &route) in self.order.iter().enumerate() {
@@ -92,7 +99,7 @@ impl Workspace {
         integer: Option<Rounding>,
         pool: &mut Pool,
         scratch: &[Mutex<Scratch>],
-        (out, e): (&mut [f32], &Acts),
+        (out, e): (&mut [f32], &mut Acts),
         experts: &Experts<'_, Matrix>,
         routes: &Routes,
     ) {
@@ -103,11 +110,14 @@ impl Workspace {
         let (gate, up, down) = (&experts.gate, &experts.up, &experts.down);
         let (slots, ff, d) = (self.order.len(), gate.rows, down.rows);
         let largest = self.cuts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        self.acts.permute(e, &self.rows);
-        if let Some(rounding) = integer
-            && (gate.matrix.dtype.is_quantised() || up.matrix.dtype.is_quantised())
-        {
-            self.acts.quantise(k, pool, rounding);
+        let meets_integers = |m: &Matrix| integer.is_some() && m.dtype.is_quantised();
+        let inputs = [gate, up].map(|stack| meets_integers(stack.matrix));
+        if let Some(rounding) = integer.filter(|_| inputs.contains(&true)) {
+            e.quantise(k, pool, rounding);
+            self.acts.permute_ints(pool, e, &self.rows);
+        }
+        if inputs.contains(&false) {
+            self.acts.permute(pool, e, &self.rows);
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
         grow(&mut self.hidden.x, slots * ff);
@@ -121,25 +131,30 @@ impl Workspace {
             let first = (gate.first + expert * gate.stride, up.first + expert * up.stride);
             product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
         });
-        if let Some(rounding) = integer
-            && down.matrix.dtype.is_quantised()
-        {
+        if let Some(rounding) = integer.filter(|_| meets_integers(down.matrix)) {
             self.hidden.quantise(k, pool, rounding);
         }
-        grow(&mut self.y, slots * d);
+        let y = &mut self.acts.x;
+        grow(y, slots * d);
         let product = Product { kernels: k, integer: integer.is_some(), acts: &self.hidden };
         let tile_cols = product.task_rows(down.matrix, largest, pool.threads()).min(d.next_multiple_of(TILE));
-        pool.tiles(&mut [Output::with_cuts(&mut self.y, cuts, d, tile_cols)], |worker, _, mut tile| {
+        pool.tiles(&mut [Output::with_cuts(y, cuts, d, tile_cols)], |worker, _, mut tile| {
             let expert = expert_of(tile.rows.start);
             let first = down.first + expert * down.stride;
             product.fill(down.matrix, first, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
         });
-        out[..e.n * d].fill(0.0);
-        // Slots are in order of expert and route, so a row's sum has the same order whatever else is in the batch.
-        for ((&route, &row), y) in self.order.iter().zip(&self.rows).zip(self.y.chunks_exact(d)) {
-            let weight = routes.weight[route];
-            out[row * d..(row + 1) * d].iter_mut().zip(y).for_each(|(out, y)| *out += weight * y);
-        }
+        // Places are in order of expert and route, so a row's sum has the same order whatever else is in the batch.
+        let (y, order, places, top_k) = (&self.acts.x, &self.order, &self.places, routes.top_k);
+        pool.tiles(&mut [Output::new(out, e.n, d, 8, d)], |_, _, mut tile| {
+            for i in tile.rows.clone() {
+                let out = tile.row(i);
+                out.fill(0.0);
+                for &place in &places[i * top_k..(i + 1) * top_k] {
+                    let weight = routes.weight[order[place]];
+                    out.iter_mut().zip(&y[place * d..(place + 1) * d]).for_each(|(out, y)| *out += weight * y);
+                }
+            }
+        });
     }
 }
 

@@ -154,10 +154,10 @@ fn expert_bytes(integer: Option<Integers>, work: &Work, experts: ExpertWork) -> 
     let ExpertWork { n_experts, top_k, width, d_model } = experts;
     let (rows, routes) = (work.rows, work.rows * top_k);
     let rest = integer.map_or(0, |ints| ints.bytes(work.finest_rows * top_k * (d_model + width)));
-    let sorted = 2 * size_of::<usize>() + size_of::<u32>() + size_of::<f32>();
+    let sorted = 3 * size_of::<usize>() + size_of::<u32>() + size_of::<f32>();
     acts(integer, routes, d_model, d_model.min(work.fine_cols))
         + acts(integer, routes, width, width.min(work.fine_cols))
         + rest
-        + 4 * (routes * d_model + rows * n_experts)
+        + 4 * rows * n_experts
         + routes * sorted
 }

@@ -8,8 +8,8 @@
 //! arithmetic; a row whose logits are wanted never does, and none of a model with experts, where rounding may choose
 //! another one. So the last token of a long prompt is a chunk of its own:
 //! one more reading of the weights of the layers that fill the cache, for logits that owe nothing to coarse
-//! rounding but what they read in the cache. Where all may round to 8 bits ([`DecoderOptions::coarse`]), so do all inputs of rows
-//! that only fill the cache, and the last token is still read finely. Source: transformers `modeling_gemma4.Gemma4TextModel`.
+//! rounding but what they read in the cache. A coarse decoder ([`DecoderOptions::coarse`]) rounds all inputs of such rows to 8 bits.
+//! Source: transformers `modeling_gemma4.Gemma4TextModel`.
 
 use std::ops::Range;
 
@@ -44,8 +44,8 @@ pub struct DecoderOptions {
     pub block: usize,
     /// The most rows of a step whose logits the memory plan counts; a step that wants more takes more.
     pub logits: LogitRows,
-    /// Whether of many rows that only fill the cache all inputs of products may be rounded to 8 bits
-    /// ([`Rounding::Coarse`]), with experts too.
+    /// Whether of many rows that only fill the cache all inputs of products may be rounded to 8 bits ([`Rounding::Coarse`]).
+    /// Few rows, those of an answer among them, would be no faster for it.
     pub coarse: bool,
 }
 
@@ -492,6 +492,8 @@ impl<B: Backend> Decoder<B> {
             tap.final_norm(&self.tapped);
         }
         let matrix = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        // No expert is chosen any more.
+        self.backend.set_rounding(Rounding::Fine);
         let Logits { device, host, .. } = &mut self.logits;
         for (group, out) in host[..logit_rows * vocab].chunks_mut(LOGIT_ROWS * vocab).enumerate() {
             let (n, from) = (out.len() / vocab, keep - logit_rows + group * LOGIT_ROWS);

@@ -156,9 +156,9 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
     let per_layer = config.per_layer.map_or(0, |p| p.width);
     let fine = widest(LayerPlan::q_width).max(config.d_model).max(per_layer);
     let cols = fine.max(widest(|p| p.ffn.width()));
-    let fine_cols = match (rows > FINE_ROWS && !read, options.coarse, &config.experts) {
-        (true, true, _) => 0,
-        (true, false, None) => fine,
+    let fine_cols = match (rows > FINE_ROWS && !read, &config.experts) {
+        (true, _) if options.coarse => 0,
+        (true, None) => fine,
         _ => cols,
     };
     let experts = plan[..split].iter().find_map(|p| match p.ffn {

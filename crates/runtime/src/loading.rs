@@ -36,7 +36,7 @@ pub struct LoadOptions {
     pub sounds: bool,
     /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
     pub logits: LogitRows,
-    /// Whether the rows of long prompts may be rounded to 8 bits throughout, see [`DecoderOptions::coarse`].
+    /// Whether long prompts may be rounded to 8 bits throughout, see [`DecoderOptions::coarse`].
     pub coarse: bool,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
