@@ -42,7 +42,7 @@ pub fn family(metadata: &Metadata) -> Result<Family, ModelError> {
     FAMILIES.into_iter().find(|f| f.architecture() == found).ok_or_else(|| {
         let known = FAMILIES.map(Family::architecture).join(" or ");
         let hint = match found {
-            "clip" => ": this is an encoder of pictures or sound; give the file of the model that it belongs to",
+            "clip" => ": this is an encoder of pictures or sound; name it with --mmproj, and give the model that it belongs to",
             _ if found.contains("assistant") => ": this is a drafter; give the file of the model that it belongs to",
             _ => "",
         };
