@@ -6,7 +6,7 @@ use carat_tensor::backend::Rounding;
 
 use crate::ints::{IntRows, Ints};
 use crate::kernels::Kernels;
-use crate::pool::{Output, Pool};
+use crate::pool::Pool;
 use crate::rows;
 
 /// Rows of activations, normed, and their integer form where it was asked for.
@@ -37,14 +37,11 @@ impl Acts {
     ) {
         (self.n, self.cols) = (n, cols);
         grow(&mut self.x, n * cols);
-        let out = Output::new(&mut self.x, n, cols, 8, cols);
-        pool.tiles(&mut [out], |_, _, mut tile| {
-            for i in tile.rows.clone() {
-                let (x, out) = (&x[i * cols..(i + 1) * cols], tile.row(i));
-                match norm {
-                    Some((weight, eps)) => rows::rms_norm(k, out, x, Some(weight), eps),
-                    None => out.copy_from_slice(x),
-                }
+        pool.for_rows(&mut self.x, n, cols, |i, out| {
+            let x = &x[i * cols..(i + 1) * cols];
+            match norm {
+                Some((weight, eps)) => rows::rms_norm(k, out, x, Some(weight), eps),
+                None => out.copy_from_slice(x),
             }
         });
     }
@@ -53,11 +50,7 @@ impl Acts {
     pub fn permute(&mut self, pool: &mut Pool, from: &Acts, order: &[usize]) {
         (self.n, self.cols) = (order.len(), from.cols);
         grow(&mut self.x, self.n * self.cols);
-        pool.tiles(&mut [Output::new(&mut self.x, self.n, self.cols, 8, self.cols)], |_, _, mut tile| {
-            for i in tile.rows.clone() {
-                tile.row(i).copy_from_slice(from.row(order[i]));
-            }
-        });
+        pool.for_rows(&mut self.x, self.n, self.cols, |i, row| row.copy_from_slice(from.row(order[i])));
     }
 
     /// The same of the integer form that was made of them, which becomes these rows'.

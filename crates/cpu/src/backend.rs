@@ -85,8 +85,6 @@ pub enum CpuError {
 const MAX_THREADS: usize = 1024;
 /// Outputs of one fork-join.
 const MAX_OUTS: usize = 4;
-/// Values below which rows are worked on by the caller alone.
-const SMALL: usize = 16 << 10;
 
 /// f32 activations.
 pub struct Buffer(Vec<f32>);
@@ -229,23 +227,6 @@ impl CpuBackend {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
         });
     }
-
-    /// Calls `f(i, row)` for the `n` rows of `cols` values of `out`.
-    fn for_rows(&mut self, out: &mut [f32], n: usize, cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-        let share = if n * cols < SMALL { n } else { n.div_ceil(4 * self.pool.threads()) };
-        self.pool.tiles(&mut [Output::new(out, n, cols, share, cols)], |_, _, mut tile| {
-            for i in tile.rows.clone() {
-                f(i, tile.row(i));
-            }
-        });
-    }
-
-    /// Calls `f(first, values)` for pieces of `out` that make up the whole.
-    fn for_parts(&mut self, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
-        let len = out.len();
-        let share = if len < SMALL { len } else { len.div_ceil(4 * self.pool.threads()) };
-        self.pool.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols.start, tile.row(0)));
-    }
 }
 
 impl Backend for CpuBackend {
@@ -342,12 +323,12 @@ impl Backend for CpuBackend {
     }
 
     fn rope_table(&mut self, out: &mut Buffer, inv_freq: &[f32], first: usize, n: usize) {
-        self.for_rows(&mut out.0, n, 2 * inv_freq.len(), |i, row| rows::rope_row(row, inv_freq, first + i));
+        self.pool.for_rows(&mut out.0, n, 2 * inv_freq.len(), |i, row| rows::rope_row(row, inv_freq, first + i));
     }
 
     fn combine_per_layer(&mut self, p: &mut Buffer, ctx: &Buffer, ctx_scale: f32, norm: CpuNorm<'_>, groups: usize) {
         let (k, d) = (self.kernels, norm.weight.0.len());
-        self.for_rows(&mut p.0, groups, d, |i, p| {
+        self.pool.for_rows(&mut p.0, groups, d, |i, p| {
             let ctx = &ctx.0[i * d..(i + 1) * d];
             // rms(s · c) = c · s · (s² · mean(c²) + eps)^(-1/2)
             let mean = (k.sum_squares)(ctx) / d as f32;
@@ -360,7 +341,7 @@ impl Backend for CpuBackend {
 
     fn rms_norm(&mut self, out: &mut Buffer, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         let (k, d) = (self.kernels, norm.weight.0.len());
-        self.for_rows(&mut out.0, n, d, |i, out| {
+        self.pool.for_rows(&mut out.0, n, d, |i, out| {
             rows::rms_norm(k, out, &x.0[i * d..(i + 1) * d], Some(&norm.weight.0), norm.eps);
         });
     }
@@ -423,7 +404,7 @@ impl Backend for CpuBackend {
 
     fn add_rms_norm(&mut self, x: &mut Buffer, h: &Buffer, norm: CpuNorm<'_>, scale: f32, n: usize) {
         let (k, d) = (self.kernels, norm.weight.0.len());
-        self.for_rows(&mut x.0, n, d, |i, x| {
+        self.pool.for_rows(&mut x.0, n, d, |i, x| {
             let h = &h.0[i * d..(i + 1) * d];
             let rms = rows::rms_scale(k, h, norm.eps);
             for ((x, &h), &w) in x.iter_mut().zip(h).zip(&norm.weight.0) {
@@ -442,7 +423,7 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         let (k, d) = (self.kernels, norm_a.weight.0.len());
-        self.for_rows(&mut out.0, n, d, |i, out| {
+        self.pool.for_rows(&mut out.0, n, d, |i, out| {
             let (a, b) = (&a.0[i * d..(i + 1) * d], &b.0[i * d..(i + 1) * d]);
             let (scale_a, scale_b) = (rows::rms_scale(k, a, norm_a.eps), rows::rms_scale(k, b, norm_b.eps));
             for (c, out) in out.iter_mut().enumerate() {
@@ -462,7 +443,7 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         let k = self.kernels;
-        self.for_rows(&mut x.0, n, n_heads * head_dim, |i, row| {
+        self.pool.for_rows(&mut x.0, n, n_heads * head_dim, |i, row| {
             let rope = rope.map(|rope| (&rope.table.0[i * head_dim..(i + 1) * head_dim], rope.parts));
             for head in row.chunks_exact_mut(head_dim) {
                 rows::norm_head(k, head, weight.map(|w| &*w.0), eps, rope);
@@ -538,18 +519,18 @@ impl Backend for CpuBackend {
 
     fn gate(&mut self, gate: &mut Buffer, up: &Buffer, len: usize) {
         let k = self.kernels;
-        self.for_parts(&mut gate.0[..len], |at, gate| (k.gelu_mul)(gate, &up.0[at..at + gate.len()]));
+        self.pool.for_parts(&mut gate.0[..len], |at, gate| (k.gelu_mul)(gate, &up.0[at..at + gate.len()]));
     }
 
     fn layer_norm(&mut self, out: &mut Buffer, x: &Buffer, norm: LayerNorm<'_, Vector>, n: usize) {
         let d = norm.weight.0.len();
-        self.for_rows(&mut out.0, n, d, |i, out| {
+        self.pool.for_rows(&mut out.0, n, d, |i, out| {
             rows::layer_norm(out, &x.0[i * d..(i + 1) * d], &norm.weight.0, &norm.bias.0, norm.eps);
         });
     }
 
     fn add(&mut self, x: &mut Buffer, y: &Buffer, len: usize) {
-        self.for_parts(&mut x.0[..len], |at, x| x.iter_mut().zip(&y.0[at..]).for_each(|(x, y)| *x += y));
+        self.pool.for_parts(&mut x.0[..len], |at, x| x.iter_mut().zip(&y.0[at..]).for_each(|(x, y)| *x += y));
     }
 
     fn attend_all(
@@ -574,7 +555,7 @@ impl Backend for CpuBackend {
 
     fn pool(&mut self, out: &mut Buffer, x: &Buffer, pooling: Pooling<'_, Vector>) {
         let Pooling { rows, per, d, factor, standard } = pooling;
-        self.for_rows(&mut out.0, rows.len() / per, d, |i, out| {
+        self.pool.for_rows(&mut out.0, rows.len() / per, d, |i, out| {
             rows::sum_rows(out, &x.0, &rows[i * per..(i + 1) * per], factor);
             if let Some((bias, scale)) = standard {
                 for ((out, &bias), &scale) in out.iter_mut().zip(&bias.0).zip(&scale.0) {
@@ -590,21 +571,22 @@ impl Backend for CpuBackend {
     }
 
     fn clamp(&mut self, x: &mut Buffer, bounds: [f32; 2], len: usize) {
-        self.for_parts(&mut x.0[..len], |_, x| rows::clamp(x, bounds));
+        self.pool.for_parts(&mut x.0[..len], |_, x| rows::clamp(x, bounds));
     }
 
     fn add_bias(&mut self, x: &mut Buffer, bias: &Vector, n: usize) {
-        self.for_rows(&mut x.0, n, bias.0.len(), |_, x| x.iter_mut().zip(&bias.0).for_each(|(x, bias)| *x += bias));
+        self.pool
+            .for_rows(&mut x.0, n, bias.0.len(), |_, x| x.iter_mut().zip(&bias.0).for_each(|(x, bias)| *x += bias));
     }
 
     fn silu(&mut self, x: &mut Buffer, len: usize) {
         let k = self.kernels;
-        self.for_parts(&mut x.0[..len], |_, x| rows::silu(k, x));
+        self.pool.for_parts(&mut x.0[..len], |_, x| rows::silu(k, x));
     }
 
     fn glu(&mut self, out: &mut Buffer, x: &Buffer, d: usize, n: usize) {
         let k = self.kernels;
-        self.for_rows(&mut out.0, n, d, |i, out| {
+        self.pool.for_rows(&mut out.0, n, d, |i, out| {
             let (values, gate) = x.0[2 * i * d..2 * (i + 1) * d].split_at(d);
             out.copy_from_slice(values);
             (k.sigmoid_mul)(out, gate);
@@ -613,7 +595,7 @@ impl Backend for CpuBackend {
 
     fn causal_conv(&mut self, out: &mut Buffer, x: &Buffer, taps: &Vector, d: usize, n: usize) {
         let by_tap = conv::by_tap(&taps.0, d);
-        self.for_rows(&mut out.0, n, d, |i, out| conv::causal_row(out, &x.0[..n * d], &by_tap, i));
+        self.pool.for_rows(&mut out.0, n, d, |i, out| conv::causal_row(out, &x.0[..n * d], &by_tap, i));
     }
 
     fn attend_near(&mut self, out: &mut Buffer, q: &Buffer, k: &Buffer, v: &Buffer, near: Near<'_, Vector>, n: usize) {

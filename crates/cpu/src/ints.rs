@@ -151,15 +151,14 @@ impl Ints {
         integers: impl Fn(&mut Part<'_>, &[f32], usize) + Sync,
     ) {
         self.in_pairs = k.in_pairs;
-        let fill = |part: &mut Part<'_>, x: &[f32], at: usize| {
-            integers(part, x, at);
+        self.all(x.len()).run(pool, x.len(), cols, |part, at| {
+            integers(part, &x[at.clone()], at.start);
             part.sum_up();
             if k.in_pairs {
                 part.widen();
                 part.block();
             }
-        };
-        self.all(x.len()).run(pool, x.len(), cols, |part, at| fill(part, &x[at.clone()], at.start));
+        });
     }
 
     /// Takes rows of `cols` that another set holds, in the given order.

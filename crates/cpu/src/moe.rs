@@ -145,14 +145,11 @@ impl Workspace {
         });
         // Places are in order of expert and route, so a row's sum has the same order whatever else is in the batch.
         let (y, order, places, top_k) = (&self.acts.x, &self.order, &self.places, routes.top_k);
-        pool.tiles(&mut [Output::new(out, e.n, d, 8, d)], |_, _, mut tile| {
-            for i in tile.rows.clone() {
-                let out = tile.row(i);
-                out.fill(0.0);
-                for &place in &places[i * top_k..(i + 1) * top_k] {
-                    let weight = routes.weight[order[place]];
-                    out.iter_mut().zip(&y[place * d..(place + 1) * d]).for_each(|(out, y)| *out += weight * y);
-                }
+        pool.for_rows(out, e.n, d, |i, out| {
+            out.fill(0.0);
+            for &place in &places[i * top_k..(i + 1) * top_k] {
+                let weight = routes.weight[order[place]];
+                out.iter_mut().zip(&y[place * d..(place + 1) * d]).for_each(|(out, y)| *out += weight * y);
             }
         });
     }

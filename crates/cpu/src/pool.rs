@@ -24,6 +24,9 @@ const MAX_TASKS: usize = 1 << 19;
 /// Spins before a worker parks: some tens of microseconds, longer than the gaps between the joins of a token.
 const SPINS: u32 = 3000;
 
+/// Values below which rows are worked on by the caller alone.
+const SMALL: usize = 16 << 10;
+
 type Call = unsafe fn(*const (), usize, usize);
 
 struct Shared {
@@ -185,6 +188,23 @@ impl Pool {
                 task -= out.tiles();
             }
         });
+    }
+
+    /// Calls `f(i, row)` for the `n` rows of `cols` values of `out`.
+    pub fn for_rows(&mut self, out: &mut [f32], n: usize, cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let share = if n * cols < SMALL { n } else { n.div_ceil(4 * self.threads()) };
+        self.tiles(&mut [Output::new(out, n, cols, share, cols)], |_, _, mut tile| {
+            for i in tile.rows.clone() {
+                f(i, tile.row(i));
+            }
+        });
+    }
+
+    /// Calls `f(first, values)` for pieces of `out` that make up the whole.
+    pub fn for_parts(&mut self, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+        let len = out.len();
+        let share = if len < SMALL { len } else { len.div_ceil(4 * self.threads()) };
+        self.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols.start, tile.row(0)));
     }
 }
 

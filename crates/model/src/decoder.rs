@@ -67,6 +67,15 @@ impl DecoderOptions {
         Ok(DecoderOptions { chunk: self.chunk.min(self.ctx), block: self.block.min(self.ctx), ..self })
     }
 
+    /// How finely many rows that only fill the cache round the inputs of products, and of the feed-forward networks'.
+    pub(crate) fn filling(&self, config: &ModelConfig) -> [Rounding; 2] {
+        match (self.coarse, config.experts.is_some()) {
+            (true, _) => [Rounding::Coarse; 2],
+            (false, false) => [Rounding::Fine, Rounding::Coarse],
+            (false, true) => [Rounding::Fine; 2],
+        }
+    }
+
     /// Rows of the largest pass of a model.
     pub(crate) fn pass(&self, config: &ModelConfig) -> usize {
         if config.bidirectional_vision { self.chunk.max(self.block) } else { self.chunk }
@@ -455,11 +464,9 @@ impl<B: Backend> Decoder<B> {
     /// How finely products' inputs may be rounded, and the feed-forward networks'. Rows that are read are rounded finely,
     /// and most so where experts are chosen: next to a tie any error makes another choice.
     fn roundings(&self, n: usize, keep: usize) -> [Rounding; 2] {
-        let fills = keep == 0 && n > FINE_ROWS;
-        match (fills, self.config.experts.is_some()) {
-            (true, _) if self.options.coarse => [Rounding::Coarse; 2],
-            (true, false) => [Rounding::Fine, Rounding::Coarse],
-            (true, true) | (false, false) => [Rounding::Fine; 2],
+        match (keep == 0 && n > FINE_ROWS, self.config.experts.is_some()) {
+            (true, _) => self.options.filling(&self.config),
+            (false, false) => [Rounding::Fine; 2],
             (false, true) => [Rounding::Finest; 2],
         }
     }

@@ -11,7 +11,7 @@ mod encoder;
 use std::fmt;
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{EncoderWork, ExpertWork, KvForm, KvSpec, Work};
+use carat_tensor::backend::{EncoderWork, ExpertWork, KvForm, KvSpec, Rounding, Work};
 
 use crate::config::LayerType;
 use crate::decoder::{DecoderOptions, FINE_ROWS, LogitRows};
@@ -156,9 +156,10 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
     let per_layer = config.per_layer.map_or(0, |p| p.width);
     let fine = widest(LayerPlan::q_width).max(config.d_model).max(per_layer);
     let cols = fine.max(widest(|p| p.ffn.width()));
-    let fine_cols = match (rows > FINE_ROWS && !read, &config.experts) {
-        (true, _) if options.coarse => 0,
-        (true, None) => fine,
+    let fine_cols = match options.filling(config) {
+        _ if read || rows <= FINE_ROWS => cols,
+        [Rounding::Coarse, _] => 0,
+        [_, Rounding::Coarse] => fine,
         _ => cols,
     };
     let experts = plan[..split].iter().find_map(|p| match p.ffn {
