@@ -8,8 +8,8 @@
 //! - Independent rounding errors `|δ_i| ≤ b_i` of mean zero sum to at most `min(Σ b_i, K·√(Σ b_i²))`: Hoeffding's
 //!   inequality, exceeded with probability `2·e^(−K²/2) < 2e-12` for `K = 7.5`. Uniform ones have a root mean square of
 //!   `√(Σ b_i²/3)`, so over 64 and more values the root of the summed squares stays below `typical = √(Σ b_i²)`.
-//! - Integer activations of `s` steps: a block is `d·v`, `d = amax/s`, so `b_i = |w_i|·amax/2s`, and a hair more for the
-//!   rounding of `d`. A bf16 or f16 copy of the activations errs less than 127 steps do (`2^-9·|x| < amax/254`).
+//! - Integer activations of `s` steps: a block is `d·v`, `d` that of the row, `max/s`, times a power of two, the least that
+//!   the block fits, from `2^-24` on: at most `2·amax/s`. So `b_i = |w_i|·d/2`, and a hair more for the rounding of `d`. A bf16 or f16 copy of the activations errs less than 127 steps do (`2^-9·|x| < amax/254`).
 //! - f16 storage: `2^-11·|x|`, and `2^-25` below the least normal f16. Q8_0 storage: `amax/254`, and both errors of its
 //!   f16 scale, times 127 at most.
 
@@ -22,10 +22,10 @@ pub const F16: f64 = 1.0 / 2048.0;
 /// Hoeffding's factor for a probability of 1e-12.
 const K: f64 = 7.5;
 /// Errors below this are underflow, which nobody needs.
-const FLOOR: f64 = 1e-36;
+const FLOOR: f64 = 1e-24;
 /// `exp`, `tanh`, `cos` of f32: a few units in the last place, vectorised or not.
 const FUNCTION: f64 = 16.0 * U;
-/// Values that share a scale when activations are rounded to integers.
+/// Values that share a power of two when activations are rounded to integers.
 pub const ACTIVATION_BLOCK: usize = 32;
 
 /// Rounding of sums of `n` f32 products.
@@ -138,7 +138,7 @@ impl Approx {
 pub enum Inputs {
     /// As f32.
     Kept,
-    /// Rounded in blocks of [`ACTIVATION_BLOCK`] to so many steps of the largest value.
+    /// Rounded in blocks of [`ACTIVATION_BLOCK`] to so many steps of the row's largest value, or of a power of two below it.
     Rounded(u32),
 }
 
@@ -165,13 +165,16 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     let size: Vec<f64> = x.exact.iter().zip(&x.limit).map(|(v, e)| v.abs() + e).collect();
     let step: Vec<f64> = match inputs {
         Inputs::Kept => vec![0.0; n],
-        Inputs::Rounded(steps) => size
-            .chunks(ACTIVATION_BLOCK)
-            .flat_map(|block| {
-                let amax = block.iter().copied().fold(0.0, f64::max);
-                std::iter::repeat_n(amax / (2.0 * f64::from(steps)) * (1.0 + 16.0 * U) + U * amax + FLOOR, block.len())
-            })
-            .collect(),
+        Inputs::Rounded(steps) => {
+            let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+            let row = largest(&size);
+            let of_block = |block: &[f64]| {
+                let amax = largest(block);
+                let d = (2.0 * amax).clamp(row / 2f64.powi(24), row) / f64::from(steps);
+                std::iter::repeat_n(d / 2.0 * (1.0 + 16.0 * U) + U * amax + FLOOR, block.len())
+            };
+            size.chunks(ACTIVATION_BLOCK).flat_map(of_block).collect()
+        }
     };
     let whole: Vec<f64> = size.iter().zip(&step).map(|(size, step)| size + step).collect();
     let step_squares: Vec<f64> = step.iter().map(|s| s * s).collect();

@@ -32,6 +32,16 @@ impl Random {
         (0..len).map(|_| self.value()).collect()
     }
 
+    /// Values whose blocks of 32 are of many sizes.
+    fn ranging(&mut self, len: usize) -> Vec<f32> {
+        let mut values = self.values(len);
+        values.chunks_mut(32).for_each(|block| {
+            let size = 2f32.powi(-((self.bits() % 34) as i32));
+            block.iter_mut().for_each(|v| *v *= size);
+        });
+        values
+    }
+
     /// Bytes of rows of a type, with moderate scales.
     fn weights(&mut self, dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..rows * dtype.row_bytes(cols).unwrap()).map(|_| self.bits() as u8).collect();
@@ -135,7 +145,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                 for ((rows, n), rounding) in shapes.flat_map(|shape| ROUNDINGS.map(|rounding| (shape, rounding))) {
                     let what = format!("{} {dtype} {rounding:?} {rows}x{cols} n={n}", k.isa);
                     let weights = random.weights(dtype, rows, cols);
-                    let x = acts(k, rounding, random.values(n * cols), n, cols);
+                    let x = acts(k, rounding, random.ranging(n * cols), n, cols);
                     let row_bytes = dtype.row_bytes(cols).unwrap();
                     let (mut fast, mut slow) = (vec![0.0; rows], vec![0.0; rows]);
                     let mut expected = vec![0.0; n * rows];
@@ -322,7 +332,7 @@ fn plain_products_and_decoding_agree_with_the_definition() {
     }
 }
 
-/// Wherever it stands, a value that is no number makes its block's scale NaN, and leaves other blocks alone.
+/// Wherever it stands, a value that is no number makes all scales of its row NaN, and its unit.
 #[test]
 fn what_is_no_number_stays_none() {
     for k in tables() {
@@ -332,10 +342,10 @@ fn what_is_no_number_stays_none() {
             for rounding in ROUNDINGS {
                 let mut low = vec![1; if rounding == Rounding::Coarse { 0 } else { 96 }];
                 let (mut q, mut d, mut sum) = ([1; 96], [1.0; 3], [1; 6]);
-                (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
-                assert!(d[1].is_nan() && d[0].is_finite() && d[2].is_finite(), "{} {value} at {at}: {d:?}", k.isa);
-                assert!(q[32..64].iter().all(|q| *q == 0) && sum[2..4] == [0; 2], "{} {value} at {at}", k.isa);
-                assert!(low.iter().skip(32).take(32).all(|q| *q == 0), "{} {value} at {at}", k.isa);
+                (k.quantise)(&x, (k.largest)(&x), &mut q, &mut low, &mut d, &mut sum);
+                assert!(d.iter().all(|d| d.is_nan()), "{} {value} at {at}: {d:?}", k.isa);
+                assert!(q.iter().chain(&low).all(|q| *q == 0) && sum == [0; 6], "{} {value} at {at}", k.isa);
+                assert!(acts(k, rounding, x.clone(), 1, 96).int_rows(0..1).unit(0).is_nan(), "{} {value}", k.isa);
             }
         }
     }
@@ -363,19 +373,46 @@ fn activations_are_quantised_alike() {
         for blocks in [0, 1, 3, 48] {
             let mut x = random.values(blocks * 32);
             if blocks > 1 {
+                x = random.ranging(blocks * 32);
                 x[..32].fill(0.0);
-                x[33] = -1e30;
+                x[33] = -1e3;
                 x[64..96].fill(1e-38);
             }
             let run = |k: &Kernels, rounding: Rounding| {
                 let mut low = vec![0; if rounding == Rounding::Coarse { 0 } else { blocks * 32 }];
                 let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
-                (k.quantise)(&x, &mut q, &mut low, &mut d, &mut sum);
-                (q, low, d, sum)
+                let largest = (k.largest)(&x);
+                (k.quantise)(&x, largest, &mut q, &mut low, &mut d, &mut sum);
+                (largest, q, low, d, sum)
             };
             let definition = table(crate::Isa::Scalar).unwrap();
             for rounding in ROUNDINGS {
                 assert_eq!(run(k, rounding), run(definition, rounding), "{} {rounding:?} {blocks} blocks", k.isa);
+            }
+        }
+    }
+}
+
+/// A block's step is at most twice as coarse as one of its own would be, and every value within half a step.
+#[test]
+fn rows_of_any_range_are_rounded_finely() {
+    let mut random = Random(5);
+    for (k, rounding) in tables().into_iter().flat_map(|k| ROUNDINGS.map(|rounding| (k, rounding))) {
+        let (n, cols) = (7, 1024);
+        let acts = acts(k, rounding, random.ranging(n * cols), n, cols);
+        let steps = if rounding == Rounding::Coarse { 127.0 } else { 127.0 * 128.0 };
+        for i in 0..n {
+            let (x, ints) = (acts.row(i), acts.int_rows(i..i + 1));
+            let largest = scalar::largest(x) / steps;
+            for (b, block) in x.chunks_exact(32).enumerate() {
+                let (d, own) = (ints.d[b], scalar::largest(block) / steps);
+                assert!(d <= (2.0 * own).clamp(largest / (1 << 24) as f32, largest), "{} {rounding:?}: {d} {own}", k.isa);
+                let power = f32::from_bits(127 << 23).to_bits().wrapping_add(ints.exps[b].cast_unsigned());
+                assert_eq!(f64::from(d), f64::from(ints.unit(0)) * f64::from(f32::from_bits(power)), "{}", k.isa);
+                for (j, &x) in block.iter().enumerate() {
+                    let v = f64::from(d) * f64::from(ints.value(32 * b + j));
+                    assert!((v - f64::from(x)).abs() <= f64::from(d) * 0.501, "{} {rounding:?}: {x} as {v}", k.isa);
+                }
             }
         }
     }

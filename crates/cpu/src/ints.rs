@@ -8,6 +8,7 @@ use crate::acts::grow;
 use crate::kernels::Kernels;
 use crate::moe::lock;
 use crate::pool::Pool;
+use crate::scalar;
 
 /// Memory of [`IntRows`].
 #[derive(Default)]
@@ -17,6 +18,7 @@ pub struct Ints {
     wide: Vec<i16>,
     blocks: Vec<Block>,
     d: Vec<f32>,
+    exps: Vec<i32>,
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
@@ -24,7 +26,8 @@ pub struct Ints {
     in_pairs: bool,
 }
 
-/// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`).
+/// Rows as integers: `x ≈ d · v` in blocks of 32, `v` of 8 bits (`v = q`) or of 15 (`v = 128 · q + low`). The scales of a row
+/// differ by powers of two ([`scalar::RowScale`]).
 #[derive(Clone, Copy, PartialEq)]
 pub struct IntRows<'a> {
     /// Values per row.
@@ -39,6 +42,9 @@ pub struct IntRows<'a> {
     pub blocks: &'a [Block],
     /// `[n, cols / 32]`.
     pub d: &'a [f32],
+    /// Each `d` as a power of two times the row's unit ([`IntRows::unit`]), as what is added to a float's bits to multiply
+    /// it, `[n, cols / 32]`; never negative.
+    pub exps: &'a [i32],
     /// Sums of 16 `v`: `[n, cols / 16]`.
     pub sum: &'a [i32],
     /// `−8 · Σ v` of 16: an offset's share, up to a shift.
@@ -95,12 +101,19 @@ impl<'a> IntRows<'a> {
             wide: part(self.wide, i, if self.wide.is_empty() { 0 } else { c }),
             blocks: part(self.blocks, i, if self.blocks.is_empty() { 0 } else { c / 32 }),
             d: part(self.d, i, c / 32),
+            exps: part(self.exps, i, c / 32),
             sum: part(self.sum, i, c / 16),
             neg16: part(self.neg16, i, c / 16),
             neg32: part(self.neg32, i, c / 32),
             dsum16: part(self.dsum16, i, c / 16),
             dsum32: part(self.dsum32, i, c / 32),
         }
+    }
+
+    /// What row `i` counts in: below all its `d`, by powers of two. Of a row of zeros 0, and NaN of one that is no number.
+    pub fn unit(&self, i: usize) -> f32 {
+        let first = i * (self.cols / 32);
+        f32::from_bits(self.d[first].to_bits() - self.exps[first].cast_unsigned())
     }
 
     /// Whether values have 15 bits.
@@ -129,7 +142,13 @@ impl Ints {
     /// Makes rows of `cols` of 8 bits, or of 15.
     pub fn quantise(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, fine: bool) {
         self.fine = fine;
-        self.fill(k, pool, x, cols, |part, x, _| (k.quantise)(x, part.q, part.low, part.d, part.sum));
+        self.fill(k, pool, x, cols, |part, x, _| {
+            let low = if fine { cols } else { 0 };
+            for (i, x) in x.chunks_exact(cols).enumerate() {
+                let (q, low) = (row(part.q, i, cols), row(part.low, i, low));
+                (k.quantise)(x, (k.largest)(x), q, low, row(part.d, i, cols / 32), row(part.sum, i, cols / 16));
+            }
+        });
     }
 
     /// Makes what `of`, 15 bits of `x`, leaves.
@@ -153,6 +172,7 @@ impl Ints {
         self.in_pairs = k.in_pairs;
         self.all(x.len()).run(pool, x.len(), cols, |part, at| {
             integers(part, &x[at.clone()], at.start);
+            part.find_units(cols);
             part.sum_up();
             if k.in_pairs {
                 part.widen();
@@ -183,6 +203,7 @@ impl Ints {
             wide: room(&mut self.wide, pairs),
             blocks: room(&mut self.blocks, pairs / 32),
             d: room(&mut self.d, len / 32),
+            exps: room(&mut self.exps, len / 32),
             sum: room(&mut self.sum, len / 16),
             neg: [room(neg16, len / 16), room(neg32, len / 32)],
             dsum: [room(dsum16, len / 16), room(dsum32, len / 32)],
@@ -200,6 +221,7 @@ impl Ints {
             wide: if self.in_pairs { &self.wide[at(c)] } else { &[] },
             blocks: if self.in_pairs { &self.blocks[at(c / 32)] } else { &[] },
             d: &self.d[at(c / 32)],
+            exps: &self.exps[at(c / 32)],
             sum: &self.sum[at(c / 16)],
             neg16: &self.neg[0][at(c / 16)],
             neg32: &self.neg[1][at(c / 32)],
@@ -215,6 +237,11 @@ fn room<T: Clone + Default>(v: &mut Vec<T>, len: usize) -> &mut [T] {
     &mut v[..len]
 }
 
+/// Row `i` of rows of `len`.
+fn row<T>(all: &mut [T], i: usize, len: usize) -> &mut [T] {
+    &mut all[i * len..(i + 1) * len]
+}
+
 /// Some rows to be made; what isn't wanted is empty.
 struct Part<'a> {
     q: &'a mut [i8],
@@ -222,6 +249,7 @@ struct Part<'a> {
     wide: &'a mut [i16],
     blocks: &'a mut [Block],
     d: &'a mut [f32],
+    exps: &'a mut [i32],
     sum: &'a mut [i32],
     neg: [&'a mut [i32]; 2],
     dsum: [&'a mut [f32]; 2],
@@ -251,19 +279,20 @@ impl<'a> Part<'a> {
 
     /// Makes row `i` one of another set.
     fn copy(&mut self, i: usize, x: &IntRows<'_>) {
-        fn row<T: Copy>(to: &mut [T], i: usize, from: &[T]) {
-            to[i * from.len()..(i + 1) * from.len()].copy_from_slice(from);
+        fn copy<T: Copy>(to: &mut [T], i: usize, from: &[T]) {
+            row(to, i, from.len()).copy_from_slice(from);
         }
-        row(self.q, i, x.q);
-        row(self.low, i, x.low);
-        row(self.wide, i, x.wide);
-        row(self.blocks, i, x.blocks);
-        row(self.d, i, x.d);
-        row(self.sum, i, x.sum);
-        row(self.neg[0], i, x.neg16);
-        row(self.neg[1], i, x.neg32);
-        row(self.dsum[0], i, x.dsum16);
-        row(self.dsum[1], i, x.dsum32);
+        copy(self.q, i, x.q);
+        copy(self.low, i, x.low);
+        copy(self.wide, i, x.wide);
+        copy(self.blocks, i, x.blocks);
+        copy(self.d, i, x.d);
+        copy(self.exps, i, x.exps);
+        copy(self.sum, i, x.sum);
+        copy(self.neg[0], i, x.neg16);
+        copy(self.neg[1], i, x.neg32);
+        copy(self.dsum[0], i, x.dsum16);
+        copy(self.dsum[1], i, x.dsum32);
     }
 
     /// The first `len` values and the others.
@@ -273,7 +302,8 @@ impl<'a> Part<'a> {
             all.split_at_mut(at.min(all.len()))
         }
         let (q, low, wide) = (cut(self.q, len), cut(self.low, len), cut(self.wide, len));
-        let (blocks, d, sum) = (cut(self.blocks, len / 32), cut(self.d, len / 32), cut(self.sum, len / 16));
+        let (blocks, sum) = (cut(self.blocks, len / 32), cut(self.sum, len / 16));
+        let (d, exps) = (cut(self.d, len / 32), cut(self.exps, len / 32));
         let ([neg16, neg32], [dsum16, dsum32]) = (self.neg, self.dsum);
         let (neg16, neg32) = (cut(neg16, len / 16), cut(neg32, len / 32));
         let (dsum16, dsum32) = (cut(dsum16, len / 16), cut(dsum32, len / 32));
@@ -283,6 +313,7 @@ impl<'a> Part<'a> {
             wide: wide.0,
             blocks: blocks.0,
             d: d.0,
+            exps: exps.0,
             sum: sum.0,
             neg: [neg16.0, neg32.0],
             dsum: [dsum16.0, dsum32.0],
@@ -293,6 +324,7 @@ impl<'a> Part<'a> {
             wide: wide.1,
             blocks: blocks.1,
             d: d.1,
+            exps: exps.1,
             sum: sum.1,
             neg: [neg16.1, neg32.1],
             dsum: [dsum16.1, dsum32.1],
@@ -345,6 +377,21 @@ impl<'a> Part<'a> {
                 rest[i] = steps as i8;
                 *sum += steps;
             }
+        }
+    }
+
+    /// Makes [`IntRows::exps`].
+    fn find_units(&mut self, cols: usize) {
+        let per_row = cols / 32;
+        for (d, exps) in self.d.chunks_exact(per_row).zip(self.exps.chunks_exact_mut(per_row)) {
+            // The row's own scale, as its largest block has it; a row that has none is zero or no number.
+            let scale = scalar::largest(d);
+            if !scale.is_normal() {
+                exps.fill(0);
+                continue;
+            }
+            let unit = scale.to_bits() - (scalar::RANGE << 23);
+            exps.iter_mut().zip(d).for_each(|(exp, d)| *exp = (d.to_bits() - unit).cast_signed());
         }
     }
 

@@ -98,7 +98,8 @@ impl Default for PackedTile {
 #[allow(clippy::type_complexity, reason = "a table of signatures is what this is")]
 pub struct Kernels {
     pub isa: Isa,
-    pub quantise: fn(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
+    pub largest: fn(x: &[f32]) -> f32,
+    pub quantise: fn(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
@@ -161,6 +162,7 @@ impl Ahead<'_> {
 
 static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
+    largest: scalar::largest,
     quantise: scalar::quantise,
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
@@ -196,7 +198,9 @@ static AVX2: Kernels = {
     Kernels {
         isa: Isa::Avx2,
         // SAFETY: as above.
-        quantise: |x, q, low, d, sum| unsafe { avx2::quantise(x, q, low, d, sum) },
+        largest: |x| unsafe { avx2::largest(x) },
+        // SAFETY: as above.
+        quantise: |x, largest, q, low, d, sum| unsafe { avx2::quantise(x, largest, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
@@ -254,7 +258,9 @@ static AVX512: Kernels = {
     Kernels {
         isa: Isa::Avx512,
         // SAFETY: as above.
-        quantise: |x, q, low, d, sum| unsafe { avx512::quantise(x, q, low, d, sum) },
+        largest: |x| unsafe { avx512::largest(x) },
+        // SAFETY: as above.
+        quantise: |x, largest, q, low, d, sum| unsafe { avx512::quantise(x, largest, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
@@ -327,6 +333,7 @@ static NEON: Kernels = {
     use crate::neon;
     Kernels {
         isa: Isa::Neon,
+        largest: neon::largest,
         quantise: neon::quantise,
         // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },

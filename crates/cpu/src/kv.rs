@@ -12,6 +12,7 @@ use half::f16;
 
 use crate::kernels::Kernels;
 use crate::pages::{LARGE, large_pages};
+use crate::scalar;
 
 /// Largest head: a key is put together on the stack.
 pub const MAX_HEAD_DIM: usize = 1024;
@@ -159,8 +160,8 @@ fn encode(dtype: KvType, x: &[f32], out: &mut [u8]) {
         }
         KvType::Q8_0 => {
             for (out, x) in out.chunks_exact_mut(34).zip(x.chunks_exact(32)) {
-                let max = x.iter().fold(0.0f32, |max, v| max.max(v.abs()));
-                let inverse = if max < crate::scalar::TINY { 0.0 } else { 127.0 / max };
+                let max = scalar::largest(x);
+                let inverse = if max < scalar::TINY { 0.0 } else { 127.0 / max };
                 out[..2].copy_from_slice(&f16::from_f32(max / 127.0).to_le_bytes());
                 for (out, &x) in out[2..].iter_mut().zip(x) {
                     *out = (x * inverse).round_ties_even() as i8 as u8;

@@ -294,12 +294,16 @@ fn copy_strip(to: &mut [f32], out: &[f32]) {
     copy_row(to, &out[..to.len()]);
 }
 
-/// Copies a few vectors of 16, and what is left: too little for a call of `memcpy`.
+/// Copies a row of a task's tile: mostly one or two strips, too little for a call of `memcpy`.
 #[inline]
 pub fn copy_row(to: &mut [f32], from: &[f32]) {
-    let ((to, to_rest), (from, from_rest)) = (to.as_chunks_mut::<TILE>(), from.as_chunks::<TILE>());
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-    to_rest.copy_from_slice(from_rest);
+    fn as_array<const N: usize>(to: &mut [f32], from: &[f32]) -> Option<()> {
+        let (to, from): (&mut [f32; N], &[f32; N]) = (to.try_into().ok()?, from.try_into().ok()?);
+        *to = *from;
+        Some(())
+    }
+    let copied = as_array::<{ 2 * TILE }>(to, from).or_else(|| as_array::<TILE>(to, from));
+    copied.unwrap_or_else(|| to.copy_from_slice(from));
 }
 
 /// Up to 16 rows of a matrix.

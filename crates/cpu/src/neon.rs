@@ -23,7 +23,7 @@ pub use limit::{SUMS, dot_rounds};
 pub use matvec::matvec;
 pub use plain::{matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::matvec_tiles;
-pub use wise::{exp_sum, gelu_mul, quantise, sigmoid_mul, softcap};
+pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
 
 use std::arch::aarch64::*;
 

@@ -11,30 +11,66 @@ use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
-/// Blocks whose largest value is below this are stored as zeros (its reciprocal must be finite).
-pub const TINY: f32 = 1e-30;
-
-/// The largest activation of a block in 8 bits.
-pub const COARSE_STEPS: f32 = 127.0;
+/// The largest activation in 8 bits.
+const COARSE_STEPS: f32 = 127.0;
 /// The same in 15 bits: the lower 7 add 128 steps to each of the upper 8.
-pub const FINE_STEPS: f32 = 127.0 * 128.0;
+const FINE_STEPS: f32 = 127.0 * 128.0;
 
-/// Activations to integers, in blocks of 32 (ties to even). Without `low`, 8 bits: `d = max|x| / 127`, `q = round(x / d)`.
-/// With `low`, 15: `d = max|x| / (127 · 128)`, `128 · q + low = round(x / d)`. `sum` holds the sums of 16 integers each.
-/// Where a value of a block is not finite `d` is NaN, and with it all products, and the integers are 0.
-pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+/// The magnitude of the largest value; infinite or NaN if one is.
+pub fn largest(x: &[f32]) -> f32 {
+    // The bits of magnitudes are in their order, and NaN, which maxima of numbers drop, comes last.
+    f32::from_bits(x.iter().fold(0, |max, v| max.max(v.abs().to_bits())))
+}
+
+/// How the blocks of a row are scaled: each by the row's scale times the least power of two that its values fit,
+/// from `2^-RANGE` on. A scale of its own would be up to twice as fine, but of blocks that weigh less than the row's largest;
+/// and powers of two cost a product no multiplication.
+#[derive(Clone, Copy)]
+pub struct RowScale {
+    largest: f32,
+    d: f32,
+    inverse: f32,
+}
+
+/// How many powers of two a block's scale may be below the row's.
+pub const RANGE: u32 = 24;
+
+/// Rows whose largest value is below this are zeros: all scales, of what 15 bits leave, too, are normal numbers.
+pub const TINY: f32 = 1e-24;
+
+impl RowScale {
+    /// Of a row with this largest value in 15 bits, or in 8. Where it has no integers but zeros, the scale that makes it what
+    /// it is: 0, or NaN where a value is not finite.
+    pub fn new(largest: f32, fine: bool) -> Result<Self, f32> {
+        let steps = if fine { FINE_STEPS } else { COARSE_STEPS };
+        match largest {
+            _ if !largest.is_finite() => Err(f32::NAN),
+            _ if largest < TINY => Err(0.0),
+            _ => Ok(RowScale { largest, d: largest / steps, inverse: steps / largest }),
+        }
+    }
+
+    /// Scale and its reciprocal of a block with this largest value.
+    pub fn of_block(self, max: f32) -> (f32, f32) {
+        // Whole powers of two between them: the difference of exponents, and one less if that of mantissas is below.
+        let below = ((self.largest.to_bits() - max.to_bits()) >> 23).min(RANGE) << 23;
+        (f32::from_bits(self.d.to_bits() - below), f32::from_bits(self.inverse.to_bits() + below))
+    }
+}
+
+/// Activations of a row to integers, in blocks of 32 (ties to even), the row's `largest` given. Without `low`, 8 bits:
+/// `q = round(x / d)`. With `low`, 15: `128 · q + low = round(x / d)`. `d` is [`RowScale`]'s, `sum` holds the sums of 16
+/// integers each. Where a value is not finite `d` is NaN, and with it all products, and the integers are 0.
+pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let scale = match RowScale::new(largest, !low.is_empty()) {
+        Ok(scale) => scale,
+        Err(scale) => return no_integers(scale, q, low, d, sum),
+    };
     for (b, ((x, q), (d, sum))) in
         x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d.iter_mut().zip(sum.chunks_exact_mut(2))).enumerate()
     {
-        // The bits of magnitudes are in their order, and NaN, which maxima of numbers drop, comes last.
-        let max = f32::from_bits(x.iter().fold(0, |max, v| max.max(v.abs().to_bits())));
-        if !max.is_finite() {
-            no_numbers(q, low.get_mut(32 * b..32 * b + 32), d, sum);
-            continue;
-        }
-        let inverse = if max < TINY { 0.0 } else { steps / max };
-        *d = if max < TINY { 0.0 } else { max / steps };
+        let inverse;
+        (*d, inverse) = scale.of_block(self::largest(x));
         sum.fill(0);
         for (i, (q, &x)) in q.iter_mut().zip(x).enumerate() {
             let value = (x * inverse).round_ties_even() as i32;
@@ -47,12 +83,12 @@ pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mu
     }
 }
 
-/// A block of [`quantise`] that has no integers.
-pub fn no_numbers(q: &mut [i8], low: Option<&mut [i8]>, d: &mut f32, sum: &mut [i32]) {
+/// A row of [`quantise`] that has zeros only.
+pub fn no_integers(scale: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     q.fill(0);
-    low.into_iter().for_each(|low| low.fill(0));
+    low.fill(0);
     sum.fill(0);
-    *d = f32::NAN;
+    d.fill(scale);
 }
 
 /// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.

@@ -20,7 +20,7 @@ pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::{matvec_tiles, pack_tile};
-pub use wise::{exp_sum, gelu_mul, quantise, sigmoid_mul, softcap};
+pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
 

@@ -3,25 +3,49 @@
 use std::arch::x86_64::*;
 
 use super::{load, store, sum};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
+use crate::scalar::{RowScale, no_integers};
+
+/// See [`crate::scalar::largest`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn largest(x: &[f32]) -> f32 {
+    let (whole, rest) = x.as_chunks::<32>();
+    let mut max = [_mm256_setzero_ps(); 4];
+    for x in whole {
+        for (i, max) in max.iter_mut().enumerate() {
+            *max = larger(*max, load(&x[8 * i..]));
+        }
+    }
+    f32::from_bits(largest_of(&max).to_bits().max(crate::scalar::largest(rest).to_bits()))
+}
+
+/// The larger magnitudes. They are compared as integers, in which order NaN comes last: the maximum of floats may drop it.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn larger(a: __m256, b: __m256) -> __m256 {
+    let magnitude = |v| _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0), v));
+    _mm256_castsi256_ps(_mm256_max_epi32(magnitude(a), magnitude(b)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn largest_of(v: &[__m256; 4]) -> f32 {
+    let max = _mm256_castps_si256(larger(larger(v[0], v[1]), larger(v[2], v[3])));
+    f32::from_bits(ints(max).into_iter().fold(0, i32::max).cast_unsigned())
+}
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let scale = match RowScale::new(largest, !low.is_empty()) {
+        Ok(scale) => scale,
+        Err(scale) => return no_integers(scale, q, low, d, sum),
+    };
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let v: [__m256; 4] = std::array::from_fn(|i| load(&x[8 * i..]));
-        // As integers, in which order NaN comes last: the maximum of floats may drop it.
-        let magnitude = |v| _mm256_castps_si256(_mm256_andnot_ps(_mm256_set1_ps(-0.0), v));
-        let max = v.iter().fold(_mm256_setzero_si256(), |max, &v| _mm256_max_epi32(max, magnitude(v)));
-        let max = f32::from_bits(ints(max).into_iter().fold(0, i32::max).cast_unsigned());
-        if !max.is_finite() {
-            no_numbers(q, low.next(), d, sum);
-            continue;
-        }
-        let inverse = _mm256_set1_ps(if max < TINY { 0.0 } else { steps / max });
-        *d = if max < TINY { 0.0 } else { max / steps };
+        let inverse;
+        (*d, inverse) = scale.of_block(largest_of(&v));
+        let inverse = _mm256_set1_ps(inverse);
         let values: [__m256i; 4] = std::array::from_fn(|i| _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)));
         for (sum, v) in sum.iter_mut().zip(values.chunks_exact(2)) {
             *sum = ints(_mm256_add_epi32(v[0], v[1])).into_iter().sum();

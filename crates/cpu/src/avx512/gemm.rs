@@ -2,8 +2,9 @@
 //!
 //! One 32-bit lane per weight row. Integers: two tiles and six activation rows at a time, so that a broadcast serves two
 //! `vpdpbusd` and a load of weights six; 12 sums of integers and 12 of f32 fill the registers. Sums start from `−offset · Σx`,
-//! so the offset costs nothing; a group ends with one conversion, one multiplication and one fused multiply-add. Activations
-//! of 15 bits take two dots, the first one's sum times 128.
+//! so the offset costs nothing; a group ends with one conversion, the activations' power of two, added to the exponent, and one
+//! fused multiply-add; with minima, whose scales are whole, with a multiplication and two. Activations of 15 bits take two
+//! dots, the first one's sum times 128.
 //!
 //! Columns go by 512: weights stay in the first cache while all activation rows pass, and these are asked for one block
 //! of rows ahead.
@@ -76,7 +77,8 @@ fn one_or_two<const QUADS: usize, const OFFSET: i32, const FINE: bool, const T: 
         assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
         assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
     }
-    assert!(x.q.len() >= n * x.cols && x.d.len() >= n * (x.cols / 32) && (!FINE || x.low.len() == x.q.len()));
+    assert!(x.q.len() >= n * x.cols && (!FINE || x.low.len() == x.q.len()));
+    assert!([x.d.len(), x.exps.len()].into_iter().all(|len| len >= n * (x.cols / 32)));
     let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
     assert!(negative.len() >= n * groups && weighted.len() >= n * groups);
     let product = Product { tiles, x: *x, negative, weighted, n };
@@ -120,7 +122,8 @@ impl<const T: usize> Product<'_, T> {
     ) {
         let (x, all, blocks) = (&self.x, self.x.cols / (4 * QUADS), self.x.cols / 32);
         debug_assert!(first + C <= self.n && groups.end <= all);
-        let (q, d) = (x.q[first * x.cols..].as_ptr(), x.d[first * blocks..].as_ptr());
+        let q = x.q[first * x.cols..].as_ptr();
+        let (d, exps) = (x.d[first * blocks..].as_ptr(), x.exps[first * blocks..].as_ptr());
         let low = if FINE { x.low[first * x.cols..].as_ptr() } else { q };
         let negative = self.negative[first * all..].as_ptr();
         let weighted = self.weighted[first * all..].as_ptr();
@@ -135,7 +138,7 @@ impl<const T: usize> Product<'_, T> {
                 }
             }
         }
-        for g in groups {
+        for g in groups.clone() {
             // SAFETY: `one_or_two` has checked that each tile has `cols · 16` bytes and a scale (and minimum) for each group
             // and row, each activation row `cols` bytes, a scale for every 32 and sums for every group; `g` is one of these
             // groups, `first + C <= n`. An offset is `c` rows of scales in bytes: eight times that are `c` rows of bytes, and
@@ -183,8 +186,15 @@ impl<const T: usize> Product<'_, T> {
                 for t in 0..T {
                     let scale = _mm512_loadu_ps(self.tiles[t].scale.as_ptr().add(g * TILE));
                     for c in 0..C {
-                        let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
-                        acc[t][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[t][c]), _mm512_mul_ps(scale, d), acc[t][c]);
+                        let dot = _mm512_cvtepi32_ps(sums[t][c]);
+                        acc[t][c] = if OFFSET == 0 {
+                            let d = _mm512_set1_ps(*d.byte_add(offset[c]).add(g * QUADS / 8));
+                            _mm512_fmadd_ps(dot, _mm512_mul_ps(scale, d), acc[t][c])
+                        } else {
+                            let exp = _mm512_set1_epi32(*exps.byte_add(offset[c]).add(g * QUADS / 8));
+                            let dot = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(dot), exp));
+                            _mm512_fmadd_ps(dot, scale, acc[t][c])
+                        };
                     }
                     if OFFSET == 0 {
                         let min = _mm512_loadu_ps(self.tiles[t].min.as_ptr().add(g * TILE));
@@ -196,9 +206,12 @@ impl<const T: usize> Product<'_, T> {
                 }
             }
         }
-        for t in 0..T {
-            for c in 0..C {
-                store(&mut out[(t * self.n + first + c) * TILE..], acc[t][c]);
+        for c in 0..C {
+            // Up to here in units of the row, but for the formats with minima.
+            let is_last = OFFSET != 0 && groups.end == all;
+            let unit = _mm512_set1_ps(if is_last { x.unit(first + c) } else { 1.0 });
+            for t in 0..T {
+                store(&mut out[(t * self.n + first + c) * TILE..], _mm512_mul_ps(acc[t][c], unit));
             }
         }
     }

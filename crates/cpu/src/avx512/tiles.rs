@@ -1,8 +1,10 @@
 //! Products of interleaved rows with activation rows: 16 weight rows at once, one per 32-bit lane.
 //!
 //! A group's weights are unpacked to unsigned bytes once for up to four activation rows: `vpdpbusd` with four broadcast
-//! activations sums in the weight row's lane, a plane of 7 or 8 bits at a time, from `−offset · Σ v` on; then one conversion
-//! and one fused multiply-add with `scale · d`. No lane is ever moved.
+//! activations sums in the weight row's lane, a plane of 7 or 8 bits at a time, from `−offset · Σ v` on; then one conversion,
+//! the activations' power of two, added to the exponent, and one fused multiply-add with the weights' scale. No lane is ever moved.
+//!
+//! What takes part in products bounds them: nine operations of which eight are dots.
 
 use std::arch::x86_64::*;
 
@@ -54,11 +56,12 @@ fn by_planes<const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, has_rest
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn by_type<const P: usize, const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
     x.check::<P, N>();
+    let units = std::array::from_fn(|i| if P == 3 { &x.rest } else { &x.x }.unit(x.first + i));
     match dtype {
-        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, x, out, |block, b, acc| q4_0::<P, N>(block, b, x, acc)),
-        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, x, out, |block, b, acc| q8_0::<P, N>(block, b, x, acc)),
-        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, x, out, |block, b, acc| q4_k::<P, N>(block, b, x, acc)),
-        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, x, out, |block, b, acc| q6_k::<P, N>(block, b, x, acc)),
+        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, x, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
+        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, x, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
+        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, x, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, sums)),
+        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, x, out, units, |block, b, sums| q6_k::<P, N>(block, b, x, sums)),
         _ => unreachable!("{dtype} has no layout in tiles"),
     }
 }
@@ -70,18 +73,28 @@ fn all<const BYTES: usize, const COLS: usize, const N: usize>(
     tiles: &[u8],
     x: Planes<'_>,
     out: &mut [f32],
-    add: impl Fn(&[u8; BYTES], usize, &mut [__m512; N]),
+    units: [f32; N],
+    add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
 ) {
     let rows = out.len() / N;
     for (t, tile) in tiles.chunks_exact(x.x.cols / COLS * BYTES).enumerate() {
-        let mut acc = [_mm512_setzero_ps(); N];
+        let mut sums = Sums { of_units: [_mm512_setzero_ps(); N], minima: [_mm512_setzero_ps(); N] };
         for (b, block) in tile.as_chunks::<BYTES>().0.iter().enumerate() {
-            add(block, b, &mut acc);
+            add(block, b, &mut sums);
         }
-        for (i, acc) in acc.into_iter().enumerate() {
-            store(&mut out[i * rows + t * ROWS..], acc);
+        for i in 0..N {
+            let sum = _mm512_fmsub_ps(sums.of_units[i], _mm512_set1_ps(units[i]), sums.minima[i]);
+            store(&mut out[i * rows + t * ROWS..], sum);
         }
     }
+}
+
+/// What a tile's products with `N` rows have come to.
+struct Sums<const N: usize> {
+    /// In units of each row ([`IntRows::unit`]).
+    of_units: [__m512; N],
+    /// What is to be taken off.
+    minima: [__m512; N],
 }
 
 /// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
@@ -100,7 +113,7 @@ impl Planes<'_> {
         let planes = [self.x.q, self.x.low, self.rest.q];
         assert!(planes[..P].iter().all(|plane| plane.len() >= end * cols), "{end} rows of {P} planes of {cols} values");
         for x in [&self.x, &self.rest] {
-            assert!(x.d.len() >= end * (cols / 32) && x.dsum32.len() >= end * (cols / 32));
+            assert!(x.exps.len() >= end * (cols / 32) && x.dsum32.len() >= end * (cols / 32));
             assert!(x.neg16.len() >= end * (cols / 16) && x.neg32.len() >= end * (cols / 32));
         }
     }
@@ -144,10 +157,10 @@ impl Planes<'_> {
         if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) }
     }
 
-    /// The last plane's scale of the 32 columns from `32 · g` on of row `i`.
+    /// Scale of the 32 columns from `32 · g` on of row `i` ([`IntRows::exps`]): the same for all planes, each in its unit.
     #[inline]
-    fn d<const P: usize>(&self, i: usize, g: usize) -> f32 {
-        self.of_group::<32, _>(if P == 3 { self.rest.d } else { self.x.d }, i, g)
+    fn exp(&self, i: usize, g: usize) -> i32 {
+        self.of_group::<32, _>(self.x.exps, i, g)
     }
 
     /// `d · Σ v` of the same.
@@ -187,18 +200,19 @@ fn high_nibbles(w: __m512i) -> __m512i {
     low_nibbles(_mm512_srli_epi16::<4>(w))
 }
 
-/// `acc + dot · (scale · d)`.
+/// `acc + scale · dot · 2^exp`, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn scaled(dot: __m512i, scale: __m512, d: f32, acc: __m512) -> __m512 {
-    _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, _mm512_set1_ps(d)), acc)
+fn scaled(dot: __m512i, scale: __m512, exp: i32, acc: __m512) -> __m512 {
+    let dot = _mm512_castps_si512(_mm512_cvtepi32_ps(dot));
+    _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(exp))), scale, acc)
 }
 
 const Q4_0_BYTES: usize = ROWS * 18;
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
     prefetch(block);
     let mut w = [_mm512_setzero_si512(); 8];
     for k in 0..4 {
@@ -206,9 +220,9 @@ fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: P
         (w[k], w[k + 4]) = (low_nibbles(bytes), high_nibbles(bytes));
     }
     let scale = halves(block, 0);
-    for (i, acc) in acc.iter_mut().enumerate() {
+    for (i, acc) in sums.of_units.iter_mut().enumerate() {
         let dot = x.dot::<P, 8>(&w, i, 32 * b, x.negative::<P, 32>(i, b));
-        *acc = scaled(dot, scale, x.d::<P>(i, b), *acc);
+        *acc = scaled(dot, scale, x.exp(i, b), *acc);
     }
 }
 
@@ -217,7 +231,7 @@ const Q8_0_BYTES: usize = ROWS * 34;
 /// Weights become unsigned by their sign bit: 128 more. With three planes a group's sum has 33 bits, so the third stays alone.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
     prefetch(block);
     let sign = _mm512_set1_epi8(-128);
     let mut w = [sign; 8];
@@ -225,17 +239,17 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
         *w = _mm512_xor_si512(*w, load64(block, 32 + 64 * k));
     }
     let scale = halves(block, 0);
-    for (i, acc) in acc.iter_mut().enumerate() {
-        let d = x.d::<P>(i, b);
+    for (i, acc) in sums.of_units.iter_mut().enumerate() {
+        let exp = x.exp(i, b);
         if P < 3 {
             let dot = x.dot::<P, 8>(&w, i, 32 * b, 16 * x.negative::<P, 32>(i, b));
-            *acc = scaled(dot, scale, d, *acc);
+            *acc = scaled(dot, scale, exp, *acc);
         } else {
             let rest = Planes { x: x.rest, ..x };
             let high = x.dot::<2, 8>(&w, i, 32 * b, 16 * x.negative::<2, 32>(i, b));
             let low = rest.dot::<1, 8>(&w, i, 32 * b, 16 * rest.negative::<1, 32>(i, b));
-            *acc = scaled(high, scale, 128.0 * d, *acc);
-            *acc = scaled(low, scale, d, *acc);
+            *acc = scaled(high, scale, exp + (7 << 23), *acc);
+            *acc = scaled(low, scale, exp, *acc);
         }
     }
 }
@@ -244,7 +258,7 @@ const Q4_K_BYTES: usize = ROWS * 144;
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
     let both = load64(block, 0);
     let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
     let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
@@ -261,10 +275,10 @@ fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: P
             let (scale, min) = (_mm512_mul_ps(scale, d), _mm512_mul_ps(min, d_min));
             let g = 8 * b + j;
             prefetch(&block[Q4_K_BYTES / 8 * j..Q4_K_BYTES / 8 * (j + 1)]);
-            for (i, acc) in acc.iter_mut().enumerate() {
+            for (i, acc) in sums.of_units.iter_mut().enumerate() {
                 let dot = x.dot::<P, 8>(&w, i, 32 * g, 0);
-                *acc = scaled(dot, scale, x.d::<P>(i, g), *acc);
-                *acc = _mm512_fnmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *acc);
+                *acc = scaled(dot, scale, x.exp(i, g), *acc);
+                sums.minima[i] = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), sums.minima[i]);
             }
         }
     }
@@ -299,7 +313,7 @@ const Q6_K_BYTES: usize = ROWS * 210;
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, acc: &mut [__m512; N]) {
+fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
     let d = halves(block, ROWS * 208);
     for part in 0..4 {
         let (half, second) = (part / 2, part % 2);
@@ -311,9 +325,9 @@ fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: P
             let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
             let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
             let g = 16 * b + at;
-            for (i, acc) in acc.iter_mut().enumerate() {
+            for (i, acc) in sums.of_units.iter_mut().enumerate() {
                 let dot = x.dot::<P, 4>(w, i, 16 * g, 4 * x.negative::<P, 16>(i, g));
-                *acc = scaled(dot, scale, x.d::<P>(i, g / 2), *acc);
+                *acc = scaled(dot, scale, x.exp(i, g / 2), *acc);
             }
         }
     }

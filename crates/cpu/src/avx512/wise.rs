@@ -6,26 +6,37 @@
 use std::arch::x86_64::*;
 
 use super::{load, load_some, mask, store_some};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
+use crate::scalar::{RowScale, no_integers};
+
+/// See [`crate::scalar::largest`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn largest(x: &[f32]) -> f32 {
+    let (whole, rest) = x.as_chunks::<64>();
+    let mut max = [_mm512_setzero_si512(); 4];
+    for x in whole {
+        for (i, max) in max.iter_mut().enumerate() {
+            // As integers, in which order NaN comes last: the maximum of floats may drop it.
+            *max = _mm512_max_epi32(*max, _mm512_castps_si512(_mm512_abs_ps(load(&x[16 * i..]))));
+        }
+    }
+    let max = _mm512_max_epi32(_mm512_max_epi32(max[0], max[1]), _mm512_max_epi32(max[2], max[3]));
+    let max = _mm512_reduce_max_epi32(max).cast_unsigned();
+    f32::from_bits(max.max(crate::scalar::largest(rest).to_bits()))
+}
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let fine = !low.is_empty();
-    let steps = if fine { FINE_STEPS } else { COARSE_STEPS };
+pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let scale = match RowScale::new(largest, !low.is_empty()) {
+        Ok(scale) => scale,
+        Err(scale) => return no_integers(scale, q, low, d, sum),
+    };
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let (a, b) = (load(x), load(&x[16..]));
-        // As integers, in which order NaN comes last: the maximum of floats may drop it.
-        let magnitude = |v| _mm512_castps_si512(_mm512_abs_ps(v));
-        let max = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitude(a), magnitude(b)));
-        let max = f32::from_bits(max.cast_unsigned());
-        if !max.is_finite() {
-            no_numbers(q, low.next(), d, sum);
-            continue;
-        }
-        let inverse = _mm512_set1_ps(if max < TINY { 0.0 } else { steps / max });
-        *d = if max < TINY { 0.0 } else { max / steps };
+        let inverse;
+        (*d, inverse) = scale.of_block(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))));
+        let inverse = _mm512_set1_ps(inverse);
         let values = [a, b].map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
         let high = match low.next() {
             None => values,

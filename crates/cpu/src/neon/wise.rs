@@ -6,24 +6,36 @@
 use std::arch::aarch64::*;
 
 use super::{load, store};
-use crate::scalar::{COARSE_STEPS, FINE_STEPS, TINY, no_numbers};
+use crate::scalar::{RowScale, no_integers};
+
+/// See [`crate::scalar::largest`].
+pub fn largest(x: &[f32]) -> f32 {
+    let (whole, rest) = x.as_chunks::<32>();
+    let largest = |v: &[f32; 32]| largest_of(&std::array::from_fn(|i| load(&v[4 * i..])));
+    let bits = |max: f32| max.abs().to_bits();
+    whole.iter().map(largest).chain([crate::scalar::largest(rest)]).fold(0.0, |a, b| f32::from_bits(bits(a).max(bits(b))))
+}
+
+/// The largest magnitude; NaN where one is: the maximum of that and a number is NaN here.
+#[inline]
+fn largest_of(v: &[float32x4_t; 8]) -> f32 {
+    // SAFETY: NEON is part of every 64-bit Arm; registers only.
+    unsafe { vmaxvq_f32(v.iter().fold(vdupq_n_f32(0.0), |max, &v| vmaxq_f32(max, vabsq_f32(v)))) }
+}
 
 /// See [`crate::scalar::quantise`].
-pub fn quantise(x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let steps = if low.is_empty() { COARSE_STEPS } else { FINE_STEPS };
+pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    let scale = match RowScale::new(largest, !low.is_empty()) {
+        Ok(scale) => scale,
+        Err(scale) => return no_integers(scale, q, low, d, sum),
+    };
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         // SAFETY: NEON is part of every 64-bit Arm; `q` has 32 bytes, of which 16 are written at 0 and at 16.
         unsafe {
             let v: [float32x4_t; 8] = std::array::from_fn(|i| load(&x[4 * i..]));
-            let max = vmaxvq_f32(v.iter().fold(vdupq_n_f32(0.0), |max, &v| vmaxq_f32(max, vabsq_f32(v))));
-            // The maximum of NaN and a number is NaN here.
-            if !max.is_finite() {
-                no_numbers(q, low.next(), d, sum);
-                continue;
-            }
-            let inverse = if max < TINY { 0.0 } else { steps / max };
-            *d = if max < TINY { 0.0 } else { max / steps };
+            let inverse;
+            (*d, inverse) = scale.of_block(largest_of(&v));
             let values = v.map(|v| vcvtnq_s32_f32(vmulq_n_f32(v, inverse)));
             for (sum, v) in sum.iter_mut().zip(values.chunks_exact(4)) {
                 *sum = vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3])));
