@@ -443,10 +443,12 @@ mod tests {
         let cols = 1536;
         let values = rng.normal(8 * cols, 1.0);
         let x = rng.normal(cols, 1.0);
+        let largest = |values: &[f64]| values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let row = largest(&x);
         let rounded: Vec<f64> = x
             .chunks(ACTIVATION_BLOCK)
             .flat_map(|block| {
-                let d = block.iter().fold(0.0, |m: f64, v| m.max(v.abs())) / 127.0;
+                let d = row / 127.0 * (largest(block) / row).log2().ceil().exp2();
                 block.iter().map(move |v| (v / d).round() * d).collect::<Vec<_>>()
             })
             .collect();

@@ -6,6 +6,7 @@ use carat_tensor::backend::Rounding;
 
 use crate::ints::{IntRows, Ints};
 use crate::kernels::Kernels;
+use crate::pages::{LARGE, large_pages};
 use crate::pool::Pool;
 use crate::rows;
 
@@ -96,6 +97,10 @@ impl Acts {
 /// Grows `v` to at least `len`; never shrinks, so it allocates on first use only.
 pub fn grow<T: Clone + Default>(v: &mut Vec<T>, len: usize) {
     if v.len() < len {
+        v.reserve_exact(len - v.len());
+        if len * size_of::<T>() >= LARGE {
+            large_pages(v.spare_capacity_mut());
+        }
         v.resize(len, T::default());
     }
 }

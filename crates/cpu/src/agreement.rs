@@ -406,7 +406,11 @@ fn rows_of_any_range_are_rounded_finely() {
             let largest = scalar::largest(x) / steps;
             for (b, block) in x.chunks_exact(32).enumerate() {
                 let (d, own) = (ints.d[b], scalar::largest(block) / steps);
-                assert!(d <= (2.0 * own).clamp(largest / (1 << 24) as f32, largest), "{} {rounding:?}: {d} {own}", k.isa);
+                assert!(
+                    d <= (2.0 * own).clamp(largest / (1 << 24) as f32, largest),
+                    "{} {rounding:?}: {d} {own}",
+                    k.isa
+                );
                 let power = f32::from_bits(127 << 23).to_bits().wrapping_add(ints.exps[b].cast_unsigned());
                 assert_eq!(f64::from(d), f64::from(ints.unit(0)) * f64::from(f32::from_bits(power)), "{}", k.isa);
                 for (j, &x) in block.iter().enumerate() {

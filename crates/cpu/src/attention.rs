@@ -121,42 +121,77 @@ enum Sight {
     All,
 }
 
-/// How an attention is cut.
+/// What queries see, and how heads go together.
 #[derive(Clone, Copy)]
-struct Plan<'a> {
-    shape: Attention<'a>,
+pub struct View<'a> {
+    /// The queries.
+    pub shape: Attention<'a>,
     sight: Sight,
-    d: usize,
-    n_kv_heads: usize,
+    /// Values per head.
+    pub d: usize,
+    /// Heads of keys and values.
+    pub n_kv_heads: usize,
     /// Query heads per KV head.
-    group: usize,
-    /// Queries per task.
-    queries: usize,
-    /// Parts of the keys.
-    parts: usize,
+    pub group: usize,
 }
 
-impl<'a> Plan<'a> {
-    fn new(shape: Attention<'a>, sight: Sight, (n_kv_heads, d): (usize, usize), threads: usize) -> Self {
-        let group = shape.n_heads / n_kv_heads;
-        let queries = (rows(d) / group).clamp(1, shape.n.max(1));
-        let units = n_kv_heads * shape.n.div_ceil(queries);
-        let mut plan = Plan { shape, sight, d, n_kv_heads, group, queries, parts: 1 };
-        if units < 2 * threads {
-            let keys = plan.keys(0..shape.n).len();
-            plan.parts = (2 * threads).div_ceil(units).min(keys / MIN_PART).max(1);
-        }
-        plan
+impl<'a> View<'a> {
+    /// Of a cache.
+    ///
+    /// # Panics
+    /// If the cache is too small for what is seen of it.
+    pub fn of_cache(kv: &Kv, shape: Attention<'a>) -> Self {
+        let spec = kv.spec();
+        let group = shape.n_heads / spec.n_kv_heads;
+        let view = View { shape, sight: Sight::Causal, d: spec.head_dim, n_kv_heads: spec.n_kv_heads, group };
+        let visible = view.keys(0..shape.n);
+        assert!(visible.len() <= spec.capacity, "positions {visible:?} are not all in a cache of {}", spec.capacity);
+        view
+    }
+
+    /// Of `n` rows that see each other.
+    pub fn of_all(n: usize, rows: &Rows<'_>) -> Self {
+        let shape = Attention { n, first: 0, n_heads: rows.n_heads, window: None, blocks: &[] };
+        View { shape, sight: Sight::All, d: rows.d, n_kv_heads: rows.n_heads, group: 1 }
     }
 
     /// Positions that some of the queries see.
-    fn keys(&self, queries: Range<usize>) -> Range<usize> {
+    pub fn keys(&self, queries: Range<usize>) -> Range<usize> {
         if let Sight::All = self.sight {
             return 0..self.shape.n;
         }
         // Neither end of what a query sees lies before that of an earlier query.
         let first = self.shape.first;
         self.shape.visible(first + queries.start).start..self.shape.visible(first + queries.end - 1).end
+    }
+
+    /// Where a head's query is among all.
+    pub fn query(&self, i: usize, head: usize) -> Range<usize> {
+        let start = (i * self.shape.n_heads + head) * self.d;
+        start..start + self.d
+    }
+}
+
+/// How an attention is cut.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Queries per task.
+    queries: usize,
+    /// Parts of the keys.
+    parts: usize,
+}
+
+impl Plan {
+    fn new(view: View<'_>, threads: usize) -> Self {
+        let n = view.shape.n;
+        let queries = (rows(view.d) / view.group).clamp(1, n.max(1));
+        let units = view.n_kv_heads * n.div_ceil(queries);
+        let mut plan = Plan { queries, parts: 1 };
+        if units < 2 * threads {
+            let keys = view.keys(0..n).len();
+            plan.parts = (2 * threads).div_ceil(units).min(keys / MIN_PART).max(1);
+        }
+        plan
     }
 
     /// Part `p` of those positions, in whole blocks.
@@ -167,55 +202,23 @@ impl<'a> Plan<'a> {
 }
 
 /// `out[i, h] = softmax(q[i, h] · K) · V`; `partial` is memory for parts.
-pub fn attention(
-    k: &'static Kernels,
-    pool: &mut Pool,
-    scratch: &[std::sync::Mutex<Scratch>],
-    partial: &mut Vec<f32>,
-    (out, q): (&mut [f32], &[f32]),
-    kv: &Kv,
-    shape: Attention<'_>,
-) {
-    let spec = kv.spec();
-    let plan = Plan::new(shape, Sight::Causal, (spec.n_kv_heads, spec.head_dim), pool.threads());
-    let visible = plan.keys(0..shape.n);
-    assert!(visible.len() <= spec.capacity, "positions {visible:?} are not all in a cache of {}", spec.capacity);
-    attend(k, pool, scratch, partial, (out, q), kv, &plan);
-}
-
-/// As [`attention`] where every row sees all of them.
-pub fn attend_all(
-    k: &'static Kernels,
-    pool: &mut Pool,
-    scratch: &[std::sync::Mutex<Scratch>],
-    partial: &mut Vec<f32>,
-    io: (&mut [f32], &[f32]),
-    rows: &Rows<'_>,
-    n: usize,
-) {
-    let shape = Attention { n, first: 0, n_heads: rows.n_heads, window: None, blocks: &[] };
-    let plan = Plan::new(shape, Sight::All, (rows.n_heads, rows.d), pool.threads());
-    attend(k, pool, scratch, partial, io, rows, &plan);
-}
-
-/// Attends as planned.
-fn attend(
+pub fn attend(
     k: &'static Kernels,
     pool: &mut Pool,
     scratch: &[std::sync::Mutex<Scratch>],
     partial: &mut Vec<f32>,
     (out, q): (&mut [f32], &[f32]),
     kv: &impl Stored,
-    plan: &Plan<'_>,
+    view: View<'_>,
 ) {
-    let shape = plan.shape;
-    let (d, group, width) = (plan.d, plan.group, shape.n_heads * plan.d);
+    let View { shape, d, n_kv_heads, group, .. } = view;
+    let (plan, width) = (&Plan::new(view, pool.threads()), shape.n_heads * d);
     if plan.parts == 1 {
         let output = Output::new(out, shape.n, width, plan.queries, group * d);
         pool.tiles(&mut [output], |worker, _, mut tile| {
             let mut scratch = lock(&scratch[worker]);
             let (queries, head) = (tile.rows.clone(), tile.cols.start / (group * d));
-            run(k, plan, &mut scratch, q, kv, head, queries.clone(), plan.keys(queries.clone()));
+            run(k, &view, &mut scratch, q, kv, head, queries.clone(), view.keys(queries.clone()));
             for (row, i) in queries.enumerate() {
                 let from = &scratch.out[row * group * d..(row + 1) * group * d];
                 let sums = &scratch.sum[row * group..(row + 1) * group];
@@ -230,16 +233,16 @@ fn attend(
     // One record per (query block, KV head, part): rows of `d` values, then maxima, then sums.
     let rows = plan.queries * group;
     let record = rows * (d + 2);
-    let records = shape.n.div_ceil(plan.queries) * plan.n_kv_heads * plan.parts;
+    let records = shape.n.div_ceil(plan.queries) * n_kv_heads * plan.parts;
     grow(partial, records * record);
     pool.tiles(&mut [Output::new(partial, records, record, 1, record)], |worker, _, mut tile| {
         let mut scratch = lock(&scratch[worker]);
         let index = tile.rows.start;
         let (part, head, block) =
-            (index % plan.parts, index / plan.parts % plan.n_kv_heads, index / plan.parts / plan.n_kv_heads);
+            (index % plan.parts, index / plan.parts % n_kv_heads, index / plan.parts / n_kv_heads);
         let queries = block * plan.queries..((block + 1) * plan.queries).min(shape.n);
-        let keys = plan.part(plan.keys(queries.clone()), part);
-        run(k, plan, &mut scratch, q, kv, head, queries.clone(), keys);
+        let keys = plan.part(view.keys(queries.clone()), part);
+        run(k, &view, &mut scratch, q, kv, head, queries.clone(), keys);
         let used = queries.len() * group;
         let record = tile.row(index);
         record[..used * d].copy_from_slice(&scratch.out[..used * d]);
@@ -248,7 +251,7 @@ fn attend(
     });
     for i in 0..shape.n {
         for h in 0..shape.n_heads {
-            let unit = i / plan.queries * plan.n_kv_heads + h / group;
+            let unit = i / plan.queries * n_kv_heads + h / group;
             let row = i % plan.queries * group + h % group;
             let parts = &partial[unit * plan.parts * record..(unit + 1) * plan.parts * record];
             merge(parts, record, rows, row, &mut out[i * width + h * d..i * width + (h + 1) * d]);
@@ -278,7 +281,7 @@ fn lock(scratch: &std::sync::Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratc
 #[allow(clippy::too_many_arguments, reason = "one private call site's loop body")]
 fn run(
     k: &Kernels,
-    plan: &Plan<'_>,
+    view: &View<'_>,
     s: &mut Scratch,
     q: &[f32],
     kv: &impl Stored,
@@ -286,7 +289,7 @@ fn run(
     queries: Range<usize>,
     keys: Range<usize>,
 ) {
-    let (d, group) = (plan.d, plan.group);
+    let (d, group) = (view.d, view.group);
     let rows = queries.len() * group;
     grow(&mut s.q, rows * d);
     grow(&mut s.keys, BLOCK * d);
@@ -299,7 +302,7 @@ fn run(
     s.max[..rows].fill(f32::NEG_INFINITY);
     s.sum[..rows].fill(0.0);
     for (row, i) in queries.clone().enumerate() {
-        let from = (i * plan.shape.n_heads + head * group) * d;
+        let from = view.query(i, head * group).start;
         s.q[row * group * d..(row + 1) * group * d].copy_from_slice(&q[from..from + group * d]);
     }
     if let (Some(pairs), Some(_)) = (kv.rotated(), &k.halves) {
@@ -327,7 +330,7 @@ fn run(
         }
         for (row, scores) in scores.chunks_exact_mut(b).enumerate() {
             let query = queries.start + row / group;
-            let seen = plan.keys(query..query + 1);
+            let seen = view.keys(query..query + 1);
             let (from, to) = (seen.start.clamp(block.start, block.end), seen.end.clamp(block.start, block.end));
             scores[..from - block.start].fill(f32::NEG_INFINITY);
             scores[to - block.start..].fill(f32::NEG_INFINITY);

@@ -13,7 +13,7 @@ use carat_tensor::backend::{
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
 use crate::acts::{Acts, grow};
-use crate::attention;
+use crate::attention::{self, Stored, View};
 use crate::conv;
 use crate::interleaved::has_layout;
 use crate::kernels::{Isa, Kernels, TILE, available, table};
@@ -214,6 +214,18 @@ impl CpuBackend {
         }
     }
 
+    /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
+    fn attend(&mut self, (out, q): (&mut [f32], &[f32]), stored: &impl Stored, view: View<'_>, rounded: bool) {
+        let takes = rounded && words::attention::takes(view.shape.n, view.group, view.d);
+        if let Some(words) = self.words().filter(|_| takes) {
+            let Words { head, attention, .. } = &mut self.words;
+            let kernels = words::attention::Kernels { words, all: self.kernels };
+            return words::attention::attend(kernels, &mut self.pool, attention, head, (out, q), stored, view);
+        }
+        let (scratch, partial) = (&self.attention, &mut self.partial);
+        attention::attend(self.kernels, &mut self.pool, scratch, partial, (out, q), stored, view);
+    }
+
     /// A product between bounds.
     fn clipped_product(&mut self, m: &Matrix, out: &mut [f32], x: &[f32], clip: Clip, n: usize) {
         self.acts.load(self.kernels, &mut self.pool, x, m.cols, n, None);
@@ -254,7 +266,7 @@ impl Backend for CpuBackend {
     fn buffer(&mut self, len: usize) -> Result<Buffer, BackendError> {
         let mut values = Vec::new();
         values.try_reserve_exact(len).map_err(|_| self.out_of_memory("activations", len * 4))?;
-        values.resize(len, 0.0);
+        grow(&mut values, len);
         Ok(Buffer(values))
     }
 
@@ -462,8 +474,7 @@ impl Backend for CpuBackend {
     }
 
     fn attention(&mut self, out: &mut Buffer, q: &Buffer, kv: &Kv, shape: Attention<'_>) {
-        let (scratch, partial) = (&self.attention, &mut self.partial);
-        attention::attention(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), kv, shape);
+        self.attend((&mut out.0, &q.0), kv, View::of_cache(kv, shape), kv.is_rounded());
     }
 
     fn route(&mut self, routes: &mut Routes, x: &Buffer, router: Router<'_, Matrix, Vector>, n: usize) {
@@ -543,14 +554,8 @@ impl Backend for CpuBackend {
         head_dim: usize,
         n: usize,
     ) {
-        if let Some(words) = self.words().filter(|_| words::attention::takes(head_dim)) {
-            let io = words::attention::Operands { q: &q.0, k: &k.0, v: &v.0, n, n_heads, d: head_dim };
-            let Words { head, attention, .. } = &mut self.words;
-            return words::attention::attend_all(words, &mut self.pool, attention, head, &mut out.0, &io);
-        }
         let rows = attention::Rows { k: &k.0, v: &v.0, n_heads, d: head_dim };
-        let (scratch, partial) = (&self.attention, &mut self.partial);
-        attention::attend_all(self.kernels, &mut self.pool, scratch, partial, (&mut out.0, &q.0), &rows, n);
+        self.attend((&mut out.0, &q.0), &rows, View::of_all(n, &rows), true);
     }
 
     fn pool(&mut self, out: &mut Buffer, x: &Buffer, pooling: Pooling<'_, Vector>) {

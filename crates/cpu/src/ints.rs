@@ -397,13 +397,16 @@ impl<'a> Part<'a> {
 
     /// The sums' shares in products.
     fn sum_up(&mut self) {
-        for (per, (neg, dsum)) in [1, 2].into_iter().zip(self.neg.iter_mut().zip(&mut self.dsum)) {
-            let sums = self.sum.chunks_exact(per).zip(neg.iter_mut().zip(dsum.iter_mut()));
-            for (i, (sums, (neg, dsum))) in sums.enumerate() {
-                let sum: i32 = sums.iter().sum();
-                *neg = -8 * sum;
-                *dsum = self.d[i * per / 2] * sum as f32;
-            }
+        let ([neg16, neg32], [dsum16, dsum32]) = (&mut self.neg, &mut self.dsum);
+        let of_16 = neg16.as_chunks_mut::<2>().0.iter_mut().zip(dsum16.as_chunks_mut::<2>().0);
+        let of_32 = neg32.iter_mut().zip(dsum32.iter_mut());
+        for (((sums, &d), (neg16, dsum16)), (neg32, dsum32)) in
+            self.sum.as_chunks::<2>().0.iter().zip(&*self.d).zip(of_16).zip(of_32)
+        {
+            let both = sums[0] + sums[1];
+            *neg16 = sums.map(|sum| -8 * sum);
+            *dsum16 = sums.map(|sum| d * sum as f32);
+            (*neg32, *dsum32) = (-8 * both, d * both as f32);
         }
     }
 }

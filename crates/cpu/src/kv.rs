@@ -74,6 +74,11 @@ impl Kv {
         }
     }
 
+    /// Whether it holds less than f32.
+    pub fn is_rounded(&self) -> bool {
+        self.spec.dtype != KvType::F32
+    }
+
     /// Whether [`Self::halves`] can give what is stored: in f16, and of as many values as kernels take at once.
     pub fn has_halves(&self) -> bool {
         self.spec.dtype == KvType::F16 && self.key_dim.is_multiple_of(16) && self.spec.head_dim.is_multiple_of(16)

@@ -87,6 +87,10 @@ impl Most {
         self.raise(Use::Rest, integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols)));
         self.raise(Use::Experts, work.experts.map_or(0, |experts| expert_bytes(integer, work, experts)));
         self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
+        if self.cpu.words && work.kv_is_rounded && words::attention::takes(work.rows, work.group, work.head_dim) {
+            self.raise(Use::Head, words::attention::Head::bytes(work.positions, work.head_dim));
+            self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
+        }
     }
 
     fn product(&mut self, work: &ProductWork) {
@@ -100,7 +104,7 @@ impl Most {
     }
 
     fn attention(&mut self, work: &AttentionWork) {
-        if self.cpu.words && words::attention::takes(work.head_dim) {
+        if self.cpu.words && words::attention::takes(work.rows, 1, work.head_dim) {
             self.raise(Use::Head, words::attention::Head::bytes(work.rows, work.head_dim));
             self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
         } else {

@@ -13,8 +13,18 @@ const HEAD_DIM: usize = 64;
 const SLACK: usize = 512 << 10;
 
 /// Next to none.
-const TEXT: Work =
-    Work { rows: 1, cols: 32, fine_cols: 32, finest_rows: 0, head_dim: 32, quantised: false, experts: None };
+const TEXT: Work = Work {
+    rows: 1,
+    cols: 32,
+    fine_cols: 32,
+    finest_rows: 0,
+    head_dim: 32,
+    group: 1,
+    positions: 1,
+    kv_is_rounded: false,
+    quantised: false,
+    experts: None,
+};
 
 /// Planned bytes of `work`, and those that are kept when `run` has done it.
 fn check(what: &str, backend: &mut CpuBackend, work: &EncoderWork, run: impl FnOnce(&mut CpuBackend)) {

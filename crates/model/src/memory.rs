@@ -11,7 +11,7 @@ mod encoder;
 use std::fmt;
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{EncoderWork, ExpertWork, KvForm, KvSpec, Rounding, Work};
+use carat_tensor::backend::{EncoderWork, ExpertWork, KvForm, KvSpec, KvType, Rounding, Work};
 
 use crate::config::LayerType;
 use crate::decoder::{DecoderOptions, FINE_ROWS, LogitRows};
@@ -168,13 +168,25 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
             Some(ExpertWork { n_experts, top_k, width, d_model: config.d_model })
         }
     });
-    let head_dim = plan.iter().map(|p| p.head_dim).max().unwrap_or(0);
+    let most = |of: fn(&LayerPlan) -> usize| plan.iter().map(of).max().unwrap_or(0);
+    let (head_dim, group) = (most(|p| p.head_dim), most(|p| p.n_heads / p.n_kv_heads));
     let finest_rows = match (&experts, read) {
         (None, _) => 0,
         (Some(_), true) => rows,
         (Some(_), false) => rows.min(FINE_ROWS),
     };
-    Work { rows, cols, fine_cols, finest_rows, head_dim, quantised, experts }
+    Work {
+        rows,
+        cols,
+        fine_cols,
+        finest_rows,
+        head_dim,
+        group,
+        positions: options.ctx,
+        kv_is_rounded: options.kv != KvType::F32,
+        quantised,
+        experts,
+    }
 }
 
 impl fmt::Display for MemoryPlan {

@@ -16,9 +16,12 @@ use fixture::{Recording, argmax, decoder, fixtures, load, reference, relative_er
 const STAGE_BOUND: f64 = 1e-4;
 /// Largest relative error of logits on the fast path.
 const FAST_BOUND: f64 = 3e-2;
+/// The same with all inputs of products rounded to 8 bits, experts' choice with them.
+const COARSE_BOUND: f64 = 6e-2;
 /// Rounding error of a product's input of `steps` steps, relative: of 32 normal values the largest is 2.07 deviations
-/// on average, a step so many times smaller, and a rounded value off by a step over √12.
-const ROUNDING: f64 = 2.07 / 3.4641;
+/// on average, a step so many times smaller, or up to twice as large for being a power of two under the row's, of which the root
+/// mean square is 1.47; and a rounded value off by a step over √12.
+const ROUNDING: f64 = 1.47 * 2.07 / 3.4641;
 /// Steps of the largest value in 15 bits.
 const FINE_STEPS: f64 = 127.0 * 128.0;
 /// Steps where experts are chosen: 22 bits.
@@ -184,8 +187,9 @@ fn a_prompts_last_row_stays_near_the_same_quantised_weights_in_f32() {
                 }
                 let error = relative_error(&last_rows[0], &last_rows[1]);
                 let what = format!("{} {:?} coarse {coarse}", fixture.name, path.file_name().unwrap());
-                println!("{what}: last rows off by {error:.1e} of {FAST_BOUND:.1e}");
-                assert!(error < FAST_BOUND && (!coarse || error > finer), "{what}: off by {error:e}, else {finer:e}");
+                let bound = if coarse { COARSE_BOUND } else { FAST_BOUND };
+                println!("{what}: last rows off by {error:.1e} of {bound:.1e}");
+                assert!(error < bound && (!coarse || error > finer), "{what}: off by {error:e}, else {finer:e}");
                 finer = error;
             }
         }

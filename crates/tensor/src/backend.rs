@@ -329,6 +329,12 @@ pub struct Work {
     pub finest_rows: usize,
     /// Largest head.
     pub head_dim: usize,
+    /// Most query heads of one of keys and values.
+    pub group: usize,
+    /// Most positions that a cache keeps.
+    pub positions: usize,
+    /// Whether caches hold less than f32.
+    pub kv_is_rounded: bool,
     /// Whether there are quantised weights.
     pub quantised: bool,
     /// Experts, where there are some.
@@ -498,7 +504,8 @@ pub trait Backend {
     /// Stores keys and values `[n, n_kv_heads, head_dim]` of positions `first .. first + n`.
     fn kv_write(&mut self, kv: &mut Self::Kv, k: &Self::Buffer, v: &Self::Buffer, first: usize, n: usize);
     /// `out[i, h] = softmax(q[i, h] · K) · V` over the keys row `i` may see; scale 1, softmax in f32:
-    /// `[n, n_heads, head_dim]`.
+    /// `[n, n_heads, head_dim]`. Where the cache holds less than f32, both sides of both products may be rounded as those of
+    /// [`Backend::attend_all`].
     fn attention(&mut self, out: &mut Self::Buffer, q: &Self::Buffer, kv: &Self::Kv, shape: Attention<'_>);
 
     // ---- mixture of experts

@@ -45,7 +45,7 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
         (6, 2, 96, None),
         (4, 1, 128, Some(32)),
         (8, 1, 256, None),
-        (4, 2, 512, Some(64)),
+        (8, 2, 512, Some(64)),
     ];
     for (n_heads, n_kv_heads, head_dim, pairs) in shapes {
         for dtype in [KvType::F32, KvType::F16, KvType::Q8_0] {
@@ -109,6 +109,14 @@ fn storage(dtype: KvType) -> Storage {
     }
 }
 
+/// Adds what rounding these values to 16 bits in blocks errs.
+fn add_words(steps: &mut [f64], values: &[f64]) {
+    for (steps, block) in steps.chunks_mut(bounds::WORD_BLOCK).zip(values.chunks(bounds::WORD_BLOCK)) {
+        let half = bounds::word_step(block) / 2.0;
+        steps.iter_mut().for_each(|step| *step += half);
+    }
+}
+
 /// Keys and values as the cache holds them, per position and KV head.
 struct Model {
     stored: BTreeMap<usize, Vec<Cached>>,
@@ -134,19 +142,57 @@ impl Model {
         }
     }
 
+    /// What is stored, with the errors of rounding it to 16 bits in blocks: of a key's neighbours, and of one dimension of
+    /// as many positions' values, none larger than the largest there is.
+    fn in_words(&self, head_dim: usize) -> BTreeMap<usize, Vec<Cached>> {
+        let mut stored = self.stored.clone();
+        let heads = stored.values().next().map_or(0, Vec::len);
+        for head in 0..heads {
+            let size = |v: &f64, step: &f64| v.abs() + step;
+            let largest: Vec<f64> = (0..head_dim)
+                .map(|c| {
+                    let all = stored.values().map(|heads| size(&heads[head].value[c], &heads[head].value_steps[c]));
+                    all.fold(0.0, f64::max)
+                })
+                .collect();
+            for heads in stored.values_mut() {
+                let Cached { key, key_steps, value_steps, .. } = &mut heads[head];
+                let sizes: Vec<f64> = key.iter().zip(&*key_steps).map(|(v, step)| size(v, step)).collect();
+                add_words(key_steps, &sizes);
+                for (step, &largest) in value_steps.iter_mut().zip(&largest) {
+                    *step += bounds::word_step(&[largest; bounds::WORD_BLOCK]) / 2.0;
+                }
+            }
+        }
+        stored
+    }
+
     /// Rows `[n, n_heads, head_dim]` of queries from `first` on.
     fn attend(&self, case: &Case, exactness: Exactness, first: usize, q: &[f64]) -> Approx {
         let last = first + q.len() / (case.n_heads * case.head_dim) - 1;
-        let rounding = match exactness {
-            Exactness::Reference => storage(KvType::F32),
-            Exactness::Fast(_) => storage(case.dtype),
+        // Queries may be rounded as a cache that holds less than f32 rounds keys; and both, shares and values to words.
+        let (rounding, words) = match exactness {
+            Exactness::Reference => (storage(KvType::F32), false),
+            Exactness::Fast(_) => (storage(case.dtype), case.dtype != KvType::F32),
         };
         let group = case.n_heads / case.n_kv_heads;
+        let in_words: BTreeMap<usize, Vec<Cached>>;
+        let stored = if words {
+            in_words = self.in_words(case.head_dim);
+            &in_words
+        } else {
+            &self.stored
+        };
+        let rounded = if words { Rounded::Shares } else { Rounded::Nothing };
         stack(q.chunks_exact(case.head_dim).enumerate().map(|(i, query)| {
             let (position, head) = (first + i / case.n_heads, i % case.n_heads);
             let seen = definitions::visible(position, last, case.window, &case.blocks);
-            let seen: Vec<&Cached> = seen.iter().map(|p| &self.stored[p][head / group]).collect();
-            bounds::attention(query, &seen, &rounding.steps(query), Rounded::Nothing)
+            let seen: Vec<&Cached> = seen.iter().map(|p| &stored[p][head / group]).collect();
+            let mut steps = rounding.steps(query);
+            if words {
+                add_words(&mut steps, query);
+            }
+            bounds::attention(query, &seen, &steps, rounded)
         }))
     }
 }

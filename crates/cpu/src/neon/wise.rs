@@ -13,7 +13,11 @@ pub fn largest(x: &[f32]) -> f32 {
     let (whole, rest) = x.as_chunks::<32>();
     let largest = |v: &[f32; 32]| largest_of(&std::array::from_fn(|i| load(&v[4 * i..])));
     let bits = |max: f32| max.abs().to_bits();
-    whole.iter().map(largest).chain([crate::scalar::largest(rest)]).fold(0.0, |a, b| f32::from_bits(bits(a).max(bits(b))))
+    whole
+        .iter()
+        .map(largest)
+        .chain([crate::scalar::largest(rest)])
+        .fold(0.0, |a, b| f32::from_bits(bits(a).max(bits(b))))
 }
 
 /// The largest magnitude; NaN where one is: the maximum of that and a number is NaN here.
