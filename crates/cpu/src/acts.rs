@@ -26,25 +26,29 @@ pub struct Acts {
 }
 
 impl Acts {
-    /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm.
+    /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm; with their integer form where it is wanted.
     pub fn load(
         &mut self,
         k: &Kernels,
         pool: &mut Pool,
         x: &[f32],
-        cols: usize,
-        n: usize,
+        (n, cols): (usize, usize),
         norm: Option<(&[f32], f32)>,
+        rounding: Option<Rounding>,
     ) {
         (self.n, self.cols) = (n, cols);
         grow(&mut self.x, n * cols);
-        pool.for_rows(&mut self.x, n, cols, |i, out| {
+        let make = |i: usize, out: &mut [f32]| {
             let x = &x[i * cols..(i + 1) * cols];
             match norm {
                 Some((weight, eps)) => rows::rms_norm(k, out, x, Some(weight), eps),
                 None => out.copy_from_slice(x),
             }
-        });
+        };
+        match rounding {
+            Some(rounding) => self.quantise_made(k, pool, rounding, make),
+            None => pool.for_rows(&mut self.x, n, cols, make),
+        }
     }
 
     /// Takes rows that another set holds, in the given order.
@@ -68,10 +72,21 @@ impl Acts {
     /// # Panics
     /// If the columns aren't a multiple of 32.
     pub fn quantise(&mut self, k: &Kernels, pool: &mut Pool, rounding: Rounding) {
+        self.quantise_made(k, pool, rounding, |_, _| ());
+    }
+
+    /// The same of rows that `make(i, row)` makes.
+    fn quantise_made(
+        &mut self,
+        k: &Kernels,
+        pool: &mut Pool,
+        rounding: Rounding,
+        make: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
         assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
-        let x = &self.x[..self.n * self.cols];
+        let x = &mut self.x[..self.n * self.cols];
         self.finest = rounding == Rounding::Finest;
-        self.ints.quantise(k, pool, x, self.cols, rounding != Rounding::Coarse);
+        self.ints.quantise(k, pool, x, self.cols, rounding != Rounding::Coarse, make);
         if self.finest {
             self.rest.rest_of(k, pool, x, self.cols, &self.ints);
         }

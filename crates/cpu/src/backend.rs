@@ -206,12 +206,8 @@ impl CpuBackend {
         let Some(cols) = matrices.clone().next().map(|m| m.cols) else { return };
         assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
-        self.acts.load(self.kernels, &mut self.pool, x, cols, n, norm);
-        if let Some(rounding) = self.integer
-            && matrices.any(|m| m.dtype.is_quantised())
-        {
-            self.acts.quantise(self.kernels, &mut self.pool, rounding);
-        }
+        let rounding = self.integer.filter(|_| matrices.any(|m| m.dtype.is_quantised()));
+        self.acts.load(self.kernels, &mut self.pool, x, (n, cols), norm, rounding);
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -228,7 +224,7 @@ impl CpuBackend {
 
     /// A product between bounds.
     fn clipped_product(&mut self, m: &Matrix, out: &mut [f32], x: &[f32], clip: Clip, n: usize) {
-        self.acts.load(self.kernels, &mut self.pool, x, m.cols, n, None);
+        self.acts.load(self.kernels, &mut self.pool, x, (n, m.cols), None, None);
         rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
         if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
             self.acts.quantise(self.kernels, &mut self.pool, rounding);
@@ -479,7 +475,8 @@ impl Backend for CpuBackend {
 
     fn route(&mut self, routes: &mut Routes, x: &Buffer, router: Router<'_, Matrix, Vector>, n: usize) {
         let norm = Norm { weight: router.scale, eps: router.eps };
-        self.acts.load(self.kernels, &mut self.pool, &x.0, router.proj.cols, n, Some((&norm.weight.0, norm.eps)));
+        let norm = Some((&*norm.weight.0, norm.eps));
+        self.acts.load(self.kernels, &mut self.pool, &x.0, (n, router.proj.cols), norm, None);
         let n_experts = router.proj.rows;
         grow(&mut self.router_logits, n * n_experts);
         // In f32 at every precision: a tie decided otherwise is another expert.
@@ -504,7 +501,8 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         let k = self.kernels;
-        self.acts.load(k, &mut self.pool, &x.0, experts.gate.matrix.cols, n, Some((&norm.weight.0, norm.eps)));
+        let norm = Some((&*norm.weight.0, norm.eps));
+        self.acts.load(k, &mut self.pool, &x.0, (n, experts.gate.matrix.cols), norm, None);
         let io = (&mut out.0[..], &mut self.acts);
         self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
     }

@@ -139,12 +139,22 @@ fn part<T>(all: &[T], i: usize, len: usize) -> &[T] {
 const TASK: usize = 16 << 10;
 
 impl Ints {
-    /// Makes rows of `cols` of 8 bits, or of 15.
-    pub fn quantise(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, fine: bool) {
+    /// Makes rows of `cols` of 8 bits, or of 15, of `x`, of which `make(i, x)` makes row `i` before it is read.
+    pub fn quantise(
+        &mut self,
+        k: &Kernels,
+        pool: &mut Pool,
+        x: &mut [f32],
+        cols: usize,
+        fine: bool,
+        make: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
         self.fine = fine;
-        self.fill(k, pool, x, cols, |part, x, _| {
+        self.fill(k, pool, x, cols, |part, at| {
             let low = if fine { cols } else { 0 };
-            for (i, x) in x.chunks_exact(cols).enumerate() {
+            for i in 0..at.len() / cols {
+                let x = row(part.x, i, cols);
+                make(at.start / cols + i, x);
                 let (q, low) = (row(part.q, i, cols), row(part.low, i, low));
                 (k.quantise)(x, (k.largest)(x), q, low, row(part.d, i, cols / 32), row(part.sum, i, cols / 16));
             }
@@ -152,26 +162,27 @@ impl Ints {
     }
 
     /// Makes what `of`, 15 bits of `x`, leaves.
-    pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, of: &Ints) {
+    pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &mut [f32], cols: usize, of: &Ints) {
         self.fine = false;
-        self.fill(k, pool, x, cols, |part, x, at| {
-            let of = (&of.q[at..at + x.len()], &of.low[at..at + x.len()], &of.d[at / 32..(at + x.len()) / 32]);
-            part.rest_of(x, of);
+        self.fill(k, pool, x, cols, |part, at| {
+            let blocks = at.start / 32..at.end / 32;
+            part.rest_of((&of.q[at.clone()], &of.low[at], &of.d[blocks]));
         });
     }
 
-    /// Makes all of `x`, whose integers, scales and sums `integers(part, x, at)` makes of what lies at `at`.
+    /// Makes all of `x`, whose integers, scales and sums `integers(part, at)` makes of what lies at `at`.
     fn fill(
         &mut self,
         k: &Kernels,
         pool: &mut Pool,
-        x: &[f32],
+        x: &mut [f32],
         cols: usize,
-        integers: impl Fn(&mut Part<'_>, &[f32], usize) + Sync,
+        integers: impl Fn(&mut Part<'_>, std::ops::Range<usize>) + Sync,
     ) {
         self.in_pairs = k.in_pairs;
-        self.all(x.len()).run(pool, x.len(), cols, |part, at| {
-            integers(part, &x[at.clone()], at.start);
+        let len = x.len();
+        Part { x, ..self.all(len) }.run(pool, len, cols, |part, at| {
+            integers(part, at);
             part.find_units(cols);
             part.sum_up();
             if k.in_pairs {
@@ -198,6 +209,7 @@ impl Ints {
         let [neg16, neg32] = &mut self.neg;
         let [dsum16, dsum32] = &mut self.dsum;
         Part {
+            x: &mut [],
             q: room(&mut self.q, len),
             low: room(&mut self.low, low),
             wide: room(&mut self.wide, pairs),
@@ -244,6 +256,8 @@ fn row<T>(all: &mut [T], i: usize, len: usize) -> &mut [T] {
 
 /// Some rows to be made; what isn't wanted is empty.
 struct Part<'a> {
+    /// What they are made of.
+    x: &'a mut [f32],
     q: &'a mut [i8],
     low: &'a mut [i8],
     wide: &'a mut [i16],
@@ -301,13 +315,14 @@ impl<'a> Part<'a> {
         fn cut<T>(all: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
             all.split_at_mut(at.min(all.len()))
         }
-        let (q, low, wide) = (cut(self.q, len), cut(self.low, len), cut(self.wide, len));
+        let (x, q, low, wide) = (cut(self.x, len), cut(self.q, len), cut(self.low, len), cut(self.wide, len));
         let (blocks, sum) = (cut(self.blocks, len / 32), cut(self.sum, len / 16));
         let (d, exps) = (cut(self.d, len / 32), cut(self.exps, len / 32));
         let ([neg16, neg32], [dsum16, dsum32]) = (self.neg, self.dsum);
         let (neg16, neg32) = (cut(neg16, len / 16), cut(neg32, len / 32));
         let (dsum16, dsum32) = (cut(dsum16, len / 16), cut(dsum32, len / 32));
         let first = Part {
+            x: x.0,
             q: q.0,
             low: low.0,
             wide: wide.0,
@@ -319,6 +334,7 @@ impl<'a> Part<'a> {
             dsum: [dsum16.0, dsum32.0],
         };
         let rest = Part {
+            x: x.1,
             q: q.1,
             low: low.1,
             wide: wide.1,
@@ -361,11 +377,12 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The integers that 15 bits of `x` leave.
-    fn rest_of(&mut self, x: &[f32], (high, low, d): (&[i8], &[i8], &[f32])) {
+    /// The integers that 15 bits leave.
+    fn rest_of(&mut self, (high, low, d): (&[i8], &[i8], &[f32])) {
         let upper = high.as_chunks::<16>().0.iter().zip(low.as_chunks::<16>().0);
         let lower = self.q.as_chunks_mut::<16>().0.iter_mut().zip(&mut *self.sum);
-        for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
+        for (i, (x, ((high, low), (rest, sum)))) in self.x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate()
+        {
             self.d[i / 2] = d[i / 2] / 128.0;
             let d = f64::from(d[i / 2]);
             let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };

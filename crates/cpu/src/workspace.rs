@@ -144,7 +144,8 @@ impl Integers {
     fn bytes(self, len: usize) -> usize {
         let (by_16, by_32) = (len / 16, len / 32);
         let pairs = if self.in_pairs { 2 * len + by_32 * size_of::<Block>() } else { 0 };
-        len + pairs + 4 * (by_32 + by_16 + 2 * (by_16 + by_32))
+        // Scales, their powers of two, sums, and these times offsets and scales.
+        len + pairs + 4 * (2 * by_32 + by_16 + 2 * (by_16 + by_32))
     }
 }
 
