@@ -14,7 +14,7 @@ pub mod product;
 use crate::acts::grow;
 use crate::kernels::TILE;
 use crate::rows;
-use crate::scalar::TINY;
+use crate::scalar::{TINY, largest};
 
 /// Most values that share a step.
 pub const BLOCK: usize = 128;
@@ -139,8 +139,7 @@ fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
         rows::clamp(bounded, bounds);
         &*bounded
     };
-    // The bits of magnitudes are in their order, and NaN, which maxima of numbers drop, comes last.
-    let max = f32::from_bits(x.iter().fold(0, |max, v| max.max(v.abs().to_bits())));
+    let max = largest(x);
     q.fill([0; 2]);
     if !max.is_finite() {
         return f32::NAN;
@@ -231,7 +230,7 @@ mod tests {
     }
 
     /// Values of −1 to 1, by the multiples of the golden ratio.
-    fn values(n: usize, seed: usize) -> Vec<f32> {
+    pub(super) fn values(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed * 1000 + 1) as f64 * 0.618_033_988_749_895).fract() as f32 * 2.0 - 1.0).collect()
     }
 

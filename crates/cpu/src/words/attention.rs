@@ -372,11 +372,7 @@ mod tests {
     use crate::attention;
     use crate::kernels::{available, table};
     use crate::kv::Kv;
-
-    /// Values of −1 to 1, by the multiples of the golden ratio.
-    fn values(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i + seed * 1000 + 1) as f64 * 0.618_033_988_749_895).fract() as f32 * 2.0 - 1.0).collect()
-    }
+    use crate::words::tests::values;
 
     /// What is carried from segment to segment, where some queries see none of the first or nothing but the last.
     #[test]
