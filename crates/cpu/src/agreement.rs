@@ -8,6 +8,7 @@ use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
 use crate::interleaved::{has_layout, interleave};
+use crate::ints::quantise_row;
 use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
 use crate::pool::Pool;
 use crate::scalar;
@@ -342,7 +343,7 @@ fn what_is_no_number_stays_none() {
             for rounding in ROUNDINGS {
                 let mut low = vec![1; if rounding == Rounding::Coarse { 0 } else { 96 }];
                 let (mut q, mut d, mut sum) = ([1; 96], [1.0; 3], [1; 6]);
-                (k.quantise)(&x, (k.largest)(&x), &mut q, &mut low, &mut d, &mut sum);
+                quantise_row(k, &x, &mut q, &mut low, &mut d, &mut sum);
                 assert!(d.iter().all(|d| d.is_nan()), "{} {value} at {at}: {d:?}", k.isa);
                 assert!(q.iter().chain(&low).all(|q| *q == 0) && sum == [0; 6], "{} {value} at {at}", k.isa);
                 assert!(acts(k, rounding, x.clone(), 1, 96).int_rows(0..1).unit(0).is_nan(), "{} {value}", k.isa);
@@ -382,7 +383,7 @@ fn activations_are_quantised_alike() {
                 let mut low = vec![0; if rounding == Rounding::Coarse { 0 } else { blocks * 32 }];
                 let (mut q, mut d, mut sum) = (vec![0; blocks * 32], vec![0.0; blocks], vec![0; blocks * 2]);
                 let largest = (k.largest)(&x);
-                (k.quantise)(&x, largest, &mut q, &mut low, &mut d, &mut sum);
+                quantise_row(k, &x, &mut q, &mut low, &mut d, &mut sum);
                 (largest, q, low, d, sum)
             };
             let definition = table(crate::Isa::Scalar).unwrap();

@@ -8,7 +8,7 @@ use crate::acts::grow;
 use crate::kernels::Kernels;
 use crate::moe::lock;
 use crate::pool::Pool;
-use crate::scalar;
+use crate::scalar::{self, RowScale};
 
 /// Memory of [`IntRows`].
 #[derive(Default)]
@@ -156,7 +156,7 @@ impl Ints {
                 let x = row(part.x, i, cols);
                 make(at.start / cols + i, x);
                 let (q, low) = (row(part.q, i, cols), row(part.low, i, low));
-                (k.quantise)(x, (k.largest)(x), q, low, row(part.d, i, cols / 32), row(part.sum, i, cols / 16));
+                quantise_row(k, x, q, low, row(part.d, i, cols / 32), row(part.sum, i, cols / 16));
             }
         });
     }
@@ -239,6 +239,20 @@ impl Ints {
             neg32: &self.neg[1][at(c / 32)],
             dsum16: &self.dsum[0][at(c / 16)],
             dsum32: &self.dsum[1][at(c / 32)],
+        }
+    }
+}
+
+/// Rounds a row in 15 bits or, without `low`, in 8. Where a value is not finite its scales are NaN, and with them all products, and
+/// the integers are 0, as those of a row of zeros are.
+pub fn quantise_row(k: &Kernels, x: &[f32], q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
+    match RowScale::new((k.largest)(x), !low.is_empty()) {
+        Ok(scale) => (k.quantise)(x, scale, q, low, d, sum),
+        Err(scale) => {
+            q.fill(0);
+            low.fill(0);
+            sum.fill(0);
+            d.fill(scale);
         }
     }
 }

@@ -9,7 +9,7 @@ use carat_tensor::DType;
 
 use crate::interleaved;
 use crate::ints::IntRows;
-use crate::scalar;
+use crate::scalar::{self, RowScale};
 use crate::unpack::Form;
 use crate::words::{self, WordKernels};
 
@@ -99,7 +99,7 @@ impl Default for PackedTile {
 pub struct Kernels {
     pub isa: Isa,
     pub largest: fn(x: &[f32]) -> f32,
-    pub quantise: fn(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
+    pub quantise: fn(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
@@ -200,7 +200,7 @@ static AVX2: Kernels = {
         // SAFETY: as above.
         largest: |x| unsafe { avx2::largest(x) },
         // SAFETY: as above.
-        quantise: |x, largest, q, low, d, sum| unsafe { avx2::quantise(x, largest, q, low, d, sum) },
+        quantise: |x, scale, q, low, d, sum| unsafe { avx2::quantise(x, scale, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
@@ -260,7 +260,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         largest: |x| unsafe { avx512::largest(x) },
         // SAFETY: as above.
-        quantise: |x, largest, q, low, d, sum| unsafe { avx512::quantise(x, largest, q, low, d, sum) },
+        quantise: |x, scale, q, low, d, sum| unsafe { avx512::quantise(x, scale, q, low, d, sum) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.

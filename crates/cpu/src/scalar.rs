@@ -58,19 +58,14 @@ impl RowScale {
     }
 }
 
-/// Activations of a row to integers, in blocks of 32 (ties to even), the row's `largest` given. Without `low`, 8 bits:
-/// `q = round(x / d)`. With `low`, 15: `128 · q + low = round(x / d)`. `d` is [`RowScale`]'s, `sum` holds the sums of 16
-/// integers each. Where a value is not finite `d` is NaN, and with it all products, and the integers are 0.
-pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let scale = match RowScale::new(largest, !low.is_empty()) {
-        Ok(scale) => scale,
-        Err(scale) => return no_integers(scale, q, low, d, sum),
-    };
+/// Activations of a row to integers, in blocks of 32 (ties to even). Without `low`, 8 bits: `q = round(x / d)`. With `low`, 15:
+/// `128 · q + low = round(x / d)`. `d` is `scale`'s, `sum` holds the sums of 16 integers each.
+pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     for (b, ((x, q), (d, sum))) in
         x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d.iter_mut().zip(sum.chunks_exact_mut(2))).enumerate()
     {
         let inverse;
-        (*d, inverse) = scale.of_block(self::largest(x));
+        (*d, inverse) = scale.of_block(largest(x));
         sum.fill(0);
         for (i, (q, &x)) in q.iter_mut().zip(x).enumerate() {
             let value = (x * inverse).round_ties_even() as i32;
@@ -81,14 +76,6 @@ pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [
             }
         }
     }
-}
-
-/// A row of [`quantise`] that has zeros only.
-pub fn no_integers(scale: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    q.fill(0);
-    low.fill(0);
-    sum.fill(0);
-    d.fill(scale);
 }
 
 /// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.

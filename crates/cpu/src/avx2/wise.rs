@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{load, store, sum};
-use crate::scalar::{RowScale, no_integers};
+use crate::scalar::RowScale;
 
 /// See [`crate::scalar::largest`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -35,11 +35,7 @@ fn largest_of(v: &[__m256; 4]) -> f32 {
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let scale = match RowScale::new(largest, !low.is_empty()) {
-        Ok(scale) => scale,
-        Err(scale) => return no_integers(scale, q, low, d, sum),
-    };
+pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let v: [__m256; 4] = std::array::from_fn(|i| load(&x[8 * i..]));

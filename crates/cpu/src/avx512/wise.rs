@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 
 use super::{load, load_some, mask, store_some};
-use crate::scalar::{RowScale, no_integers};
+use crate::scalar::RowScale;
 
 /// See [`crate::scalar::largest`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -26,11 +26,7 @@ pub fn largest(x: &[f32]) -> f32 {
 
 /// See [`crate::scalar::quantise`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let scale = match RowScale::new(largest, !low.is_empty()) {
-        Ok(scale) => scale,
-        Err(scale) => return no_integers(scale, q, low, d, sum),
-    };
+pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         let (a, b) = (load(x), load(&x[16..]));

@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 
 use super::{load, store};
-use crate::scalar::{RowScale, no_integers};
+use crate::scalar::RowScale;
 
 /// See [`crate::scalar::largest`].
 pub fn largest(x: &[f32]) -> f32 {
@@ -28,11 +28,7 @@ fn largest_of(v: &[float32x4_t; 8]) -> f32 {
 }
 
 /// See [`crate::scalar::quantise`].
-pub fn quantise(x: &[f32], largest: f32, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let scale = match RowScale::new(largest, !low.is_empty()) {
-        Ok(scale) => scale,
-        Err(scale) => return no_integers(scale, q, low, d, sum),
-    };
+pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
     let mut low = low.chunks_exact_mut(32);
     for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
         // SAFETY: NEON is part of every 64-bit Arm; `q` has 32 bytes, of which 16 are written at 0 and at 16.
