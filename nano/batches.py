@@ -6,6 +6,7 @@ import random
 import threading
 import time
 
+import numpy as np
 import torch
 from torch import multiprocessing
 
@@ -82,6 +83,7 @@ class MediaBatches:
     """An endless stream of batches of so many pictures and sounds."""
 
     def __init__(self, tokenizer, seed, n_pictures, n_sounds):
+        self.rng = np.random.default_rng(random.Random(seed).getrandbits(64))
         self.tokenizer, self.draw, self.counts = tokenizer, Draw(random.Random(seed), held_out=False), {"image": n_pictures, "audio": n_sounds}
         self.weights = {skill: (pictures.WEIGHTS | sounds.WEIGHTS).get(skill, 1.0) for skill in MEDIA_SKILLS}
 
@@ -93,7 +95,7 @@ class MediaBatches:
             if count:
                 kinds[kind] = slice(len(examples), len(examples) + count)
             examples += [make_media_example(skill, self.draw) for skill in chosen]
-        media, soft_tokens = inputs_of([example["medium"] for example in examples])
+        media, soft_tokens = inputs_of([example["medium"] for example in examples], self.rng)
         sequences = [encode(self.tokenizer, example, count) for example, count in zip(examples, soft_tokens)]
         return collate(sequences, kinds, media)
 

@@ -18,6 +18,8 @@ IMAGE_TOKENS, PATCH, POOL = 70, 16, 3
 FRAMES_STEP = 128
 """Sounds of a batch are padded to multiples of so many frames: a GPU's convolutions are planned anew for every length."""
 MOST_PATCHES = IMAGE_TOKENS * POOL ** 2
+MOST_HIDDEN_BANDS = 14
+"""That `other_speaker` takes from a sound at a place, of 128."""
 OPEN_IMAGE, IMAGE, CLOSE_IMAGE = 5, 7, 6
 OPEN_AUDIO, AUDIO, CLOSE_AUDIO = 8, 10, 9
 SKILLS = [*pictures.SCENES, *sounds.SCENES]
@@ -89,8 +91,29 @@ def expand(ids, count):
     return ids
 
 
-def inputs_of(media):
-    """The model's further inputs for these pictures and sounds, in order, and the number of soft tokens of each."""
+def other_speaker(features, rng):
+    """Log-mel features `[frames, bands]` as another voice could have made them: another length of the vocal tract (bands shrink or
+    widen, Jaitly & Hinton 2013), the time in it bent but not its whole, and two ranges of bands at their mean (Park et al. 2019)."""
+    frames, bands = features.shape
+    bends = np.cumsum(rng.uniform(.7, 1.3, 5))
+    times = np.interp(np.linspace(0, bends[-1], frames), [0, *bends], np.linspace(0, frames - 1, 6))
+    places = np.minimum(np.arange(bands) * rng.uniform(.9, 1.12), bands - 1)
+    for axis, at in enumerate((times, places)):
+        below = np.minimum(at.astype(int), features.shape[axis] - 2)
+        part = (at - below).astype(np.float32)
+        part = part[:, None] if axis == 0 else part
+        features = features.take(below, axis) * (1 - part) + features.take(below + 1, axis) * part
+    for _ in range(2):
+        first, count = rng.integers(0, bands), rng.integers(0, MOST_HIDDEN_BANDS)
+        features[:, first:first + count] = features.mean()
+    return features
+
+
+def inputs_of(media, rng=None):
+    """The model's further inputs for these pictures and sounds, in order, and the number of soft tokens of each.
+
+    With `rng` of NumPy, for training, half of the sounds are changed by `other_speaker`.
+    """
     inputs, counts = {}, [0] * len(media)
     shown = [index for index, medium in enumerate(media) if isinstance(medium, Image.Image)]
     heard = [index for index, medium in enumerate(media) if isinstance(medium, np.ndarray)]
@@ -102,6 +125,9 @@ def inputs_of(media):
             counts[index] = count
     if heard:
         features = EXTRACTOR([media[index] for index in heard], return_tensors="np")
+        for sound, mask in zip(features["input_features"], features["input_features_mask"]) if rng is not None else ():
+            if rng.random() < 0.5:
+                sound[:mask.sum()] = other_speaker(sound[:mask.sum()], rng)
         missing = -features["input_features"].shape[1] % FRAMES_STEP
         inputs["input_features"] = torch.from_numpy(
             np.pad(np.asarray(features["input_features"], np.float32), ((0, 0), (0, missing), (0, 0))))

@@ -67,7 +67,7 @@ def use_bank(folder):
 def say(draw, words):
     """Words in one voice, with pauses."""
     clips, speed, parts = BANK.draw(draw), draw.rng.uniform(.84, 1.2), []
-    pause = draw.choice([.04, .1, .25])
+    pause = draw.choice([.04, .1, .25] if draw.held_out else [0, .04, .1, .25, .45])
     for word in words:
         clip = clips[word].astype(np.float32) / 32768 * draw.rng.uniform(.6, 1)
         places = np.arange(0, len(clip) - 1, speed * draw.rng.uniform(.96, 1.04))
@@ -229,7 +229,7 @@ def beeps(draw):
 
 SCENES = {"spoken digit": spoken_digit, "spoken digits": spoken_digits, "spoken word": spoken_word, "spoken phrase": spoken_phrase,
           "sound": other_sound, "beeps": beeps}
-WEIGHTS = {"spoken digit": 1.3, "spoken digits": 1.5, "spoken word": 1.5, "spoken phrase": 2.4, "sound": 1.0, "beeps": 0.7}
+WEIGHTS = {"spoken digit": 1.2, "spoken digits": 2.0, "spoken word": 1.4, "spoken phrase": 2.6, "sound": 1.1, "beeps": 0.7}
 
 
 def make_scene(skill, draw):
