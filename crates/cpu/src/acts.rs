@@ -2,13 +2,37 @@
 //!
 //! They are made once per operation and shared by all its products. Memory grows on first use and stays.
 
+use std::sync::Mutex;
+
 use carat_tensor::backend::Rounding;
 
 use crate::ints::{IntRows, Ints};
 use crate::kernels::Kernels;
+use crate::matmul::{Matrix, Scratch};
+use crate::moe::lock;
 use crate::pages::{LARGE, large_pages};
 use crate::pool::Pool;
 use crate::rows;
+
+/// What some products want of their input.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    /// Whether in f32.
+    pub floats: bool,
+    /// How as integers, if so.
+    pub rounding: Option<Rounding>,
+}
+
+impl Wanted {
+    /// In f32 alone.
+    pub const FLOATS: Wanted = Wanted { floats: true, rounding: None };
+
+    /// By products with `matrices`, of which quantised ones meet integers where there is a rounding.
+    pub fn by<'m>(integer: Option<Rounding>, mut matrices: impl Iterator<Item = &'m Matrix> + Clone) -> Self {
+        let floats = integer.is_none() || matrices.clone().any(|m| !m.dtype.is_quantised());
+        Wanted { floats, rounding: integer.filter(|_| matrices.any(|m| m.dtype.is_quantised())) }
+    }
+}
 
 /// Rows of activations, normed, and their integer form where it was asked for.
 #[derive(Default)]
@@ -17,7 +41,7 @@ pub struct Acts {
     pub n: usize,
     /// Columns.
     pub cols: usize,
-    /// `[n, cols]`.
+    /// `[n, cols]`, where they were asked for.
     pub x: Vec<f32>,
     ints: Ints,
     /// What 15 bits leave, where that is asked for.
@@ -26,28 +50,45 @@ pub struct Acts {
 }
 
 impl Acts {
-    /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm; with their integer form where it is wanted.
+    /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm, in the wanted forms; `scratch` of each worker.
     pub fn load(
         &mut self,
         k: &Kernels,
-        pool: &mut Pool,
+        (pool, scratch): (&mut Pool, &[Mutex<Scratch>]),
         x: &[f32],
         (n, cols): (usize, usize),
         norm: Option<(&[f32], f32)>,
-        rounding: Option<Rounding>,
+        wanted: Wanted,
     ) {
         (self.n, self.cols) = (n, cols);
-        grow(&mut self.x, n * cols);
-        let make = |i: usize, out: &mut [f32]| {
-            let x = &x[i * cols..(i + 1) * cols];
-            match norm {
-                Some((weight, eps)) => rows::rms_norm(k, out, x, Some(weight), eps),
-                None => out.copy_from_slice(x),
-            }
+        let x = |i: usize| &x[i * cols..(i + 1) * cols];
+        let make = |i: usize, out: &mut [f32]| match norm {
+            Some((weight, eps)) => rows::rms_norm(k, out, x(i), Some(weight), eps),
+            None => out.copy_from_slice(x(i)),
         };
-        match rounding {
-            Some(rounding) => self.quantise_made(k, pool, rounding, make),
-            None => pool.for_rows(&mut self.x, n, cols, make),
+        match wanted.rounding {
+            // What they leave is made of them.
+            Some(rounding) if wanted.floats || rounding == Rounding::Finest => {
+                grow(&mut self.x, n * cols);
+                self.quantise_made(k, pool, rounding, make);
+            }
+            Some(rounding) => {
+                assert_blocks(cols);
+                self.finest = false;
+                self.ints.quantise_shown(k, pool, (n, cols), rounding != Rounding::Coarse, |worker, i, take| {
+                    if norm.is_none() {
+                        return take(x(i));
+                    }
+                    let mut scratch = lock(&scratch[worker]);
+                    let row = scratch.decoded(cols);
+                    make(i, row);
+                    take(row);
+                });
+            }
+            None => {
+                grow(&mut self.x, n * cols);
+                pool.for_rows(&mut self.x, n, cols, make);
+            }
         }
     }
 
@@ -83,7 +124,7 @@ impl Acts {
         rounding: Rounding,
         make: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        assert!(self.cols.is_multiple_of(32), "{} columns in blocks of 32", self.cols);
+        assert_blocks(self.cols);
         let x = &mut self.x[..self.n * self.cols];
         self.finest = rounding == Rounding::Finest;
         self.ints.quantise(k, pool, x, self.cols, rounding != Rounding::Coarse, make);
@@ -107,6 +148,10 @@ impl Acts {
     pub fn rest_rows(&self, rows: std::ops::Range<usize>) -> Option<IntRows<'_>> {
         self.finest.then(|| self.rest.rows(self.cols, rows))
     }
+}
+
+fn assert_blocks(cols: usize) {
+    assert!(cols.is_multiple_of(32), "{cols} columns in blocks of 32");
 }
 
 /// Grows `v` to at least `len`; never shrinks, so it allocates on first use only.

@@ -136,6 +136,18 @@ fn magnitude(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
     w.iter().zip(x).map(|(w, x)| (w.abs() + offset) * x.abs()).sum::<f32>() + 1e-20
 }
 
+/// What a row's minima may add where activations' sums are rounded to 16 bits ([`crate::ints::Eight`]): half a unit each, of which
+/// a block's largest sum has `2^14` at least.
+fn sums_in_16_bits(tile: &PackedTile, r: usize, dsum32: &[f32]) -> f32 {
+    let minima = tile.min.chunks_exact(TILE).map(|min| min[r]).collect::<Vec<_>>();
+    let blocks = minima.chunks_exact(8).zip(dsum32.chunks_exact(8));
+    blocks
+        .map(|(minima, sums)| {
+            minima.iter().map(|min| min.abs()).sum::<f32>() * scalar::largest(sums) / (1 << 15) as f32
+        })
+        .sum()
+}
+
 #[test]
 fn integer_products_agree_with_the_definition_for_every_format() {
     let mut random = Random(0x5eed);
@@ -173,15 +185,16 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
                         (k.matvec_tiles)(dtype, &tiles, x_rows, rest, &mut fast);
                         scalar::matvec_tiles(dtype, &tiles, x_rows, rest, &mut slow);
+                        let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
+                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
+                        scalar::pack(dtype, &weights, cols, &mut expected);
                         let bound = |at: usize| {
                             let (i, r) = (at / TILE, at % TILE);
                             let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
                             (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
+                                + if rest.is_none() { sums_in_16_bits(&expected, r, x_rows.row(i).dsum32) } else { 0.0 }
                         };
                         assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
-                        let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
-                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
-                        scalar::pack(dtype, &weights, cols, &mut expected);
                         assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
                         assert_eq!(packed.min, expected.min, "{what} pack_tile");
                     }

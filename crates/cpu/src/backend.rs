@@ -12,7 +12,7 @@ use carat_tensor::backend::{
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
-use crate::acts::{Acts, grow};
+use crate::acts::{Acts, Wanted, grow};
 use crate::attention::{self, Stored, View};
 use crate::conv;
 use crate::interleaved::has_layout;
@@ -201,13 +201,13 @@ impl CpuBackend {
         x: &[f32],
         norm: Option<CpuNorm<'_>>,
         n: usize,
-        mut matrices: impl Iterator<Item = &'m Matrix> + Clone,
+        matrices: impl Iterator<Item = &'m Matrix> + Clone,
     ) {
         let Some(cols) = matrices.clone().next().map(|m| m.cols) else { return };
         assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
-        let rounding = self.integer.filter(|_| matrices.any(|m| m.dtype.is_quantised()));
-        self.acts.load(self.kernels, &mut self.pool, x, (n, cols), norm, rounding);
+        let workers = (&mut self.pool, &self.scratch[..]);
+        self.acts.load(self.kernels, workers, x, (n, cols), norm, Wanted::by(self.integer, matrices));
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -224,7 +224,8 @@ impl CpuBackend {
 
     /// A product between bounds.
     fn clipped_product(&mut self, m: &Matrix, out: &mut [f32], x: &[f32], clip: Clip, n: usize) {
-        self.acts.load(self.kernels, &mut self.pool, x, (n, m.cols), None, None);
+        let workers = (&mut self.pool, &self.scratch[..]);
+        self.acts.load(self.kernels, workers, x, (n, m.cols), None, Wanted::FLOATS);
         rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
         if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
             self.acts.quantise(self.kernels, &mut self.pool, rounding);
@@ -476,7 +477,8 @@ impl Backend for CpuBackend {
     fn route(&mut self, routes: &mut Routes, x: &Buffer, router: Router<'_, Matrix, Vector>, n: usize) {
         let norm = Norm { weight: router.scale, eps: router.eps };
         let norm = Some((&*norm.weight.0, norm.eps));
-        self.acts.load(self.kernels, &mut self.pool, &x.0, (n, router.proj.cols), norm, None);
+        let workers = (&mut self.pool, &self.scratch[..]);
+        self.acts.load(self.kernels, workers, &x.0, (n, router.proj.cols), norm, Wanted::FLOATS);
         let n_experts = router.proj.rows;
         grow(&mut self.router_logits, n * n_experts);
         // In f32 at every precision: a tie decided otherwise is another expert.
@@ -502,8 +504,10 @@ impl Backend for CpuBackend {
     ) {
         let k = self.kernels;
         let norm = Some((&*norm.weight.0, norm.eps));
-        self.acts.load(k, &mut self.pool, &x.0, (n, experts.gate.matrix.cols), norm, None);
-        let io = (&mut out.0[..], &mut self.acts);
+        let wanted = Wanted::by(self.integer, [experts.gate.matrix, experts.up.matrix].into_iter());
+        let workers = (&mut self.pool, &self.scratch[..]);
+        self.acts.load(k, workers, &x.0, (n, experts.gate.matrix.cols), norm, wanted);
+        let io = (&mut out.0[..], &self.acts);
         self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
     }
 

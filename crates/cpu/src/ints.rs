@@ -22,7 +22,9 @@ pub struct Ints {
     sum: Vec<i32>,
     neg: [Vec<i32>; 2],
     dsum: [Vec<f32>; 2],
+    eights: Vec<Eight>,
     fine: bool,
+    in_eights: bool,
     in_pairs: bool,
 }
 
@@ -47,14 +49,36 @@ pub struct IntRows<'a> {
     pub exps: &'a [i32],
     /// Sums of 16 `v`: `[n, cols / 16]`.
     pub sum: &'a [i32],
-    /// `−8 · Σ v` of 16: an offset's share, up to a shift.
+    /// `−32 · Σ v` of 16: an offset's share, up to a shift.
     pub neg16: &'a [i32],
-    /// `−8 · Σ v` of 32.
+    /// `−8 · Σ v` of 32, likewise.
     pub neg32: &'a [i32],
     /// `d · Σ v` of 16: what a minimum is multiplied with.
     pub dsum16: &'a [f32],
     /// `d · Σ v` of 32.
     pub dsum32: &'a [f32],
+    /// The same in 16 bits, `[n, cols / 256]`; empty where a row has no whole number of them.
+    pub eights: &'a [Eight],
+}
+
+/// The sums of 256 activations, for 16-bit dots with as many minima.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub struct Eight {
+    /// `d · Σ v` of 32 each, in units of the row times a power of two: the least that leaves the largest one room.
+    pub sums: [i16; 8],
+    /// The power, as [`IntRows::exps`] has them.
+    pub exp: i32,
+}
+
+impl Eight {
+    /// Of sums of 16, and the blocks' powers.
+    fn new(sums: &[[i32; 2]], exps: &[i32]) -> Self {
+        let power = |exp: i32| f32::from_bits((127_u32 << 23).wrapping_add_signed(exp));
+        let sums: [f32; 8] = std::array::from_fn(|i| (sums[i][0] + sums[i][1]) as f32 * power(exps[i]));
+        let exponent = (scalar::largest(&sums).to_bits() >> 23).cast_signed() - 127;
+        let exp = (exponent - 14).max(0) << 23;
+        Eight { sums: sums.map(|sum| (sum * power(-exp)).round_ties_even() as i16), exp }
+    }
 }
 
 /// 32 activations of a row with all that kernels need of them that multiply in pairs: one address a row.
@@ -107,6 +131,7 @@ impl<'a> IntRows<'a> {
             neg32: part(self.neg32, i, c / 32),
             dsum16: part(self.dsum16, i, c / 16),
             dsum32: part(self.dsum32, i, c / 32),
+            eights: part(self.eights, i, if self.eights.is_empty() { 0 } else { c / 256 }),
         }
     }
 
@@ -150,13 +175,28 @@ impl Ints {
         make: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         self.fine = fine;
-        self.fill(k, pool, x, cols, |part, at| {
-            let low = if fine { cols } else { 0 };
-            for i in 0..at.len() / cols {
-                let x = row(part.x, i, cols);
+        let len = x.len();
+        self.fill(k, pool, (x, len), cols, |_, part, at| {
+            for (i, x) in std::mem::take(&mut part.x).chunks_exact_mut(cols).enumerate() {
                 make(at.start / cols + i, x);
-                let (q, low) = (row(part.q, i, cols), row(part.low, i, low));
-                quantise_row(k, x, q, low, row(part.d, i, cols / 32), row(part.sum, i, cols / 16));
+                part.quantise(k, i, x);
+            }
+        });
+    }
+
+    /// The same of `n` rows that are kept nowhere: `show(worker, i, take)` shows row `i` to `take`.
+    pub fn quantise_shown(
+        &mut self,
+        k: &Kernels,
+        pool: &mut Pool,
+        (n, cols): (usize, usize),
+        fine: bool,
+        show: impl Fn(usize, usize, &mut dyn FnMut(&[f32])) + Sync,
+    ) {
+        self.fine = fine;
+        self.fill(k, pool, (&mut [], n * cols), cols, |worker, part, at| {
+            for i in 0..at.len() / cols {
+                show(worker, at.start / cols + i, &mut |x| part.quantise(k, i, x));
             }
         });
     }
@@ -164,7 +204,8 @@ impl Ints {
     /// Makes what `of`, 15 bits of `x`, leaves.
     pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &mut [f32], cols: usize, of: &Ints) {
         self.fine = false;
-        self.fill(k, pool, x, cols, |part, at| {
+        let len = x.len();
+        self.fill(k, pool, (x, len), cols, |_, part, at| {
             let blocks = at.start / 32..at.end / 32;
             part.rest_of((&of.q[at.clone()], &of.low[at], &of.d[blocks]));
         });
@@ -175,14 +216,14 @@ impl Ints {
         &mut self,
         k: &Kernels,
         pool: &mut Pool,
-        x: &mut [f32],
+        (x, len): (&mut [f32], usize),
         cols: usize,
-        integers: impl Fn(&mut Part<'_>, std::ops::Range<usize>) + Sync,
+        integers: impl Fn(usize, &mut Part<'_>, std::ops::Range<usize>) + Sync,
     ) {
         self.in_pairs = k.in_pairs;
-        let len = x.len();
-        Part { x, ..self.all(len) }.run(pool, len, cols, |part, at| {
-            integers(part, at);
+        self.in_eights = cols.is_multiple_of(256);
+        Part { x, ..self.all(len) }.run(pool, len, cols, |worker, part, at| {
+            integers(worker, part, at);
             part.find_units(cols);
             part.sum_up();
             if k.in_pairs {
@@ -194,9 +235,9 @@ impl Ints {
 
     /// Takes rows of `cols` that another set holds, in the given order.
     pub fn permute(&mut self, pool: &mut Pool, from: &Ints, cols: usize, order: &[usize]) {
-        (self.fine, self.in_pairs) = (from.fine, from.in_pairs);
+        (self.fine, self.in_pairs, self.in_eights) = (from.fine, from.in_pairs, from.in_eights);
         let len = order.len() * cols;
-        self.all(len).run(pool, len, cols, |part, at| {
+        self.all(len).run(pool, len, cols, |_, part, at| {
             for (i, &row) in order[at.start / cols..at.end / cols].iter().enumerate() {
                 part.copy(i, &from.rows(cols, row..row + 1));
             }
@@ -205,7 +246,8 @@ impl Ints {
 
     /// Room for `len` values.
     fn all(&mut self, len: usize) -> Part<'_> {
-        let [low, pairs] = [self.fine, self.in_pairs].map(|is_used| if is_used { len } else { 0 });
+        let [low, pairs, eights] =
+            [self.fine, self.in_pairs, self.in_eights].map(|is_used| if is_used { len } else { 0 });
         let [neg16, neg32] = &mut self.neg;
         let [dsum16, dsum32] = &mut self.dsum;
         Part {
@@ -219,6 +261,7 @@ impl Ints {
             sum: room(&mut self.sum, len / 16),
             neg: [room(neg16, len / 16), room(neg32, len / 32)],
             dsum: [room(dsum16, len / 16), room(dsum32, len / 32)],
+            eights: room(&mut self.eights, eights / 256),
         }
     }
 
@@ -239,6 +282,7 @@ impl Ints {
             neg32: &self.neg[1][at(c / 32)],
             dsum16: &self.dsum[0][at(c / 16)],
             dsum32: &self.dsum[1][at(c / 32)],
+            eights: if self.in_eights { &self.eights[at(c / 256)] } else { &[] },
         }
     }
 }
@@ -281,20 +325,21 @@ struct Part<'a> {
     sum: &'a mut [i32],
     neg: [&'a mut [i32]; 2],
     dsum: [&'a mut [f32]; 2],
+    eights: &'a mut [Eight],
 }
 
 impl<'a> Part<'a> {
-    /// Has all of the `len` values made by `make(part, which)` of some rows of `cols`, on all threads where it is worth that.
+    /// Has all of the `len` values made by `make(worker, part, which)` of some rows of `cols`, on all threads where it is worth that.
     fn run(
         mut self,
         pool: &mut Pool,
         len: usize,
         cols: usize,
-        make: impl Fn(&mut Part<'_>, std::ops::Range<usize>) + Sync,
+        make: impl Fn(usize, &mut Part<'_>, std::ops::Range<usize>) + Sync,
     ) {
         let task = cols * TASK.div_ceil(cols);
         if len <= task || pool.threads() == 1 {
-            return make(&mut self, 0..len);
+            return make(0, &mut self, 0..len);
         }
         let mut parts = Vec::with_capacity(len.div_ceil(task));
         while parts.len() * task < len {
@@ -302,7 +347,14 @@ impl<'a> Part<'a> {
             parts.push(Mutex::new(part));
             self = rest;
         }
-        pool.run(parts.len(), |_, i| make(&mut lock(&parts[i]), i * task..(i * task + task).min(len)));
+        pool.run(parts.len(), |worker, i| make(worker, &mut lock(&parts[i]), i * task..(i * task + task).min(len)));
+    }
+
+    /// Makes row `i` of `x`.
+    fn quantise(&mut self, k: &Kernels, i: usize, x: &[f32]) {
+        let (cols, low) = (x.len(), if self.low.is_empty() { 0 } else { x.len() });
+        let (q, low) = (row(self.q, i, cols), row(self.low, i, low));
+        quantise_row(k, x, q, low, row(self.d, i, cols / 32), row(self.sum, i, cols / 16));
     }
 
     /// Makes row `i` one of another set.
@@ -321,6 +373,7 @@ impl<'a> Part<'a> {
         copy(self.neg[1], i, x.neg32);
         copy(self.dsum[0], i, x.dsum16);
         copy(self.dsum[1], i, x.dsum32);
+        copy(self.eights, i, x.eights);
     }
 
     /// The first `len` values and the others.
@@ -335,6 +388,7 @@ impl<'a> Part<'a> {
         let ([neg16, neg32], [dsum16, dsum32]) = (self.neg, self.dsum);
         let (neg16, neg32) = (cut(neg16, len / 16), cut(neg32, len / 32));
         let (dsum16, dsum32) = (cut(dsum16, len / 16), cut(dsum32, len / 32));
+        let eights = cut(self.eights, len / 256);
         let first = Part {
             x: x.0,
             q: q.0,
@@ -346,6 +400,7 @@ impl<'a> Part<'a> {
             sum: sum.0,
             neg: [neg16.0, neg32.0],
             dsum: [dsum16.0, dsum32.0],
+            eights: eights.0,
         };
         let rest = Part {
             x: x.1,
@@ -358,6 +413,7 @@ impl<'a> Part<'a> {
             sum: sum.1,
             neg: [neg16.1, neg32.1],
             dsum: [dsum16.1, dsum32.1],
+            eights: eights.1,
         };
         (first, rest)
     }
@@ -435,9 +491,11 @@ impl<'a> Part<'a> {
             self.sum.as_chunks::<2>().0.iter().zip(&*self.d).zip(of_16).zip(of_32)
         {
             let both = sums[0] + sums[1];
-            *neg16 = sums.map(|sum| -8 * sum);
+            *neg16 = sums.map(|sum| -32 * sum);
             *dsum16 = sums.map(|sum| d * sum as f32);
             (*neg32, *dsum32) = (-8 * both, d * both as f32);
         }
+        let blocks = self.sum.as_chunks::<2>().0.chunks_exact(8).zip(self.exps.chunks_exact(8));
+        self.eights.iter_mut().zip(blocks).for_each(|(eight, (sums, exps))| *eight = Eight::new(sums, exps));
     }
 }

@@ -70,9 +70,13 @@ impl Stopwatch {
 
 /// What this thread has run so far.
 fn on_cpu() -> Option<Duration> {
-    // Linux: nanoseconds on the CPU, nanoseconds waiting for one, time slices.
-    let line = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    line.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        clock_gettime(ClockId::ThreadCPUTime).try_into().ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// Seconds of the fastest pass of `f(thread)` on all threads at once.

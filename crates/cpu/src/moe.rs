@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use carat_tensor::backend::{Experts, Rounding};
 
-use crate::acts::{Acts, grow};
+use crate::acts::{Acts, Wanted, grow};
 use crate::kernels::{Kernels, TILE};
 use crate::matmul::{Matrix, Product, Scratch};
 use crate::pool::{Output, Pool};
@@ -91,7 +91,8 @@ impl Workspace {
         self.cuts.push(self.order.len());
     }
 
-    /// `out[i] = Σ_j g_j · down_j · (gelu_tanh(gate_j · e_i) ⊙ (up_j · e_i))` for the rows `e` of `acts`.
+    /// `out[i] = Σ_j g_j · down_j · (gelu_tanh(gate_j · e_i) ⊙ (up_j · e_i))` for the rows `e` of `acts`, there as gate and up
+    /// want them.
     #[allow(clippy::too_many_arguments, reason = "the operation's own operands")]
     pub fn run(
         &mut self,
@@ -99,7 +100,7 @@ impl Workspace {
         integer: Option<Rounding>,
         pool: &mut Pool,
         scratch: &[Mutex<Scratch>],
-        (out, e): (&mut [f32], &mut Acts),
+        (out, e): (&mut [f32], &Acts),
         experts: &Experts<'_, Matrix>,
         routes: &Routes,
     ) {
@@ -110,13 +111,11 @@ impl Workspace {
         let (gate, up, down) = (&experts.gate, &experts.up, &experts.down);
         let (slots, ff, d) = (self.order.len(), gate.rows, down.rows);
         let largest = self.cuts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
-        let meets_integers = |m: &Matrix| integer.is_some() && m.dtype.is_quantised();
-        let inputs = [gate, up].map(|stack| meets_integers(stack.matrix));
-        if let Some(rounding) = integer.filter(|_| inputs.contains(&true)) {
-            e.quantise(k, pool, rounding);
+        let wanted = Wanted::by(integer, [gate.matrix, up.matrix].into_iter());
+        if wanted.rounding.is_some() {
             self.acts.permute_ints(pool, e, &self.rows);
         }
-        if inputs.contains(&false) {
+        if wanted.floats {
             self.acts.permute(pool, e, &self.rows);
         }
         (self.hidden.n, self.hidden.cols) = (slots, ff);
@@ -131,7 +130,7 @@ impl Workspace {
             let first = (gate.first + expert * gate.stride, up.first + expert * up.stride);
             product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
         });
-        if let Some(rounding) = integer.filter(|_| meets_integers(down.matrix)) {
+        if let Some(rounding) = Wanted::by(integer, std::iter::once(down.matrix)).rounding {
             self.hidden.quantise(k, pool, rounding);
         }
         let y = &mut self.acts.x;

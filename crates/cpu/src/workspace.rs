@@ -8,7 +8,7 @@
 use carat_tensor::backend::{AttentionWork, EncoderWork, ExpertWork, ProductWork, Work};
 
 use crate::attention;
-use crate::ints::Block;
+use crate::ints::{Block, Eight};
 use crate::kernels::{Kernels, TILE};
 use crate::words;
 
@@ -83,7 +83,8 @@ impl Most {
 
     fn text(&mut self, work: &Work) {
         let integer = self.integers(work.quantised);
-        self.unpacked(integer, work.rows, work.cols, work.fine_cols);
+        let floats = (work.rows * work.plain_cols).max(work.finest_rows * work.cols);
+        self.unpacked(integer, (work.rows, work.cols), work.fine_cols, floats);
         self.raise(Use::Rest, integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols)));
         self.raise(Use::Experts, work.experts.map_or(0, |experts| expert_bytes(integer, work, experts)));
         self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
@@ -99,7 +100,8 @@ impl Most {
             self.raise(Use::Words, words::product::Acts::bytes(rows, cols));
             self.raise(Use::Panels, words::product::Scratch::bytes(cols));
         } else {
-            self.unpacked(self.integers(dtype.is_quantised()), rows, cols, cols);
+            let floats = if bounded || !dtype.is_quantised() { rows * cols } else { 0 };
+            self.unpacked(self.integers(dtype.is_quantised()), (rows, cols), cols, floats);
         }
     }
 
@@ -112,16 +114,18 @@ impl Most {
         }
     }
 
-    /// Products with weights that are unpacked to strips.
-    fn unpacked(&mut self, integer: Option<Integers>, rows: usize, cols: usize, fine_cols: usize) {
+    /// Products with weights that are unpacked to strips; `floats` is how many values some of them want in f32.
+    fn unpacked(&mut self, integer: Option<Integers>, (rows, cols): (usize, usize), fine_cols: usize, floats: usize) {
         let tiles = self.cpu.kernels.tiles;
-        self.raise(Use::Rows, 4 * rows * cols);
+        self.raise(Use::Rows, 4 * if integer.is_some() { floats } else { rows * cols });
         self.raise(Use::Products, 4 * tiles * rows * TILE);
         match integer {
             Some(ints) => {
                 self.raise(Use::Ints, ints.bytes(rows * cols) + rows * fine_cols);
                 // With scales and minima.
                 self.raise(Use::Strips, cols * tiles * (TILE + 2 * 4 * TILE / SHORTEST_GROUP));
+                // A row that is normed.
+                self.raise(Use::Strip, cols * 4);
             }
             // And a row of it.
             None => self.raise(Use::Strip, cols * 4 * (TILE + 1)),
@@ -144,8 +148,8 @@ impl Integers {
     fn bytes(self, len: usize) -> usize {
         let (by_16, by_32) = (len / 16, len / 32);
         let pairs = if self.in_pairs { 2 * len + by_32 * size_of::<Block>() } else { 0 };
-        // Scales, their powers of two, sums, and these times offsets and scales.
-        len + pairs + 4 * (2 * by_32 + by_16 + 2 * (by_16 + by_32))
+        // Scales, their powers of two, sums, and these times offsets and scales, and in 16 bits.
+        len + pairs + 4 * (2 * by_32 + by_16 + 2 * (by_16 + by_32)) + len / 256 * size_of::<Eight>()
     }
 }
 

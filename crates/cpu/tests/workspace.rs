@@ -17,6 +17,7 @@ const TEXT: Work = Work {
     rows: 1,
     cols: 32,
     fine_cols: 32,
+    plain_cols: 32,
     finest_rows: 0,
     head_dim: 32,
     group: 1,

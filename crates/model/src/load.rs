@@ -67,6 +67,20 @@ pub struct FileBytes {
     pub rearranged: usize,
     /// Whether weights are stored in blocks, or rearranged to such.
     pub quantised: bool,
+    /// The most columns of a matrix that isn't.
+    pub plain_cols: usize,
+}
+
+impl FileBytes {
+    /// Takes note of the type of a tensor.
+    fn count(&mut self, is_quantised: bool, shape: &[usize]) {
+        self.quantised |= is_quantised;
+        if let [_, .., cols] = shape
+            && !is_quantised
+        {
+            self.plain_cols = self.plain_cols.max(*cols);
+        }
+    }
 }
 
 /// The config of a checkpoint of either kind.
@@ -127,7 +141,7 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
         if source::other_part(&tensor.name).is_some() || source::is_activation_scale(&tensor.name) {
             bytes.ignored += len;
         } else if let Some(copy) = source.copied(tensor) {
-            bytes.quantised |= copy.dtype.is_quantised();
+            bytes.count(copy.dtype.is_quantised(), &tensor.shape);
             match copy.experts {
                 Some(experts) => together.entry(experts).or_default().push((copy.values, copy.dtype)),
                 None => bytes.rearranged += copy.dtype.row_bytes(copy.values).unwrap_or(0),
@@ -138,7 +152,7 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
             bytes.per_layer_table += len;
         } else {
             bytes.weights += len;
-            bytes.quantised |= is_quantised(tensor.dtype);
+            bytes.count(is_quantised(tensor.dtype), &tensor.shape);
         }
     }
     for experts in together.values() {

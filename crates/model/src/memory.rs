@@ -129,7 +129,7 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
     }
     let logit_rows = if options.logits == LogitRows::All { pass } else { 1 };
     let scratch = Sizes::new(config, &plan, pass).bytes(logit_rows);
-    let work = work(config, &plan, pass, &options, file.quantised);
+    let work = work(config, &plan, pass, &options, &file);
     let program = PROGRAM_BYTES + ENTRY_BYTES * config.vocab_size;
     Ok(MemoryPlan {
         ctx: options.ctx,
@@ -148,7 +148,7 @@ pub fn memory_plan(config: &ModelConfig, options: &DecoderOptions, file: FileByt
 /// The largest step: a chunk of a prompt. Where its logits are wanted, its rows pass all layers and are rounded as those
 /// are that are read; in a conversation they pass the layers before the last one with keys and values of its own, and of
 /// that one the keys and values.
-fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &DecoderOptions, quantised: bool) -> Work {
+fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &DecoderOptions, file: &FileBytes) -> Work {
     let read = options.logits == LogitRows::All;
     let own = plan.iter().rposition(|p| p.kv == KvSource::Own).unwrap_or(0);
     let split = if read { plan.len() } else { own };
@@ -179,12 +179,13 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
         rows,
         cols,
         fine_cols,
+        plain_cols: file.plain_cols.min(cols),
         finest_rows,
         head_dim,
         group,
         positions: options.ctx,
         kv_is_rounded: options.kv != KvType::F32,
-        quantised,
+        quantised: file.quantised,
         experts,
     }
 }
@@ -255,8 +256,14 @@ mod tests {
     fn the_table_names_every_use() {
         let config = ModelConfig::preset("E2B").unwrap();
         let options = DecoderOptions { ctx: 8192, ..DecoderOptions::default() };
-        let file =
-            FileBytes { weights: 3 << 30, per_layer_table: 2 << 30, ignored: 0, rearranged: 1 << 20, quantised: true };
+        let file = FileBytes {
+            weights: 3 << 30,
+            per_layer_table: 2 << 30,
+            ignored: 0,
+            rearranged: 1 << 20,
+            quantised: true,
+            plain_cols: 1536,
+        };
         let plan = memory_plan(&config, &options, file).unwrap();
         let table = plan.to_string();
         for text in [

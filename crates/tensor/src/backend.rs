@@ -325,6 +325,8 @@ pub struct Work {
     pub cols: usize,
     /// As `cols`, of the products that always round finely ([`Rounding::Fine`]).
     pub fine_cols: usize,
+    /// As `cols`, of the products with weights that aren't quantised.
+    pub plain_cols: usize,
     /// Rows at once whose products round as finely as there is ([`Rounding::Finest`]).
     pub finest_rows: usize,
     /// Largest head.

@@ -104,7 +104,7 @@ fn one_or_two<const QUADS: usize, const OFFSET: i32, const FINE: bool, const T: 
 struct Product<'a, const T: usize> {
     tiles: [&'a PackedTile; T],
     x: IntRows<'a>,
-    /// `−8 · Σ v` and `d · Σ v` of the tiles' groups.
+    /// [`IntRows::neg16`] or [`IntRows::neg32`], and `d · Σ v` of the tiles' groups.
     negative: &'a [i32],
     weighted: &'a [f32],
     n: usize,
@@ -145,17 +145,15 @@ impl<const T: usize> Product<'_, T> {
             // once or twice `c` rows of sums. What is only asked for may lie anywhere.
             unsafe {
                 let mut sums = [[_mm512_setzero_si512(); C]; T];
-                // `−8 · Σx`, brought to `−offset · Σx`.
+                // `−32 · Σx` of 16, `−8 · Σx` of 32, brought to `−offset · Σx`.
                 let start = |c: usize| {
-                    let eight = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
+                    let given = || _mm512_set1_epi32(*negative.byte_add(offset[c] * (8 / QUADS)).add(g));
                     match OFFSET {
                         0 => _mm512_setzero_si512(),
-                        4 => _mm512_srai_epi32::<1>(eight()),
-                        8 => eight(),
-                        16 => _mm512_slli_epi32::<1>(eight()),
-                        32 => _mm512_slli_epi32::<2>(eight()),
-                        64 => _mm512_slli_epi32::<3>(eight()),
-                        _ => _mm512_slli_epi32::<4>(eight()),
+                        4 => _mm512_srai_epi32::<3>(given()),
+                        8 | 32 => given(),
+                        16 | 64 => _mm512_slli_epi32::<1>(given()),
+                        _ => _mm512_slli_epi32::<4>(given()),
                     }
                 };
                 if !FINE {

@@ -1,6 +1,6 @@
 //! Products of interleaved rows with activation rows: 16 weight rows at once, one per 32-bit lane.
 //!
-//! A group's weights are unpacked to unsigned bytes once for up to four activation rows: `vpdpbusd` with four broadcast
+//! A group's weights are unpacked to unsigned bytes once for up to eight activation rows: `vpdpbusd` with four broadcast
 //! activations sums in the weight row's lane, a plane of 7 or 8 bits at a time, from `−offset · Σ v` on; then one conversion,
 //! the activations' power of two, added to the exponent, and one fused multiply-add with the weights' scale. No lane is ever moved.
 //!
@@ -12,8 +12,37 @@ use carat_tensor::DType;
 
 use super::{load32, load64, prefetch, store};
 use crate::interleaved::{self, ROWS};
-use crate::ints::IntRows;
+use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
+
+/// Four dots with each of eight rows, of `$w` with the dwords at `$x` and `$stride` bytes further each, every row's after the
+/// last one's: a row's own follow one another only after eight, longer than a dot takes, so none waits. Compilers put a row's
+/// together, or take other instructions.
+macro_rules! by_turns {
+    ($dot:literal, $sums:expr, $w:expr, $x:expr, $stride:expr) => {{
+        let ([s0, s1, s2, s3, s4, s5, s6, s7], &[w0, w1, w2, w3], x, stride) = ($sums, $w, $x, $stride);
+        std::arch::asm!(
+            by_turns!($dot, "w0", "0"), by_turns!($dot, "w1", "4"), by_turns!($dot, "w2", "8"), by_turns!($dot, "w3", "12"),
+            s0 = inout(zmm_reg) *s0, s1 = inout(zmm_reg) *s1, s2 = inout(zmm_reg) *s2, s3 = inout(zmm_reg) *s3,
+            s4 = inout(zmm_reg) *s4, s5 = inout(zmm_reg) *s5, s6 = inout(zmm_reg) *s6, s7 = inout(zmm_reg) *s7,
+            w0 = in(zmm_reg) w0, w1 = in(zmm_reg) w1, w2 = in(zmm_reg) w2, w3 = in(zmm_reg) w3,
+            x = in(reg) x, x3 = in(reg) x.byte_add(3 * stride), x6 = in(reg) x.byte_add(6 * stride), d = in(reg) stride,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }};
+    ($dot:literal, $w:literal, $at:literal) => {
+        concat!(
+            $dot, " {s0}, {", $w, "}, dword ptr [{x} + ", $at, "]{{1to16}}\n",
+            $dot, " {s1}, {", $w, "}, dword ptr [{x} + {d} + ", $at, "]{{1to16}}\n",
+            $dot, " {s2}, {", $w, "}, dword ptr [{x} + 2 * {d} + ", $at, "]{{1to16}}\n",
+            $dot, " {s3}, {", $w, "}, dword ptr [{x3} + ", $at, "]{{1to16}}\n",
+            $dot, " {s4}, {", $w, "}, dword ptr [{x3} + {d} + ", $at, "]{{1to16}}\n",
+            $dot, " {s5}, {", $w, "}, dword ptr [{x3} + 2 * {d} + ", $at, "]{{1to16}}\n",
+            $dot, " {s6}, {", $w, "}, dword ptr [{x6} + ", $at, "]{{1to16}}\n",
+            $dot, " {s7}, {", $w, "}, dword ptr [{x6} + {d} + ", $at, "]{{1to16}}",
+        )
+    };
+}
 
 /// Activation rows that share a pass over the weights, where there are so many.
 const SHARE: usize = 8;
@@ -31,13 +60,17 @@ pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<Int
     let rows = out.len() / n;
     let mut i = 0;
     while i < n {
-        let taken = if i + SHARE <= n { SHARE } else { 1 << (n - i).ilog2() };
+        let taken = SHARE.min(n - i);
         let out = &mut out[i * rows..(i + taken) * rows];
         let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
         match taken {
             1 => by_planes::<1>(dtype, tiles, planes, rest.is_some(), out),
             2 => by_planes::<2>(dtype, tiles, planes, rest.is_some(), out),
+            3 => by_planes::<3>(dtype, tiles, planes, rest.is_some(), out),
             4 => by_planes::<4>(dtype, tiles, planes, rest.is_some(), out),
+            5 => by_planes::<5>(dtype, tiles, planes, rest.is_some(), out),
+            6 => by_planes::<6>(dtype, tiles, planes, rest.is_some(), out),
+            7 => by_planes::<7>(dtype, tiles, planes, rest.is_some(), out),
             _ => by_planes::<SHARE>(dtype, tiles, planes, rest.is_some(), out),
         }
         i += taken;
@@ -97,6 +130,18 @@ struct Sums<const N: usize> {
     minima: [__m512; N],
 }
 
+impl<const N: usize> Sums<N> {
+    /// Adds `scale · dot · 2^exp` to each row's, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn add(&mut self, dots: [__m512i; N], scale: __m512, exp: impl Fn(usize) -> i32) {
+        for (i, (acc, dot)) in self.of_units.iter_mut().zip(dots).enumerate() {
+            let dot = _mm512_castps_si512(_mm512_cvtepi32_ps(dot));
+            *acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(exp(i)))), scale, *acc);
+        }
+    }
+}
+
 /// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
 /// of its rest.
 #[derive(Clone, Copy)]
@@ -116,45 +161,58 @@ impl Planes<'_> {
             assert!(x.exps.len() >= end * (cols / 32) && x.dsum32.len() >= end * (cols / 32));
             assert!(x.neg16.len() >= end * (cols / 16) && x.neg32.len() >= end * (cols / 32));
         }
+        assert!(!cols.is_multiple_of(256) || self.x.eights.len() >= end * (cols / 256));
     }
 
-    /// Sums of 32-bit lanes over `QUADS` quads of weights and the columns of activation row `i` from `at` on, all planes
-    /// together; `negative` is `−offset · Σ v`.
+    /// For each row sums of 32-bit lanes over `QUADS` quads of weights and its columns from `at` on, all planes together;
+    /// `start` gives `−offset · Σ v` of a row.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn dot<const P: usize, const QUADS: usize>(
+    fn dots<const P: usize, const QUADS: usize, const N: usize>(
         &self,
         w: &[__m512i; QUADS],
-        i: usize,
         at: usize,
-        negative: i32,
-    ) -> __m512i {
+        start: impl Fn(usize) -> __m512i,
+    ) -> [__m512i; N] {
         debug_assert!(at + 4 * QUADS <= self.x.cols);
         let planes = [self.x.q, self.x.low, self.rest.q];
-        let mut sums = [_mm512_setzero_si512(); P];
-        sums[P - 1] = _mm512_set1_epi32(negative);
-        for (sum, plane) in sums.iter_mut().zip(planes) {
+        let add = |sums: &mut [__m512i; N], p: usize| {
             // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
-            let x = unsafe { plane.as_ptr().add((self.first + i) * self.x.cols + at) };
-            for (k, &w) in w.iter().enumerate() {
-                // SAFETY: as above.
-                let quad = unsafe { x.add(4 * k).cast::<i32>().read_unaligned() };
-                *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(quad));
+            unsafe { add_dots(sums, w, planes[p].as_ptr().add(self.first * self.x.cols + at), self.x.cols) };
+        };
+        let finer = |sums: [__m512i; N], by: [__m512i; N]| -> [__m512i; N] {
+            std::array::from_fn(|i| _mm512_add_epi32(_mm512_slli_epi32::<7>(sums[i]), by[i]))
+        };
+        let start: [__m512i; N] = std::array::from_fn(start);
+        let mut sums = [_mm512_setzero_si512(); N];
+        // There are no registers for sums of each plane of so many rows; those of few would wait for the plane before.
+        let in_turn = N == SHARE;
+        for p in 0..P {
+            let mut next = if p == P - 1 { start } else { [_mm512_setzero_si512(); N] };
+            if p > 0 && in_turn {
+                next = finer(sums, next);
             }
+            add(&mut next, p);
+            sums = if p > 0 && !in_turn { finer(sums, next) } else { next };
         }
-        let mut sum = sums[0];
-        for plane in &sums[1..] {
-            sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), *plane);
-        }
-        sum
+        sums
     }
 
-    /// `−8 · Σ v` of group `g` of 16 or 32 columns of row `i`.
+    /// `−8 · Σ v` of the 32 columns from `32 · g` on of row `i`.
     #[inline]
-    fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> i32 {
-        let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
-        if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) }
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn negative32<const P: usize>(&self, i: usize, g: usize) -> __m512i {
+        let of = |x: &IntRows<'_>| self.of_group::<32, _>(x.neg32, i, g);
+        _mm512_set1_epi32(if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) })
+    }
+
+    /// `−32 · Σ v` of the 16 columns from `16 · g` on of row `i`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn negative16<const P: usize>(&self, i: usize, g: usize) -> __m512i {
+        let of = |x: &IntRows<'_>| self.of_group::<16, _>(x.neg16, i, g);
+        _mm512_set1_epi32(if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) })
     }
 
     /// Scale of the 32 columns from `32 · g` on of row `i` ([`IntRows::exps`]): the same for all planes, each in its unit.
@@ -170,6 +228,35 @@ impl Planes<'_> {
         if P == 3 { of(&self.x) + of(&self.rest) } else { of(&self.x) }
     }
 
+    /// For each row the dot of `mins`, two of each lane's row in a lane, with the sums of block `b` of 256 columns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn dots_of_sums<const N: usize>(&self, mins: &[__m512i; 4], b: usize) -> [__m512i; N] {
+        let mut dots = [_mm512_setzero_si512(); N];
+        if let Ok(dots) = <&mut [__m512i; SHARE]>::try_from(&mut dots[..]) {
+            let stride = self.x.cols / 256 * size_of::<Eight>();
+            // SAFETY: `check` has seen the sums of `SHARE` rows, `stride` apart.
+            unsafe { by_turns!("vpdpwssd", dots, mins, self.eight(0, b).sums.as_ptr(), stride) };
+        } else {
+            for (i, dot) in dots.iter_mut().enumerate() {
+                let pairs: [i32; 4] = bytemuck::cast(self.eight(i, b).sums);
+                for (&min, pair) in mins.iter().zip(pairs) {
+                    *dot = _mm512_dpwssd_epi32(*dot, min, _mm512_set1_epi32(pair));
+                }
+            }
+        }
+        dots
+    }
+
+    /// The sums of block `b` of 256 columns of row `i`.
+    #[inline]
+    fn eight(&self, i: usize, b: usize) -> &Eight {
+        let at = (self.first + i) * (self.x.cols / 256) + b;
+        debug_assert!(at < self.x.eights.len());
+        // SAFETY: as in `of_group`, of types whose blocks have 256 columns.
+        unsafe { self.x.eights.get_unchecked(at) }
+    }
+
     /// What row `i` has for group `g`.
     #[inline]
     fn of_group<const GROUP: usize, T: Copy>(&self, values: &[T], i: usize, g: usize) -> T {
@@ -178,6 +265,35 @@ impl Planes<'_> {
         // SAFETY: `check` has seen the rows' values, and callers' groups lie within a row, as every tile has
         // `cols / block` blocks.
         unsafe { *values.get_unchecked(at) }
+    }
+}
+
+/// Adds to each sum the dots of `QUADS` quads of weights with a row's bytes, the first row's at `x`, the others' `cols`
+/// further each.
+///
+/// # Safety
+/// `4 · QUADS` bytes of each row are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn add_dots<const QUADS: usize, const N: usize>(
+    sums: &mut [__m512i; N],
+    w: &[__m512i; QUADS],
+    x: *const i8,
+    cols: usize,
+) {
+    if let Ok(sums) = <&mut [__m512i; SHARE]>::try_from(&mut sums[..]) {
+        for (half, w) in w.as_chunks::<4>().0.iter().enumerate() {
+            // SAFETY: as the caller vouches; a half has four quads.
+            unsafe { by_turns!("vpdpbusd", &mut *sums, w, x.add(16 * half), cols) };
+        }
+        return;
+    }
+    for (i, sum) in sums.iter_mut().enumerate() {
+        for (k, &w) in w.iter().enumerate() {
+            // SAFETY: as the caller vouches.
+            let quad = unsafe { x.add(i * cols + 4 * k).cast::<i32>().read_unaligned() };
+            *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(quad));
+        }
     }
 }
 
@@ -200,14 +316,6 @@ fn high_nibbles(w: __m512i) -> __m512i {
     low_nibbles(_mm512_srli_epi16::<4>(w))
 }
 
-/// `acc + scale · dot · 2^exp`, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn scaled(dot: __m512i, scale: __m512, exp: i32, acc: __m512) -> __m512 {
-    let dot = _mm512_castps_si512(_mm512_cvtepi32_ps(dot));
-    _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(exp))), scale, acc)
-}
-
 const Q4_0_BYTES: usize = ROWS * 18;
 
 #[inline]
@@ -220,10 +328,8 @@ fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: P
         (w[k], w[k + 4]) = (low_nibbles(bytes), high_nibbles(bytes));
     }
     let scale = halves(block, 0);
-    for (i, acc) in sums.of_units.iter_mut().enumerate() {
-        let dot = x.dot::<P, 8>(&w, i, 32 * b, x.negative::<P, 32>(i, b));
-        *acc = scaled(dot, scale, x.exp(i, b), *acc);
-    }
+    let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative32::<P>(i, b));
+    sums.add(dots, scale, |i| x.exp(i, b));
 }
 
 const Q8_0_BYTES: usize = ROWS * 34;
@@ -239,49 +345,67 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
         *w = _mm512_xor_si512(*w, load64(block, 32 + 64 * k));
     }
     let scale = halves(block, 0);
-    for (i, acc) in sums.of_units.iter_mut().enumerate() {
-        let exp = x.exp(i, b);
-        if P < 3 {
-            let dot = x.dot::<P, 8>(&w, i, 32 * b, 16 * x.negative::<P, 32>(i, b));
-            *acc = scaled(dot, scale, exp, *acc);
-        } else {
-            let rest = Planes { x: x.rest, ..x };
-            let high = x.dot::<2, 8>(&w, i, 32 * b, 16 * x.negative::<2, 32>(i, b));
-            let low = rest.dot::<1, 8>(&w, i, 32 * b, 16 * rest.negative::<1, 32>(i, b));
-            *acc = scaled(high, scale, exp + (7 << 23), *acc);
-            *acc = scaled(low, scale, exp, *acc);
-        }
+    if P < 3 {
+        let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative32::<P>(i, b)));
+        sums.add(dots, scale, |i| x.exp(i, b));
+    } else {
+        let rest = Planes { x: x.rest, ..x };
+        let high = x.dots::<2, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative32::<2>(i, b)));
+        let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(rest.negative32::<1>(i, b)));
+        sums.add(high, scale, |i| x.exp(i, b) + (7 << 23));
+        sums.add(low, scale, |i| x.exp(i, b));
     }
 }
 
 const Q4_K_BYTES: usize = ROWS * 144;
 
+/// Minima have 6 bits: those of a block are multiplied in 16-bit dots with the sums of activations, but for the finest of these.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    let both = load64(block, 0);
-    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
-    let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
-    let scales = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
-    for pair in 0..4 {
-        let bytes = &block[256 + 512 * pair..256 + 512 * (pair + 1)];
-        let (mut low, mut high) = ([_mm512_setzero_si512(); 8], [_mm512_setzero_si512(); 8]);
-        for k in 0..8 {
-            let bytes = load64(bytes, 64 * k);
-            (low[k], high[k]) = (low_nibbles(bytes), high_nibbles(bytes));
+    let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(load64(block, 0))));
+    let mut mins = [_mm512_setzero_si512(); 4];
+    for (pair, mins) in mins.iter_mut().enumerate() {
+        let low = q4_k_group::<P, N, 0>(block, b, pair, x, sums);
+        let high = q4_k_group::<P, N, 1>(block, b, pair, x, sums);
+        if P < 3 {
+            *mins = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+            continue;
         }
-        for (j, w) in [(2 * pair, low), (2 * pair + 1, high)] {
-            let (scale, min) = scales.get(j);
-            let (scale, min) = (_mm512_mul_ps(scale, d), _mm512_mul_ps(min, d_min));
-            let g = 8 * b + j;
-            prefetch(&block[Q4_K_BYTES / 8 * j..Q4_K_BYTES / 8 * (j + 1)]);
-            for (i, acc) in sums.of_units.iter_mut().enumerate() {
-                let dot = x.dot::<P, 8>(&w, i, 32 * g, 0);
-                *acc = scaled(dot, scale, x.exp(i, g), *acc);
-                sums.minima[i] = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), sums.minima[i]);
+        for (min, g) in [low, high].into_iter().zip(8 * b + 2 * pair..) {
+            let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), d_min);
+            for (i, minima) in sums.minima.iter_mut().enumerate() {
+                *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *minima);
             }
         }
     }
+    if P < 3 {
+        sums.add(x.dots_of_sums(&mins, b), _mm512_sub_ps(_mm512_setzero_ps(), d_min), |i| x.eight(i, b).exp);
+    }
+}
+
+/// The group of the low or the high nibbles of a pair in a block of Q4_K, but for its minima, which it returns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn q4_k_group<const P: usize, const N: usize, const HIGH: usize>(
+    block: &[u8; Q4_K_BYTES],
+    b: usize,
+    pair: usize,
+    x: Planes<'_>,
+    sums: &mut Sums<N>,
+) -> __m512i {
+    let j = 2 * pair + HIGH;
+    prefetch(&block[Q4_K_BYTES / 8 * j..Q4_K_BYTES / 8 * (j + 1)]);
+    let w: [__m512i; 8] = std::array::from_fn(|k| {
+        let bytes = load64(block, 256 + 512 * pair + 64 * k);
+        if HIGH == 1 { high_nibbles(bytes) } else { low_nibbles(bytes) }
+    });
+    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(load64(block, 0)));
+    let scales = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
+    let (scale, min) = scales.get(j);
+    let (scale, g) = (_mm512_mul_ps(_mm512_cvtepi32_ps(scale), d), 8 * b + j);
+    sums.add(x.dots::<P, 8, N>(&w, 32 * g, |_| _mm512_setzero_si512()), scale, |i| x.exp(i, g));
+    min
 }
 
 /// The 12 bytes of 6-bit scales and minima of 16 rows, by dwords.
@@ -290,22 +414,21 @@ struct Scales6 {
 }
 
 impl Scales6 {
-    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]).
+    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]), of 6 bits.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn get(&self, j: usize) -> (__m512, __m512) {
+    fn get(&self, j: usize) -> (__m512i, __m512i) {
         let by = |v: __m512i, bits: usize| _mm512_srlv_epi32(v, _mm512_set1_epi32(bits as i32));
         let and = |v: __m512i, mask: i32| _mm512_and_si512(v, _mm512_set1_epi32(mask));
         let [u0, u1, u2] = self.u;
         let at = 8 * (j % 4);
-        let (scale, min) = if j < 4 {
+        if j < 4 {
             (and(by(u0, at), 63), and(by(u1, at), 63))
         } else {
             // The two upper bits come from bits 6 and 7, to bits 4 and 5.
             let upper = |v: __m512i| and(by(v, at + 2), 0x30);
             (_mm512_or_si512(and(by(u2, at), 15), upper(u0)), _mm512_or_si512(and(by(u2, at + 4), 15), upper(u1)))
-        };
-        (_mm512_cvtepi32_ps(scale), _mm512_cvtepi32_ps(min))
+        }
     }
 }
 
@@ -314,42 +437,44 @@ const Q6_K_BYTES: usize = ROWS * 210;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    let d = halves(block, ROWS * 208);
     for part in 0..4 {
-        let (half, second) = (part / 2, part % 2);
-        let w = sixteens(block, part);
-        for (chunk, w) in w.iter().enumerate() {
-            // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
-            let at = 8 * half + 2 * chunk + second;
-            let scales = load64(block, ROWS * 192 + 64 * (at / 4));
-            let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
-            let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), d);
-            let g = 16 * b + at;
-            for (i, acc) in sums.of_units.iter_mut().enumerate() {
-                let dot = x.dot::<P, 4>(w, i, 16 * g, 4 * x.negative::<P, 16>(i, g));
-                *acc = scaled(dot, scale, x.exp(i, g / 2), *acc);
-            }
-        }
+        q6_k_sixteen::<P, N, 0>(block, b, part, x, sums);
+        q6_k_sixteen::<P, N, 1>(block, b, part, x, sums);
+        q6_k_sixteen::<P, N, 2>(block, b, part, x, sums);
+        q6_k_sixteen::<P, N, 3>(block, b, part, x, sums);
     }
 }
 
-/// Of each of the four chunks of 32 columns in a half of Q6_K's block the first or the second 16: parts 0 and 1 of the first half,
-/// 2 and 3 of the second.
+/// The first or the second 16 of a chunk of 32 columns in a half of Q6_K's block: parts 0 and 1 of the first half, 2 and 3 of the
+/// second.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn sixteens(block: &[u8; Q6_K_BYTES], part: usize) -> [[__m512i; 4]; 4] {
+fn q6_k_sixteen<const P: usize, const N: usize, const CHUNK: usize>(
+    block: &[u8; Q6_K_BYTES],
+    b: usize,
+    part: usize,
+    x: Planes<'_>,
+    sums: &mut Sums<N>,
+) {
     let (half, second) = (part / 2, part % 2);
-    let upper = |bits: __m512i| _mm512_and_si512(bits, _mm512_set1_epi8(0x30));
-    let mut w = [[_mm512_setzero_si512(); 4]; 4];
-    for k in 0..4 {
-        prefetch(&block[Q6_K_BYTES / 16 * (4 * part + k)..Q6_K_BYTES / 16 * (4 * part + k + 1)]);
-        let nibbles = |odd: usize| load64(block, 64 * (16 * half + 8 * odd + 4 * second + k));
+    prefetch(&block[Q6_K_BYTES / 16 * (4 * part + CHUNK)..Q6_K_BYTES / 16 * (4 * part + CHUNK + 1)]);
+    let w: [__m512i; 4] = std::array::from_fn(|k| {
+        let nibbles = load64(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
         let bits = load64(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
-        let (even, odd) = (nibbles(0), nibbles(1));
-        w[0][k] = _mm512_or_si512(low_nibbles(even), upper(_mm512_slli_epi16::<4>(bits)));
-        w[1][k] = _mm512_or_si512(low_nibbles(odd), upper(_mm512_slli_epi16::<2>(bits)));
-        w[2][k] = _mm512_or_si512(high_nibbles(even), upper(bits));
-        w[3][k] = _mm512_or_si512(high_nibbles(odd), upper(_mm512_srli_epi16::<2>(bits)));
-    }
-    w
+        let bits = match CHUNK {
+            0 => _mm512_slli_epi16::<4>(bits),
+            1 => _mm512_slli_epi16::<2>(bits),
+            2 => bits,
+            _ => _mm512_srli_epi16::<2>(bits),
+        };
+        let nibbles = if CHUNK < 2 { low_nibbles(nibbles) } else { high_nibbles(nibbles) };
+        _mm512_or_si512(nibbles, _mm512_and_si512(bits, _mm512_set1_epi8(0x30)))
+    });
+    // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
+    let at = 8 * half + 2 * CHUNK + second;
+    let scales = load64(block, ROWS * 192 + 64 * (at / 4));
+    let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
+    let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), halves(block, ROWS * 208));
+    let g = 16 * b + at;
+    sums.add(x.dots::<P, 4, N>(&w, 16 * g, |i| x.negative16::<P>(i, g)), scale, |i| x.exp(i, g / 2));
 }
