@@ -78,7 +78,7 @@ fn run(
         let mut x = backend.buffer(n * cols)?;
         backend.upload(&mut x, &(0..n * cols).map(|i| (i as f32 * 0.37).sin()).collect::<Vec<_>>());
         let mut out = backend.buffer(n * rows)?;
-        // The system's account of time on a CPU lags by some milliseconds, so a pass takes a hundred.
+        // A pass takes some tens of milliseconds.
         let (used, rounds) = if n == 512 { (3.min(copies), 1) } else { (copies, 8) };
         let seconds = (0..5)
             .map(|_| {

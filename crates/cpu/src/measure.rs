@@ -10,7 +10,7 @@ use crate::pages::large_pages;
 
 /// Per thread; more than any last-level cache's share.
 const STREAM_BYTES: usize = 192 << 20;
-/// Reads of it per pass: the system's account of time on a CPU lags by up to a tick, some milliseconds.
+/// Reads of it per pass: some tens of milliseconds.
 const READS: usize = 12;
 /// The best of so many passes counts: a limit is what was reached.
 const PASSES: usize = 3;
