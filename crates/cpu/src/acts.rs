@@ -66,29 +66,27 @@ impl Acts {
             Some((weight, eps)) => rows::rms_norm(k, out, x(i), Some(weight), eps),
             None => out.copy_from_slice(x(i)),
         };
-        match wanted.rounding {
-            // What they leave is made of them.
-            Some(rounding) if wanted.floats || rounding == Rounding::Finest => {
-                grow(&mut self.x, n * cols);
-                self.quantise_made(k, pool, rounding, make);
-            }
-            Some(rounding) => {
-                assert_blocks(cols);
-                self.finest = false;
-                self.ints.quantise_shown(k, pool, (n, cols), rounding != Rounding::Coarse, |worker, i, take| {
-                    if norm.is_none() {
-                        return take(x(i));
-                    }
-                    let mut scratch = lock(&scratch[worker]);
-                    let row = scratch.decoded(cols);
-                    make(i, row);
-                    take(row);
-                });
-            }
-            None => {
-                grow(&mut self.x, n * cols);
-                pool.for_rows(&mut self.x, n, cols, make);
-            }
+        if let Some(rounding) = wanted.rounding
+            && !wanted.floats
+            // What integers leave is made of the rows.
+            && rounding != Rounding::Finest
+        {
+            self.finest = false;
+            self.ints.quantise(k, pool, (n, cols), rounding != Rounding::Coarse, |worker, i, take| {
+                if norm.is_none() {
+                    return take(x(i));
+                }
+                let mut scratch = lock(&scratch[worker]);
+                let row = scratch.decoded(cols);
+                make(i, row);
+                take(row);
+            });
+            return;
+        }
+        grow(&mut self.x, n * cols);
+        pool.for_rows(&mut self.x, n, cols, make);
+        if let Some(rounding) = wanted.rounding {
+            self.quantise(k, pool, rounding);
         }
     }
 
@@ -113,23 +111,14 @@ impl Acts {
     /// # Panics
     /// If the columns aren't a multiple of 32.
     pub fn quantise(&mut self, k: &Kernels, pool: &mut Pool, rounding: Rounding) {
-        self.quantise_made(k, pool, rounding, |_, _| ());
-    }
-
-    /// The same of rows that `make(i, row)` makes.
-    fn quantise_made(
-        &mut self,
-        k: &Kernels,
-        pool: &mut Pool,
-        rounding: Rounding,
-        make: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
-        assert_blocks(self.cols);
-        let x = &mut self.x[..self.n * self.cols];
+        let (n, cols) = (self.n, self.cols);
+        let x = &self.x[..n * cols];
         self.finest = rounding == Rounding::Finest;
-        self.ints.quantise(k, pool, x, self.cols, rounding != Rounding::Coarse, make);
+        self.ints.quantise(k, pool, (n, cols), rounding != Rounding::Coarse, |_, i, take| {
+            take(&x[i * cols..(i + 1) * cols]);
+        });
         if self.finest {
-            self.rest.rest_of(k, pool, x, self.cols, &self.ints);
+            self.rest.rest_of(k, pool, x, cols, &self.ints);
         }
     }
 
@@ -148,10 +137,6 @@ impl Acts {
     pub fn rest_rows(&self, rows: std::ops::Range<usize>) -> Option<IntRows<'_>> {
         self.finest.then(|| self.rest.rows(self.cols, rows))
     }
-}
-
-fn assert_blocks(cols: usize) {
-    assert!(cols.is_multiple_of(32), "{cols} columns in blocks of 32");
 }
 
 /// Grows `v` to at least `len`; never shrinks, so it allocates on first use only.

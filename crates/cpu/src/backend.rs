@@ -502,13 +502,9 @@ impl Backend for CpuBackend {
         routes: &Routes,
         n: usize,
     ) {
-        let k = self.kernels;
-        let norm = Some((&*norm.weight.0, norm.eps));
-        let wanted = Wanted::by(self.integer, [experts.gate.matrix, experts.up.matrix].into_iter());
-        let workers = (&mut self.pool, &self.scratch[..]);
-        self.acts.load(k, workers, &x.0, (n, experts.gate.matrix.cols), norm, wanted);
+        self.load(&x.0, Some(norm), n, [experts.gate.matrix, experts.up.matrix].into_iter());
         let io = (&mut out.0[..], &self.acts);
-        self.moe.run(k, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
+        self.moe.run(self.kernels, self.integer, &mut self.pool, &self.scratch, io, &experts, routes);
     }
 
     fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, Matrix, Buffer>], x: &Buffer, n: usize) {

@@ -24,7 +24,6 @@ pub struct Ints {
     dsum: [Vec<f32>; 2],
     eights: Vec<Eight>,
     fine: bool,
-    in_eights: bool,
     in_pairs: bool,
 }
 
@@ -68,6 +67,11 @@ pub struct Eight {
     pub sums: [i16; 8],
     /// The power, as [`IntRows::exps`] has them.
     pub exp: i32,
+}
+
+/// How many a row has.
+fn eights_of(cols: usize) -> usize {
+    if cols.is_multiple_of(256) { cols / 256 } else { 0 }
 }
 
 impl Eight {
@@ -131,7 +135,7 @@ impl<'a> IntRows<'a> {
             neg32: part(self.neg32, i, c / 32),
             dsum16: part(self.dsum16, i, c / 16),
             dsum32: part(self.dsum32, i, c / 32),
-            eights: part(self.eights, i, if self.eights.is_empty() { 0 } else { c / 256 }),
+            eights: part(self.eights, i, eights_of(c)),
         }
     }
 
@@ -164,28 +168,11 @@ fn part<T>(all: &[T], i: usize, len: usize) -> &[T] {
 const TASK: usize = 16 << 10;
 
 impl Ints {
-    /// Makes rows of `cols` of 8 bits, or of 15, of `x`, of which `make(i, x)` makes row `i` before it is read.
+    /// Makes `n` rows of `cols` of 8 bits, or of 15, each of what `show(worker, i, take)` shows to `take`.
+    ///
+    /// # Panics
+    /// If the columns aren't a multiple of 32.
     pub fn quantise(
-        &mut self,
-        k: &Kernels,
-        pool: &mut Pool,
-        x: &mut [f32],
-        cols: usize,
-        fine: bool,
-        make: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
-        self.fine = fine;
-        let len = x.len();
-        self.fill(k, pool, (x, len), cols, |_, part, at| {
-            for (i, x) in std::mem::take(&mut part.x).chunks_exact_mut(cols).enumerate() {
-                make(at.start / cols + i, x);
-                part.quantise(k, i, x);
-            }
-        });
-    }
-
-    /// The same of `n` rows that are kept nowhere: `show(worker, i, take)` shows row `i` to `take`.
-    pub fn quantise_shown(
         &mut self,
         k: &Kernels,
         pool: &mut Pool,
@@ -193,8 +180,9 @@ impl Ints {
         fine: bool,
         show: impl Fn(usize, usize, &mut dyn FnMut(&[f32])) + Sync,
     ) {
+        assert!(cols.is_multiple_of(32), "{cols} columns in blocks of 32");
         self.fine = fine;
-        self.fill(k, pool, (&mut [], n * cols), cols, |worker, part, at| {
+        self.fill(k, pool, n * cols, cols, |worker, part, at| {
             for i in 0..at.len() / cols {
                 show(worker, at.start / cols + i, &mut |x| part.quantise(k, i, x));
             }
@@ -202,27 +190,25 @@ impl Ints {
     }
 
     /// Makes what `of`, 15 bits of `x`, leaves.
-    pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &mut [f32], cols: usize, of: &Ints) {
+    pub fn rest_of(&mut self, k: &Kernels, pool: &mut Pool, x: &[f32], cols: usize, of: &Ints) {
         self.fine = false;
-        let len = x.len();
-        self.fill(k, pool, (x, len), cols, |_, part, at| {
+        self.fill(k, pool, x.len(), cols, |_, part, at| {
             let blocks = at.start / 32..at.end / 32;
-            part.rest_of((&of.q[at.clone()], &of.low[at], &of.d[blocks]));
+            part.rest_of(&x[at.clone()], (&of.q[at.clone()], &of.low[at], &of.d[blocks]));
         });
     }
 
-    /// Makes all of `x`, whose integers, scales and sums `integers(part, at)` makes of what lies at `at`.
+    /// Makes all of `len` values, whose integers, scales and sums `integers(worker, part, at)` makes of what lies at `at`.
     fn fill(
         &mut self,
         k: &Kernels,
         pool: &mut Pool,
-        (x, len): (&mut [f32], usize),
+        len: usize,
         cols: usize,
         integers: impl Fn(usize, &mut Part<'_>, std::ops::Range<usize>) + Sync,
     ) {
         self.in_pairs = k.in_pairs;
-        self.in_eights = cols.is_multiple_of(256);
-        Part { x, ..self.all(len) }.run(pool, len, cols, |worker, part, at| {
+        self.all(len, cols).run(pool, len, cols, |worker, part, at| {
             integers(worker, part, at);
             part.find_units(cols);
             part.sum_up();
@@ -235,23 +221,21 @@ impl Ints {
 
     /// Takes rows of `cols` that another set holds, in the given order.
     pub fn permute(&mut self, pool: &mut Pool, from: &Ints, cols: usize, order: &[usize]) {
-        (self.fine, self.in_pairs, self.in_eights) = (from.fine, from.in_pairs, from.in_eights);
+        (self.fine, self.in_pairs) = (from.fine, from.in_pairs);
         let len = order.len() * cols;
-        self.all(len).run(pool, len, cols, |_, part, at| {
+        self.all(len, cols).run(pool, len, cols, |_, part, at| {
             for (i, &row) in order[at.start / cols..at.end / cols].iter().enumerate() {
                 part.copy(i, &from.rows(cols, row..row + 1));
             }
         });
     }
 
-    /// Room for `len` values.
-    fn all(&mut self, len: usize) -> Part<'_> {
-        let [low, pairs, eights] =
-            [self.fine, self.in_pairs, self.in_eights].map(|is_used| if is_used { len } else { 0 });
+    /// Room for `len` values in rows of `cols`.
+    fn all(&mut self, len: usize, cols: usize) -> Part<'_> {
+        let [low, pairs] = [self.fine, self.in_pairs].map(|is_used| if is_used { len } else { 0 });
         let [neg16, neg32] = &mut self.neg;
         let [dsum16, dsum32] = &mut self.dsum;
         Part {
-            x: &mut [],
             q: room(&mut self.q, len),
             low: room(&mut self.low, low),
             wide: room(&mut self.wide, pairs),
@@ -261,7 +245,7 @@ impl Ints {
             sum: room(&mut self.sum, len / 16),
             neg: [room(neg16, len / 16), room(neg32, len / 32)],
             dsum: [room(dsum16, len / 16), room(dsum32, len / 32)],
-            eights: room(&mut self.eights, eights / 256),
+            eights: room(&mut self.eights, len / cols * eights_of(cols)),
         }
     }
 
@@ -282,7 +266,7 @@ impl Ints {
             neg32: &self.neg[1][at(c / 32)],
             dsum16: &self.dsum[0][at(c / 16)],
             dsum32: &self.dsum[1][at(c / 32)],
-            eights: if self.in_eights { &self.eights[at(c / 256)] } else { &[] },
+            eights: &self.eights[at(eights_of(c))],
         }
     }
 }
@@ -314,8 +298,6 @@ fn row<T>(all: &mut [T], i: usize, len: usize) -> &mut [T] {
 
 /// Some rows to be made; what isn't wanted is empty.
 struct Part<'a> {
-    /// What they are made of.
-    x: &'a mut [f32],
     q: &'a mut [i8],
     low: &'a mut [i8],
     wide: &'a mut [i16],
@@ -350,7 +332,7 @@ impl<'a> Part<'a> {
         pool.run(parts.len(), |worker, i| make(worker, &mut lock(&parts[i]), i * task..(i * task + task).min(len)));
     }
 
-    /// Makes row `i` of `x`.
+    /// Rounds `x` to row `i`.
     fn quantise(&mut self, k: &Kernels, i: usize, x: &[f32]) {
         let (cols, low) = (x.len(), if self.low.is_empty() { 0 } else { x.len() });
         let (q, low) = (row(self.q, i, cols), row(self.low, i, low));
@@ -382,7 +364,7 @@ impl<'a> Part<'a> {
         fn cut<T>(all: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
             all.split_at_mut(at.min(all.len()))
         }
-        let (x, q, low, wide) = (cut(self.x, len), cut(self.q, len), cut(self.low, len), cut(self.wide, len));
+        let (q, low, wide) = (cut(self.q, len), cut(self.low, len), cut(self.wide, len));
         let (blocks, sum) = (cut(self.blocks, len / 32), cut(self.sum, len / 16));
         let (d, exps) = (cut(self.d, len / 32), cut(self.exps, len / 32));
         let ([neg16, neg32], [dsum16, dsum32]) = (self.neg, self.dsum);
@@ -390,7 +372,6 @@ impl<'a> Part<'a> {
         let (dsum16, dsum32) = (cut(dsum16, len / 16), cut(dsum32, len / 32));
         let eights = cut(self.eights, len / 256);
         let first = Part {
-            x: x.0,
             q: q.0,
             low: low.0,
             wide: wide.0,
@@ -403,7 +384,6 @@ impl<'a> Part<'a> {
             eights: eights.0,
         };
         let rest = Part {
-            x: x.1,
             q: q.1,
             low: low.1,
             wide: wide.1,
@@ -447,12 +427,11 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The integers that 15 bits leave.
-    fn rest_of(&mut self, (high, low, d): (&[i8], &[i8], &[f32])) {
+    /// The integers that 15 bits of `x` leave.
+    fn rest_of(&mut self, x: &[f32], (high, low, d): (&[i8], &[i8], &[f32])) {
         let upper = high.as_chunks::<16>().0.iter().zip(low.as_chunks::<16>().0);
         let lower = self.q.as_chunks_mut::<16>().0.iter_mut().zip(&mut *self.sum);
-        for (i, (x, ((high, low), (rest, sum)))) in self.x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate()
-        {
+        for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
             self.d[i / 2] = d[i / 2] / 128.0;
             let d = f64::from(d[i / 2]);
             let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };

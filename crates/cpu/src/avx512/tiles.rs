@@ -179,7 +179,9 @@ impl Planes<'_> {
         let add = |sums: &mut [__m512i; N], p: usize| {
             // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
-            unsafe { add_dots(sums, w, planes[p].as_ptr().add(self.first * self.x.cols + at), self.x.cols) };
+            unsafe {
+                add_dots::<false, QUADS, N>(sums, w, planes[p].as_ptr().add(self.first * self.x.cols + at), self.x.cols)
+            };
         };
         let finer = |sums: [__m512i; N], by: [__m512i; N]| -> [__m512i; N] {
             std::array::from_fn(|i| _mm512_add_epi32(_mm512_slli_epi32::<7>(sums[i]), by[i]))
@@ -199,19 +201,11 @@ impl Planes<'_> {
         sums
     }
 
-    /// `−8 · Σ v` of the 32 columns from `32 · g` on of row `i`.
+    /// [`IntRows::neg32`] or [`IntRows::neg16`] of group `g` of so many columns of row `i`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn negative32<const P: usize>(&self, i: usize, g: usize) -> __m512i {
-        let of = |x: &IntRows<'_>| self.of_group::<32, _>(x.neg32, i, g);
-        _mm512_set1_epi32(if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) })
-    }
-
-    /// `−32 · Σ v` of the 16 columns from `16 · g` on of row `i`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn negative16<const P: usize>(&self, i: usize, g: usize) -> __m512i {
-        let of = |x: &IntRows<'_>| self.of_group::<16, _>(x.neg16, i, g);
+    fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> __m512i {
+        let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
         _mm512_set1_epi32(if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) })
     }
 
@@ -233,18 +227,9 @@ impl Planes<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn dots_of_sums<const N: usize>(&self, mins: &[__m512i; 4], b: usize) -> [__m512i; N] {
         let mut dots = [_mm512_setzero_si512(); N];
-        if let Ok(dots) = <&mut [__m512i; SHARE]>::try_from(&mut dots[..]) {
-            let stride = self.x.cols / 256 * size_of::<Eight>();
-            // SAFETY: `check` has seen the sums of `SHARE` rows, `stride` apart.
-            unsafe { by_turns!("vpdpwssd", dots, mins, self.eight(0, b).sums.as_ptr(), stride) };
-        } else {
-            for (i, dot) in dots.iter_mut().enumerate() {
-                let pairs: [i32; 4] = bytemuck::cast(self.eight(i, b).sums);
-                for (&min, pair) in mins.iter().zip(pairs) {
-                    *dot = _mm512_dpwssd_epi32(*dot, min, _mm512_set1_epi32(pair));
-                }
-            }
-        }
+        let (sums, stride) = (self.eight(0, b).sums.as_ptr().cast(), self.x.cols / 256 * size_of::<Eight>());
+        // SAFETY: `check` has seen the sums of `N` rows, `stride` apart.
+        unsafe { add_dots::<true, 4, N>(&mut dots, mins, sums, stride) };
         dots
     }
 
@@ -268,31 +253,38 @@ impl Planes<'_> {
     }
 }
 
-/// Adds to each sum the dots of `QUADS` quads of weights with a row's bytes, the first row's at `x`, the others' `cols`
-/// further each.
+/// Adds to each sum the dots of `QUADS` vectors with a row's dwords: of bytes or, `WORDS`, of pairs of 16-bit integers. The first
+/// row's are at `x`, the others' `stride` bytes further each.
 ///
 /// # Safety
-/// `4 · QUADS` bytes of each row are readable.
+/// `QUADS` dwords of each row are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-unsafe fn add_dots<const QUADS: usize, const N: usize>(
+unsafe fn add_dots<const WORDS: bool, const QUADS: usize, const N: usize>(
     sums: &mut [__m512i; N],
     w: &[__m512i; QUADS],
     x: *const i8,
-    cols: usize,
+    stride: usize,
 ) {
     if let Ok(sums) = <&mut [__m512i; SHARE]>::try_from(&mut sums[..]) {
-        for (half, w) in w.as_chunks::<4>().0.iter().enumerate() {
-            // SAFETY: as the caller vouches; a half has four quads.
-            unsafe { by_turns!("vpdpbusd", &mut *sums, w, x.add(16 * half), cols) };
+        for (four, w) in w.as_chunks::<4>().0.iter().enumerate() {
+            // SAFETY: as the caller vouches.
+            unsafe {
+                if WORDS {
+                    by_turns!("vpdpwssd", &mut *sums, w, x.add(16 * four), stride);
+                } else {
+                    by_turns!("vpdpbusd", &mut *sums, w, x.add(16 * four), stride);
+                }
+            }
         }
         return;
     }
     for (i, sum) in sums.iter_mut().enumerate() {
         for (k, &w) in w.iter().enumerate() {
             // SAFETY: as the caller vouches.
-            let quad = unsafe { x.add(i * cols + 4 * k).cast::<i32>().read_unaligned() };
-            *sum = _mm512_dpbusd_epi32(*sum, w, _mm512_set1_epi32(quad));
+            let x = unsafe { x.add(i * stride + 4 * k).cast::<i32>().read_unaligned() };
+            let x = _mm512_set1_epi32(x);
+            *sum = if WORDS { _mm512_dpwssd_epi32(*sum, w, x) } else { _mm512_dpbusd_epi32(*sum, w, x) };
         }
     }
 }
@@ -328,7 +320,7 @@ fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: P
         (w[k], w[k + 4]) = (low_nibbles(bytes), high_nibbles(bytes));
     }
     let scale = halves(block, 0);
-    let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative32::<P>(i, b));
+    let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative::<P, 32>(i, b));
     sums.add(dots, scale, |i| x.exp(i, b));
 }
 
@@ -346,12 +338,12 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
     }
     let scale = halves(block, 0);
     if P < 3 {
-        let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative32::<P>(i, b)));
+        let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative::<P, 32>(i, b)));
         sums.add(dots, scale, |i| x.exp(i, b));
     } else {
         let rest = Planes { x: x.rest, ..x };
-        let high = x.dots::<2, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative32::<2>(i, b)));
-        let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(rest.negative32::<1>(i, b)));
+        let high = x.dots::<2, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative::<2, 32>(i, b)));
+        let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(rest.negative::<1, 32>(i, b)));
         sums.add(high, scale, |i| x.exp(i, b) + (7 << 23));
         sums.add(low, scale, |i| x.exp(i, b));
     }
@@ -476,5 +468,5 @@ fn q6_k_sixteen<const P: usize, const N: usize, const CHUNK: usize>(
     let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
     let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), halves(block, ROWS * 208));
     let g = 16 * b + at;
-    sums.add(x.dots::<P, 4, N>(&w, 16 * g, |i| x.negative16::<P>(i, g)), scale, |i| x.exp(i, g / 2));
+    sums.add(x.dots::<P, 4, N>(&w, 16 * g, |i| x.negative::<P, 16>(i, g)), scale, |i| x.exp(i, g / 2));
 }
