@@ -19,7 +19,7 @@ use std::process::Stdio;
 
 use apart::Layout;
 use carat_model::LogitRows;
-use carat_runtime::device::{DeviceOptions, Precision};
+use carat_runtime::device::{self, DeviceOptions, Precision};
 use carat_runtime::loading;
 use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
 use carat_tensor::DType;
@@ -152,7 +152,10 @@ fn expected_beside(model: &Path, encoders: Option<&Scratch>, mut options: LoadOp
     options.device.threads = Some(THREADS);
     let files = ModelFiles::open(&ModelSource::Path(model.into())).unwrap();
     let files = files.with_encoders(encoders.map(|file| file.0.clone()));
-    let plan = loading::plan(&files, &options).unwrap();
+    let mut plan = loading::plan(&files, &options).unwrap();
+    // Attention rounds the positions that are there.
+    plan.work.positions = tokens.min(plan.work.positions);
+    let plan = plan.on(&device::open(options.device).unwrap());
     // A page that two tensors share stays when what is in them has been copied.
     let shared = 4096 * files.checkpoint().tensors().len();
     let filled = |spec: &KvSpec| spec.bytes() / spec.capacity * tokens.min(spec.capacity);
