@@ -231,8 +231,8 @@ impl CpuBackend {
             self.acts.quantise(self.kernels, &mut self.pool, rounding);
         }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(out, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+        let (scratch, out) = (&self.scratch, product.output(out, m, n, self.pool.threads()));
+        self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
         });
     }
@@ -370,8 +370,7 @@ impl Backend for CpuBackend {
             for ((projection, matrix), output) in chunk.iter_mut().zip(&mut matrices).zip(&mut outputs) {
                 let m = projection.matrix;
                 *matrix = Some(m);
-                *output =
-                    Output::new(&mut projection.out.0, n, m.rows, n, product.task_rows(m, n, self.pool.threads()));
+                *output = product.output(&mut projection.out.0, m, n, self.pool.threads());
             }
             let scratch = &self.scratch;
             self.pool.tiles(&mut outputs, |worker, index, mut tile| {
@@ -384,8 +383,8 @@ impl Backend for CpuBackend {
     fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         self.load(&x.0, Some(norm), n, [gate, up].into_iter());
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(gate, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(&mut out.0, n, gate.rows, n, tile_cols)], |worker, _, mut tile| {
+        let (scratch, out) = (&self.scratch, product.output(&mut out.0, gate, n, self.pool.threads()));
+        self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill_gated((gate, up), (0, 0), &mut tile, &mut lock(&scratch[worker]));
         });
     }
@@ -402,8 +401,8 @@ impl Backend for CpuBackend {
     ) {
         self.load(&x.0, None, n, std::iter::once(m));
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+        let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
+        self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |i, cols, out| {
                 let from = i * p_stride + p_at;
                 (product.kernels.gelu_mul)(out, &p.0[from + cols.start..from + cols.end]);
@@ -483,13 +482,11 @@ impl Backend for CpuBackend {
         grow(&mut self.router_logits, n * n_experts);
         // In f32 at every precision: a tie decided otherwise is another expert.
         let product = Product { kernels: self.kernels, integer: false, acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(router.proj, n, self.pool.threads()));
-        self.pool.tiles(
-            &mut [Output::new(&mut self.router_logits, n, n_experts, n, tile_cols)],
-            |worker, _, mut tile| {
-                product.fill(router.proj, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
-            },
-        );
+        let threads = self.pool.threads();
+        let (scratch, out) = (&self.scratch, product.output(&mut self.router_logits, router.proj, n, threads));
+        self.pool.tiles(&mut [out], |worker, _, mut tile| {
+            product.fill(router.proj, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
+        });
         routes.choose(&mut self.router_logits[..n * n_experts], &router.per_expert_scale.0, router.top_k);
     }
 
@@ -611,8 +608,8 @@ impl Backend for CpuBackend {
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {
         self.load(&x.0, Some(norm), n, std::iter::once(m));
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, tile_cols) = (&self.scratch, product.task_rows(m, n, self.pool.threads()));
-        self.pool.tiles(&mut [Output::new(&mut out.0, n, m.rows, n, tile_cols)], |worker, _, mut tile| {
+        let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
+        self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
                 if let Some(cap) = softcap {
                     (product.kernels.softcap)(out, cap);

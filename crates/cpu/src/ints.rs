@@ -76,13 +76,28 @@ fn eights_of(cols: usize) -> usize {
 
 impl Eight {
     /// Of sums of 16, and the blocks' powers.
-    fn new(sums: &[[i32; 2]], exps: &[i32]) -> Self {
+    pub fn new(sums: &[[i32; 2]], exps: &[i32]) -> Self {
         let power = |exp: i32| f32::from_bits((127_u32 << 23).wrapping_add_signed(exp));
         let sums: [f32; 8] = std::array::from_fn(|i| (sums[i][0] + sums[i][1]) as f32 * power(exps[i]));
-        let exponent = (scalar::largest(&sums).to_bits() >> 23).cast_signed() - 127;
-        let exp = (exponent - 14).max(0) << 23;
+        let exp = Self::exp_of(scalar::largest(&sums).to_bits());
         Eight { sums: sums.map(|sum| (sum * power(-exp)).round_ties_even() as i16), exp }
     }
+
+    /// [`Eight::exp`], from the bits of the largest magnitude.
+    #[inline]
+    pub fn exp_of(largest: u32) -> i32 {
+        ((largest >> 23).cast_signed() - 127 - 14).max(0) << 23
+    }
+}
+
+/// What products want of sums; each as in [`IntRows`].
+#[allow(missing_docs, reason = "the fields of the same names carry the documentation")]
+pub struct Sums<'a> {
+    pub neg16: &'a mut [i32],
+    pub neg32: &'a mut [i32],
+    pub dsum16: &'a mut [f32],
+    pub dsum32: &'a mut [f32],
+    pub eights: &'a mut [Eight],
 }
 
 /// 32 activations of a row with all that kernels need of them that multiply in pairs: one address a row.
@@ -211,7 +226,7 @@ impl Ints {
         self.all(len, cols).run(pool, len, cols, |worker, part, at| {
             integers(worker, part, at);
             part.find_units(cols);
-            part.sum_up();
+            part.sum_up(k);
             if k.in_pairs {
                 part.widen();
                 part.block();
@@ -461,20 +476,10 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The sums' shares in products.
-    fn sum_up(&mut self) {
+    /// What products want of the sums.
+    fn sum_up(&mut self, k: &Kernels) {
         let ([neg16, neg32], [dsum16, dsum32]) = (&mut self.neg, &mut self.dsum);
-        let of_16 = neg16.as_chunks_mut::<2>().0.iter_mut().zip(dsum16.as_chunks_mut::<2>().0);
-        let of_32 = neg32.iter_mut().zip(dsum32.iter_mut());
-        for (((sums, &d), (neg16, dsum16)), (neg32, dsum32)) in
-            self.sum.as_chunks::<2>().0.iter().zip(&*self.d).zip(of_16).zip(of_32)
-        {
-            let both = sums[0] + sums[1];
-            *neg16 = sums.map(|sum| -32 * sum);
-            *dsum16 = sums.map(|sum| d * sum as f32);
-            (*neg32, *dsum32) = (-8 * both, d * both as f32);
-        }
-        let blocks = self.sum.as_chunks::<2>().0.chunks_exact(8).zip(self.exps.chunks_exact(8));
-        self.eights.iter_mut().zip(blocks).for_each(|(eight, (sums, exps))| *eight = Eight::new(sums, exps));
+        let out = Sums { neg16, neg32, dsum16, dsum32, eights: self.eights };
+        (k.sum_up)(self.sum, self.d, self.exps, out);
     }
 }

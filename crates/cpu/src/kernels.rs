@@ -8,7 +8,7 @@
 use carat_tensor::DType;
 
 use crate::interleaved;
-use crate::ints::IntRows;
+use crate::ints::{IntRows, Sums};
 use crate::scalar::{self, RowScale};
 use crate::unpack::Form;
 use crate::words::{self, WordKernels};
@@ -100,6 +100,7 @@ pub struct Kernels {
     pub isa: Isa,
     pub largest: fn(x: &[f32]) -> f32,
     pub quantise: fn(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
+    pub sum_up: fn(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
     pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
@@ -164,6 +165,7 @@ static SCALAR: Kernels = Kernels {
     isa: Isa::Scalar,
     largest: scalar::largest,
     quantise: scalar::quantise,
+    sum_up: scalar::sum_up,
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
@@ -201,6 +203,7 @@ static AVX2: Kernels = {
         largest: |x| unsafe { avx2::largest(x) },
         // SAFETY: as above.
         quantise: |x, scale, q, low, d, sum| unsafe { avx2::quantise(x, scale, q, low, d, sum) },
+        sum_up: scalar::sum_up,
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
@@ -261,6 +264,8 @@ static AVX512: Kernels = {
         largest: |x| unsafe { avx512::largest(x) },
         // SAFETY: as above.
         quantise: |x, scale, q, low, d, sum| unsafe { avx512::quantise(x, scale, q, low, d, sum) },
+        // SAFETY: as above.
+        sum_up: |sum, d, exps, out| unsafe { avx512::sum_up(sum, d, exps, out) },
         // SAFETY: as above.
         matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
         // SAFETY: as above.
@@ -335,6 +340,7 @@ static NEON: Kernels = {
         isa: Isa::Neon,
         largest: neon::largest,
         quantise: neon::quantise,
+        sum_up: scalar::sum_up,
         // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),

@@ -11,7 +11,7 @@ use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
 use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
-use crate::pool::Tile;
+use crate::pool::{Output, Tile};
 
 /// A weight matrix, used where its file is mapped.
 #[derive(Clone, Debug)]
@@ -69,6 +69,9 @@ const BOUND_BY_MEMORY: usize = 32;
 /// so larger tasks read faster, and smaller ones wait less for each other at the end; on two threads this is the best.
 const TASK_BYTES: usize = 512 << 10;
 
+/// Activation rows of a thread's own, at least: with fewer, reading weights for each thread would take as long as using them.
+const SHARE_ROWS: usize = 128;
+
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
@@ -99,6 +102,14 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// The output of a product of `n` activation rows, cut into tasks. With many rows every thread has some of its own, as it
+    /// has in what is done before and after.
+    pub fn output<'o>(&self, out: &'o mut [f32], matrix: &Matrix, n: usize, threads: usize) -> Output<'o> {
+        let shares = if matrix.tiles.is_some() { (n / SHARE_ROWS).clamp(1, threads) } else { 1 };
+        let rows = n.div_ceil(shares);
+        Output::new(out, n, matrix.rows, rows, self.task_rows(matrix, n, threads))
+    }
+
     /// Weight rows per task for `n` activation rows.
     pub fn task_rows(&self, matrix: &Matrix, n: usize, threads: usize) -> usize {
         let share = matrix.rows.div_ceil(2 * threads);

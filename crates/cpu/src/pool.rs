@@ -1,10 +1,12 @@
 //! Fork-join over a fixed set of threads.
 //!
-//! A run has numbered tasks; threads (the caller among them) claim them from one atomic word until none is left,
-//! so a slowed core delays a run by at most one task. Workers spin for a bounded time and then park: a machine with
-//! other work to do must not lose its cores to waiting.
+//! A run has numbered tasks, of which every thread (the caller among them) has a share of its own: it claims these in order and
+//! then what is left of the others' shares, so a slowed core delays a run by at most one task. Tasks are numbered by rows
+//! first, so a thread mostly finds in its own caches what it made of the same rows in the run before: where cores share none,
+//! that is the difference between reading a cache and asking another one across the chip. Workers spin for a bounded time
+//! and then park: a machine with other work to do must not lose its cores to waiting.
 //!
-//! The word holds `epoch | tasks | next`. A claim is one `fetch_add`; it is valid if `next < tasks`, and a valid
+//! A share is an atomic word that holds `end | next`. A claim is one `fetch_add`; it is valid if `next < end`, and a valid
 //! claim keeps the run open until it is counted as done, so the job pointer read after it can't dangle.
 //!
 //! [`Pool::tiles`] gives each task a rectangle of an output matrix that no other task has.
@@ -17,10 +19,9 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-const NEXT_BITS: u32 = 20;
-const MASK: u64 = (1 << NEXT_BITS) - 1;
+const NEXT_BITS: u32 = 32;
 /// Most tasks of a run; far below the field's size, so failed claims can't overflow it.
-const MAX_TASKS: usize = 1 << 19;
+const MAX_TASKS: usize = 1 << 24;
 /// Spins before a worker parks: some tens of microseconds, longer than the gaps between the joins of a token.
 const SPINS: u32 = 3000;
 
@@ -30,7 +31,10 @@ const SMALL: usize = 16 << 10;
 type Call = unsafe fn(*const (), usize, usize);
 
 struct Shared {
-    word: AtomicU64,
+    /// Which run is open, or was last.
+    run: AtomicU64,
+    /// Of each thread.
+    shares: Box<[Share]>,
     /// The closure of the present run and the function that calls it.
     data: AtomicPtr<()>,
     call: AtomicPtr<()>,
@@ -42,59 +46,69 @@ struct Shared {
     wake: Condvar,
 }
 
-/// Worker threads.
-pub struct Pool {
-    shared: Arc<Shared>,
-    workers: Vec<JoinHandle<()>>,
-    epoch: u64,
+/// Tasks that one thread claims first; alone in its cache lines, which come in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, tasks: Range<usize>) {
+        self.0.store((tasks.end as u64) << NEXT_BITS | tasks.start as u64, Release);
+    }
+
+    fn claim(&self) -> Option<usize> {
+        let next = |word: u64| {
+            let (next, end) = (word & ((1 << NEXT_BITS) - 1), word >> NEXT_BITS);
+            (next < end).then_some(next as usize)
+        };
+        // Between the two the share may have become one of the next run: its task is as good.
+        next(self.0.load(Acquire)).and_then(|_| next(self.0.fetch_add(1, AcqRel)))
+    }
 }
 
 impl Shared {
-    /// Claims and does tasks of the present run until none is left.
+    /// Claims and does tasks of the present run until none is left, those of the own share first.
     fn work(&self, worker: usize) {
-        loop {
-            let word = self.word.load(Acquire);
-            if word & MASK >= (word >> NEXT_BITS) & MASK {
-                return;
+        let (before, from) = self.shares.split_at(worker);
+        for share in from.iter().chain(before) {
+            while let Some(task) = share.claim() {
+                self.perform(worker, task);
             }
-            let word = self.word.fetch_add(1, AcqRel);
-            let (next, tasks) = (word & MASK, (word >> NEXT_BITS) & MASK);
-            if next >= tasks {
-                return;
-            }
-            let (data, call) = (self.data.load(Acquire), self.call.load(Acquire));
-            // SAFETY: only `run` stores to `call`, always a `Call`; the claim above is valid, so a run is open and
-            // `data` and `call` are its own.
-            let result = catch_unwind(AssertUnwindSafe(|| unsafe {
-                let call: Call = std::mem::transmute::<*mut (), Call>(call);
-                call(data, worker, next as usize);
-            }));
-            if let Err(payload) = result {
-                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
-            }
-            self.done.fetch_add(1, Release);
         }
     }
 
-    fn has_work(&self) -> bool {
-        let word = self.word.load(SeqCst);
-        word & MASK < (word >> NEXT_BITS) & MASK
+    /// Does a task that was claimed.
+    fn perform(&self, worker: usize, task: usize) {
+        let (data, call) = (self.data.load(Acquire), self.call.load(Acquire));
+        // SAFETY: only `run` stores to `call`, always a `Call`; the task was claimed, so a run is open and `data` and
+        // `call` are its own.
+        let result = catch_unwind(AssertUnwindSafe(|| unsafe {
+            let call: Call = std::mem::transmute::<*mut (), Call>(call);
+            call(data, worker, task);
+        }));
+        if let Err(payload) = result {
+            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+        }
+        self.done.fetch_add(1, Release);
     }
 
     fn worker(&self, id: usize) {
+        let mut last = 0;
+        let is_new = |last| self.run.load(SeqCst) != last;
         while !self.stop.load(Acquire) {
             let mut spins = 0;
-            while !self.has_work() && spins < SPINS {
+            while !is_new(last) && spins < SPINS {
                 std::hint::spin_loop();
                 spins += 1;
             }
-            if self.has_work() {
+            if is_new(last) {
+                last = self.run.load(SeqCst);
                 self.work(id);
                 continue;
             }
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.sleepers.fetch_add(1, SeqCst);
-            while !self.has_work() && !self.stop.load(Acquire) {
+            while !is_new(last) && !self.stop.load(Acquire) {
                 guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
             }
             self.sleepers.fetch_sub(1, SeqCst);
@@ -102,11 +116,19 @@ impl Shared {
     }
 }
 
+/// Worker threads.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
 impl Pool {
     /// A pool in which `threads` threads work, the caller among them.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        let threads = threads.max(1);
         let shared = Arc::new(Shared {
-            word: AtomicU64::new(0),
+            run: AtomicU64::new(0),
+            shares: std::iter::repeat_with(Share::default).take(threads).collect(),
             data: AtomicPtr::default(),
             call: AtomicPtr::default(),
             done: AtomicUsize::new(0),
@@ -116,8 +138,8 @@ impl Pool {
             lock: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut pool = Pool { shared: shared.clone(), workers: Vec::new(), epoch: 0 };
-        for id in 1..threads.max(1) {
+        let mut pool = Pool { shared: shared.clone(), workers: Vec::new() };
+        for id in 1..threads {
             let shared = shared.clone();
             let worker =
                 std::thread::Builder::new().name(format!("carat-cpu-{id}")).spawn(move || shared.worker(id))?;
@@ -149,12 +171,15 @@ impl Pool {
             unsafe { (*data.cast::<F>())(worker, task) }
         }
         let shared = &*self.shared;
-        // No claim is open here, so nobody reads these until the word is stored.
+        // No claim is open here, so nobody reads these until a share is stored.
         shared.data.store((&raw const f).cast_mut().cast(), Relaxed);
         shared.call.store(call::<F> as Call as *mut (), Relaxed);
         shared.done.store(0, Relaxed);
-        self.epoch = (self.epoch + 1) & 0xff_ffff;
-        shared.word.store(self.epoch << (2 * NEXT_BITS) | (tasks as u64) << NEXT_BITS, SeqCst);
+        let threads = shared.shares.len();
+        for (i, share) in shared.shares.iter().enumerate() {
+            share.set(tasks * i / threads..tasks * (i + 1) / threads);
+        }
+        shared.run.fetch_add(1, SeqCst);
         if shared.sleepers.load(SeqCst) > 0 {
             let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
@@ -176,17 +201,14 @@ impl Pool {
         }
     }
 
-    /// Cuts every output into tiles and calls `f(worker, output index, tile)` once for each, in parallel.
+    /// Cuts every output into tiles and calls `f(worker, output index, tile)` once for each, in parallel. Tiles of the first
+    /// rows of all outputs come first.
     pub fn tiles<F: Fn(usize, usize, Tile<'_>) + Sync>(&mut self, outs: &mut [Output<'_>], f: F) {
         let outs: &[Output<'_>] = outs;
         let tasks = outs.iter().map(Output::tiles).sum();
-        self.run(tasks, |worker, mut task| {
-            for (index, out) in outs.iter().enumerate() {
-                if task < out.tiles() {
-                    return f(worker, index, out.tile(task));
-                }
-                task -= out.tiles();
-            }
+        self.run(tasks, |worker, task| {
+            let (index, tile) = find_tile(outs, task);
+            f(worker, index, outs[index].tile(tile));
         });
     }
 
@@ -206,6 +228,24 @@ impl Pool {
         let share = if len < SMALL { len } else { len.div_ceil(4 * self.threads()) };
         self.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols.start, tile.row(0)));
     }
+}
+
+/// Output and tile of a task.
+fn find_tile(outs: &[Output<'_>], task: usize) -> (usize, usize) {
+    if outs.len() == 1 {
+        return (0, task);
+    }
+    let mut before = 0;
+    for row in 0.. {
+        for (index, out) in outs.iter().enumerate().filter(|(_, out)| row < out.row_tiles()) {
+            let across = out.across();
+            if task < before + across {
+                return (index, row * across + task - before);
+            }
+            before += across;
+        }
+    }
+    unreachable!("there are more tasks than tiles")
 }
 
 impl Drop for Pool {
@@ -289,14 +329,19 @@ impl<'a> Output<'a> {
         }
     }
 
+    /// Tiles beside each other.
+    fn across(&self) -> usize {
+        self.cols.div_ceil(self.tile_cols)
+    }
+
     /// Number of tiles.
     pub fn tiles(&self) -> usize {
-        self.row_tiles() * self.cols.div_ceil(self.tile_cols)
+        self.row_tiles() * self.across()
     }
 
     /// Tile `index`, columns fastest. Private: each may be made once per run only.
     fn tile(&self, index: usize) -> Tile<'_> {
-        let across = self.cols.div_ceil(self.tile_cols);
+        let across = self.across();
         let (t, c) = (index / across, index % across * self.tile_cols);
         let rows = match self.cuts {
             Cuts::Every { tile_rows, rows } => t * tile_rows..((t + 1) * tile_rows).min(rows),

@@ -7,7 +7,7 @@ use carat_tensor::{DType, quant};
 use half::{bf16, f16};
 
 use crate::interleaved;
-use crate::ints::IntRows;
+use crate::ints::{Eight, IntRows, Sums};
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -27,9 +27,12 @@ pub fn largest(x: &[f32]) -> f32 {
 /// and powers of two cost a product no multiplication.
 #[derive(Clone, Copy)]
 pub struct RowScale {
-    largest: f32,
-    d: f32,
-    inverse: f32,
+    /// The largest value.
+    pub largest: f32,
+    /// What its block counts in.
+    pub d: f32,
+    /// The reciprocal.
+    pub inverse: f32,
 }
 
 /// How many powers of two a block's scale may be below the row's.
@@ -76,6 +79,22 @@ pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mu
             }
         }
     }
+}
+
+/// What products want of the sums of 16 integers each, of blocks with these scales and powers: see [`IntRows`].
+pub fn sum_up(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>) {
+    let Sums { neg16, neg32, dsum16, dsum32, eights } = out;
+    let of_16 = neg16.as_chunks_mut::<2>().0.iter_mut().zip(dsum16.as_chunks_mut::<2>().0);
+    let of_32 = neg32.iter_mut().zip(dsum32);
+    let sums = sum.as_chunks::<2>().0;
+    for (((sums, &d), (neg16, dsum16)), (neg32, dsum32)) in sums.iter().zip(d).zip(of_16).zip(of_32) {
+        let both = sums[0] + sums[1];
+        *neg16 = sums.map(|sum| -32 * sum);
+        *dsum16 = sums.map(|sum| d * sum as f32);
+        (*neg32, *dsum32) = (-8 * both, d * both as f32);
+    }
+    let blocks = sums.chunks_exact(8).zip(exps.chunks_exact(8));
+    eights.iter_mut().zip(blocks).for_each(|(eight, (sums, exps))| *eight = Eight::new(sums, exps));
 }
 
 /// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.

@@ -7,6 +7,7 @@
 
 mod gemm;
 mod halves;
+mod ints;
 mod limit;
 mod matvec;
 mod pack;
@@ -17,12 +18,13 @@ pub mod words;
 
 pub use gemm::{gemm, gemm_f32};
 pub use halves::{scores_f16, weighted_sum_f16};
+pub use ints::{largest, quantise, sum_up};
 pub use limit::{SUMS, dot_rounds, read_all};
 pub use matvec::{matvec, matvec_finest};
 pub use pack::pack;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::{matvec_tiles, pack_tile};
-pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
+pub use wise::{exp_sum, gelu_mul, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
 

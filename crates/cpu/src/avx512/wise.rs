@@ -1,64 +1,11 @@
-//! Element-wise kernels: integer activations, exponentials, GELU, softcap.
+//! Element-wise kernels: exponentials, GELU, softcap.
 //!
 //! `exp` is `2^n · p(r)`, `n = round(x / ln 2)`, `r = x − n · ln 2` in two parts, `p` the Taylor polynomial of degree 7
 //! (its remainder at `|r| ≤ ln 2 / 2` is 5e-9).
 
 use std::arch::x86_64::*;
 
-use super::{load, load_some, mask, store_some};
-use crate::scalar::RowScale;
-
-/// See [`crate::scalar::largest`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn largest(x: &[f32]) -> f32 {
-    let (whole, rest) = x.as_chunks::<64>();
-    let mut max = [_mm512_setzero_si512(); 4];
-    for x in whole {
-        for (i, max) in max.iter_mut().enumerate() {
-            // As integers, in which order NaN comes last: the maximum of floats may drop it.
-            *max = _mm512_max_epi32(*max, _mm512_castps_si512(_mm512_abs_ps(load(&x[16 * i..]))));
-        }
-    }
-    let max = _mm512_max_epi32(_mm512_max_epi32(max[0], max[1]), _mm512_max_epi32(max[2], max[3]));
-    let max = _mm512_reduce_max_epi32(max).cast_unsigned();
-    f32::from_bits(max.max(crate::scalar::largest(rest).to_bits()))
-}
-
-/// See [`crate::scalar::quantise`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]) {
-    let mut low = low.chunks_exact_mut(32);
-    for (((x, q), d), sum) in x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(d).zip(sum.chunks_exact_mut(2)) {
-        let (a, b) = (load(x), load(&x[16..]));
-        let inverse;
-        (*d, inverse) = scale.of_block(_mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))));
-        let inverse = _mm512_set1_ps(inverse);
-        let values = [a, b].map(|v| _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse)));
-        let high = match low.next() {
-            None => values,
-            Some(low) => {
-                let high = values.map(|v| _mm512_srai_epi32::<7>(_mm512_add_epi32(v, _mm512_set1_epi32(64))));
-                store_bytes(low, std::array::from_fn(|i| _mm512_sub_epi32(values[i], _mm512_slli_epi32::<7>(high[i]))));
-                high
-            }
-        };
-        store_bytes(q, high);
-        for (sum, v) in sum.iter_mut().zip(values) {
-            *sum = _mm512_reduce_add_epi32(v);
-        }
-    }
-}
-
-/// Stores the low bytes of 32 integers.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn store_bytes(out: &mut [i8], v: [__m512i; 2]) {
-    assert!(out.len() >= 32);
-    for (half, v) in v.into_iter().enumerate() {
-        // SAFETY: 32 bytes are writable, just checked.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().add(16 * half).cast(), _mm512_cvtepi32_epi8(v)) }
-    }
-}
+use super::{load_some, mask, store_some};
 
 /// `e^x`; 0 below the smallest subnormal's logarithm.
 #[inline]
