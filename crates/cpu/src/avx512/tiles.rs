@@ -351,53 +351,41 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
 
 const Q4_K_BYTES: usize = ROWS * 144;
 
-/// Minima have 6 bits: those of a block are multiplied in 16-bit dots with the sums of activations, but for the finest of these.
+/// Minima have 6 bits: they are multiplied in 16-bit dots with the sums
+/// of activations, but for the finest of these.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(load64(block, 0))));
-    let mut mins = [_mm512_setzero_si512(); 4];
-    for (pair, mins) in mins.iter_mut().enumerate() {
-        let low = q4_k_group::<P, N, 0>(block, b, pair, x, sums);
-        let high = q4_k_group::<P, N, 1>(block, b, pair, x, sums);
-        if P < 3 {
-            *mins = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-            continue;
-        }
-        for (min, g) in [low, high].into_iter().zip(8 * b + 2 * pair..) {
-            let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), d_min);
-            for (i, minima) in sums.minima.iter_mut().enumerate() {
-                *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *minima);
-            }
+    let both = load64(block, 0);
+    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+    let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
+    let scales6 = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
+    let (mut scales, mut mins) = ([d; 8], [both; 8]);
+    for (j, (scale, min)) in scales.iter_mut().zip(&mut mins).enumerate() {
+        let of_group;
+        (of_group, *min) = scales6.get(j);
+        *scale = _mm512_mul_ps(_mm512_cvtepi32_ps(of_group), d);
+    }
+    for pair in 0..4 {
+        prefetch(&block[Q4_K_BYTES / 4 * pair..Q4_K_BYTES / 4 * (pair + 1)]);
+        let bytes = |k: usize| load64(block, 256 + 512 * pair + 64 * k);
+        let (low, high) = (|k| low_nibbles(bytes(k)), |k| high_nibbles(bytes(k)));
+        for (w, j) in [std::array::from_fn(low), std::array::from_fn(high)].iter().zip(2 * pair..) {
+            let g = 8 * b + j;
+            sums.add(x.dots::<P, 8, N>(w, 32 * g, |_| _mm512_setzero_si512()), scales[j], |i| x.exp(i, g));
         }
     }
     if P < 3 {
-        sums.add(x.dots_of_sums(&mins, b), _mm512_sub_ps(_mm512_setzero_ps(), d_min), |i| x.eight(i, b).exp);
+        let both = |pair: usize| _mm512_or_si512(mins[2 * pair], _mm512_slli_epi32::<16>(mins[2 * pair + 1]));
+        let dots = x.dots_of_sums(&std::array::from_fn(both), b);
+        return sums.add(dots, _mm512_sub_ps(_mm512_setzero_ps(), d_min), |i| x.eight(i, b).exp);
     }
-}
-
-/// The group of the low or the high nibbles of a pair in a block of Q4_K, but for its minima, which it returns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_k_group<const P: usize, const N: usize, const HIGH: usize>(
-    block: &[u8; Q4_K_BYTES],
-    b: usize,
-    pair: usize,
-    x: Planes<'_>,
-    sums: &mut Sums<N>,
-) -> __m512i {
-    let j = 2 * pair + HIGH;
-    prefetch(&block[Q4_K_BYTES / 8 * j..Q4_K_BYTES / 8 * (j + 1)]);
-    let w: [__m512i; 8] = std::array::from_fn(|k| {
-        let bytes = load64(block, 256 + 512 * pair + 64 * k);
-        if HIGH == 1 { high_nibbles(bytes) } else { low_nibbles(bytes) }
-    });
-    let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(load64(block, 0)));
-    let scales = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
-    let (scale, min) = scales.get(j);
-    let (scale, g) = (_mm512_mul_ps(_mm512_cvtepi32_ps(scale), d), 8 * b + j);
-    sums.add(x.dots::<P, 8, N>(&w, 32 * g, |_| _mm512_setzero_si512()), scale, |i| x.exp(i, g));
-    min
+    for (g, min) in (8 * b..).zip(mins) {
+        let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), d_min);
+        for (i, minima) in sums.minima.iter_mut().enumerate() {
+            *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *minima);
+        }
+    }
 }
 
 /// The 12 bytes of 6-bit scales and minima of 16 rows, by dwords.
