@@ -72,6 +72,10 @@ const TASK_BYTES: usize = 512 << 10;
 /// Activation rows of a thread's own, at least: with fewer, reading weights for each thread would take as long as using them.
 const SHARE_ROWS: usize = 128;
 
+/// Activation rows whose products are brought to their places together, while the first cache has them; on their way there they
+/// wait for nothing, as the next ones are computed meanwhile.
+const PART: usize = 32;
+
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
@@ -217,10 +221,12 @@ impl Product<'_> {
         let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
         if self.is_few(matrix, acts.len()) {
             let Scratch { row, out, .. } = scratch;
-            self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
-            for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
-                copy_row(tile.row(i), out);
-                finish(i, cols.clone(), tile.row(i));
+            for acts in parts_of(acts) {
+                self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
+                for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
+                    copy_row(tile.row(i), out);
+                    finish(i, cols.clone(), tile.row(i));
+                }
             }
             return;
         }
@@ -258,11 +264,14 @@ impl Product<'_> {
         if self.is_few(gate, acts.len()) {
             let Scratch { row, out, up: up_out, .. } = scratch;
             self.few(gate, first.0 + cols.start..first.0 + cols.end, acts.clone(), row, out);
-            self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);
             let len = cols.len().max(1);
-            for (i, (out, up_out)) in acts.zip(out.chunks_exact_mut(len).zip(up_out.chunks_exact(len))) {
-                (k.gelu_mul)(out, up_out);
-                copy_row(tile.row(i), out);
+            for (acts, out) in parts_of(acts).zip(out.chunks_mut(PART * len)) {
+                self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);
+                let out = &mut out[..acts.len() * len];
+                (k.gelu_mul)(out, &up_out[..acts.len() * len]);
+                for (i, out) in acts.zip(out.chunks_exact(len)) {
+                    copy_row(tile.row(i), out);
+                }
             }
             return;
         }
@@ -298,6 +307,11 @@ fn strips_of<'a>(matrix: &'a Matrix, first: usize, part: &Range<usize>) -> [Stri
         let at = |s: usize| first + (part.start + s * TILE).min(part.end);
         Strip { matrix, rows: at(s)..at(s + 1) }
     })
+}
+
+/// Some rows in parts of at most [`PART`].
+fn parts_of(rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    rows.clone().step_by(PART).map(move |start| start..(start + PART).min(rows.end))
 }
 
 /// Copies what a strip gave of one row: a vector's width, but at the matrix's end.
