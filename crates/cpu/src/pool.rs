@@ -236,7 +236,7 @@ fn find_tile(outs: &[Output<'_>], task: usize) -> (usize, usize) {
         return (0, task);
     }
     let mut before = 0;
-    for row in 0.. {
+    for row in 0..outs.iter().map(Output::row_tiles).max().unwrap_or(0) {
         for (index, out) in outs.iter().enumerate().filter(|(_, out)| row < out.row_tiles()) {
             let across = out.across();
             if task < before + across {
