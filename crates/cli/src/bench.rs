@@ -109,6 +109,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// Below this share of weights in large pages there is something to be gained.
+const FEW_LARGE_PAGES: f64 = 0.5;
+
 fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> anyhow::Result<Value> {
     let tests: Vec<Test> = args
         .prompts
@@ -174,13 +177,25 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
             lines.push(line.json());
         }
     }
-    let peak_memory = host::peak_memory();
+    let (peak_memory, large_pages) = (host::peak_memory(), host::share_in_large_pages());
     if let (Some(peak), false) = (peak_memory, args.json) {
-        writeln!(out, "peak memory {}\n", output::bytes(peak))?;
+        writeln!(out, "peak memory {}", output::bytes(peak))?;
+        if let Some(share) = large_pages {
+            writeln!(out, "of mapped weights {:.0} % in large pages", 100.0 * share)?;
+            if share < FEW_LARGE_PAGES {
+                writeln!(
+                    out,
+                    "small pages make answers slower: while no program has the model's files open, `dd if=FILE iflag=nocache \
+                     count=0` for each lets the system read them anew, into large ones"
+                )?;
+            }
+        }
+        writeln!(out)?;
     }
     Ok(json!({
         "backend": backend, "threads": threads, "load_ms": load_ms, "interleaved": matches!(tiles, Tiles::Found(_)),
         "bandwidth": bench.bandwidth, "int8_peak": bench.int8_peak, "tests": lines, "peak_memory": peak_memory,
+        "in_large_pages": large_pages,
         "prompt_multiply_adds": {"done": work.done, "all_layers": work.all_layers},
     }))
 }
