@@ -232,6 +232,7 @@ impl Pool {
 
 /// Output and tile of a task.
 fn find_tile(outs: &[Output<'_>], task: usize) -> (usize, usize) {
+    // Most runs have one, and perhaps many rows of tiles.
     if outs.len() == 1 {
         return (0, task);
     }

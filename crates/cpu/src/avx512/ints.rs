@@ -39,7 +39,17 @@ pub fn quantise(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mu
     for (x, (q, (d, sum))) in eights.iter().zip(places) {
         quantise_eight(x, scale, q, low.next(), d, sum);
     }
-    scalar::quantise(some, scale, q_rest, low_rest, d_rest, sum_rest);
+    if !some.is_empty() {
+        // With zeros after them, which nobody is shown.
+        let (mut x, mut q, mut low, mut d, mut sum) = ([0.0; EIGHT], [0; EIGHT], [0; EIGHT], [0.0; 8], [0; 16]);
+        x[..some.len()].copy_from_slice(some);
+        let low_wanted = (!low_rest.is_empty()).then_some(&mut low);
+        quantise_eight(&x, scale, &mut q, low_wanted, &mut d, &mut sum);
+        q_rest.copy_from_slice(&q[..q_rest.len()]);
+        low_rest.copy_from_slice(&low[..low_rest.len()]);
+        d_rest.copy_from_slice(&d[..d_rest.len()]);
+        sum_rest.copy_from_slice(&sum[..sum_rest.len()]);
+    }
 }
 
 #[inline]
@@ -156,30 +166,30 @@ fn sums_of_bytes(bytes: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn sum_up(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>) {
     let Sums { neg16, neg32, dsum16, dsum32, eights } = out;
-    let (whole, at) = (d.len() / 8, d.len() / 8 * 8);
+    let at = d.len() / 8 * 8;
     let ((neg16, neg16_rest), (neg32, neg32_rest)) = (neg16.split_at_mut(2 * at), neg32.split_at_mut(at));
     let ((dsum16, dsum16_rest), (dsum32, dsum32_rest)) = (dsum16.split_at_mut(2 * at), dsum32.split_at_mut(at));
-    let (d_of, exps_of) = (d.as_chunks::<8>().0, exps.as_chunks::<8>().0);
+    let given = sum.as_chunks::<16>().0.iter().zip(d.as_chunks::<8>().0.iter().zip(exps.as_chunks::<8>().0));
     let of_16 = neg16.as_chunks_mut::<16>().0.iter_mut().zip(dsum16.as_chunks_mut::<16>().0);
     let of_32 = neg32.as_chunks_mut::<8>().0.iter_mut().zip(dsum32.as_chunks_mut::<8>().0);
     let mut eights = eights.iter_mut();
-    for (i, ((neg16, dsum16), (neg32, dsum32))) in of_16.zip(of_32).enumerate() {
+    for ((sum, (d, exps)), ((neg16, dsum16), (neg32, dsum32))) in given.zip(of_16.zip(of_32)) {
         // SAFETY: arrays of sixteen and of eight are read and written.
         unsafe {
-            let sum = _mm512_loadu_si512(sum[16 * i..16 * i + 16].as_ptr().cast());
-            let d = _mm256_loadu_ps(d_of[i].as_ptr());
+            let sum = _mm512_loadu_si512(sum.as_ptr().cast());
+            let d = _mm256_loadu_ps(d.as_ptr());
             let both = _mm512_cvtepi64_epi32(_mm512_add_epi32(sum, _mm512_srli_epi64::<32>(sum)));
             let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
             let d_twice = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(d));
-            let (less, less_both) = (_mm512_sub_epi32(_mm512_setzero_si512(), sum), _mm256_setzero_si256());
             let of_both = _mm256_cvtepi32_ps(both);
-            _mm512_storeu_si512(neg16.as_mut_ptr().cast(), _mm512_slli_epi32::<5>(less));
+            let less = _mm512_slli_epi32::<5>(_mm512_sub_epi32(_mm512_setzero_si512(), sum));
+            _mm512_storeu_si512(neg16.as_mut_ptr().cast(), less);
             _mm512_storeu_ps(dsum16.as_mut_ptr(), _mm512_mul_ps(d_twice, _mm512_cvtepi32_ps(sum)));
-            let neg = _mm256_slli_epi32::<3>(_mm256_sub_epi32(less_both, both));
-            _mm256_storeu_si256(neg32.as_mut_ptr().cast(), neg);
+            let less = _mm256_slli_epi32::<3>(_mm256_sub_epi32(_mm256_setzero_si256(), both));
+            _mm256_storeu_si256(neg32.as_mut_ptr().cast(), less);
             _mm256_storeu_ps(dsum32.as_mut_ptr(), _mm256_mul_ps(d, of_both));
             if let Some(eight) = eights.next() {
-                *eight = sums_in_words(of_both, &exps_of[i]);
+                *eight = sums_in_words(of_both, exps);
             }
         }
     }
@@ -190,7 +200,7 @@ pub fn sum_up(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>) {
         dsum32: dsum32_rest,
         eights: eights.into_slice(),
     };
-    scalar::sum_up(&sum[16 * whole..], &d[at..], &exps[at..], rest);
+    scalar::sum_up(&sum[2 * at..], &d[at..], &exps[at..], rest);
 }
 
 /// [`Eight::new`].

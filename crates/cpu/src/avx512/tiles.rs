@@ -215,11 +215,10 @@ impl Planes<'_> {
         self.of_group::<32, _>(self.x.exps, i, g)
     }
 
-    /// `d · Σ v` of the same.
+    /// `d · Σ v` of the same, all three planes together.
     #[inline]
-    fn weighted<const P: usize>(&self, i: usize, g: usize) -> f32 {
-        let of = |x: &IntRows<'_>| self.of_group::<32, _>(x.dsum32, i, g);
-        if P == 3 { of(&self.x) + of(&self.rest) } else { of(&self.x) }
+    fn weighted(&self, i: usize, g: usize) -> f32 {
+        self.of_group::<32, _>(self.x.dsum32, i, g) + self.of_group::<32, _>(self.rest.dsum32, i, g)
     }
 
     /// For each row the dot of `mins`, two of each lane's row in a lane, with the sums of block `b` of 256 columns.
@@ -351,8 +350,7 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
 
 const Q4_K_BYTES: usize = ROWS * 144;
 
-/// Minima have 6 bits: they are multiplied in 16-bit dots with the sums
-/// of activations, but for the finest of these.
+/// Minima have 6 bits: they are multiplied in 16-bit dots with the sums of activations, but for the finest of these.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
@@ -383,7 +381,7 @@ fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: P
     for (g, min) in (8 * b..).zip(mins) {
         let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), d_min);
         for (i, minima) in sums.minima.iter_mut().enumerate() {
-            *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted::<P>(i, g)), *minima);
+            *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted(i, g)), *minima);
         }
     }
 }
