@@ -1,13 +1,14 @@
 //! Speed of the matrix products at E2B's shapes: decode in GB/s against the measured read bandwidth, prefill in GOPS
 //! against the measured integer-dot peak.
 //!
-//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [rows] [interleaved] [coarse] [SHAPE]`, e.g.
+//! `cargo run --release -p carat-cpu --example matvec -- [threads] [types] [rows] [interleaved] [coarse|finest] [ISA] [SHAPE]`, e.g.
 //! `2 Q4_0,Q8_0 1,512`. With `interleaved` weights are interleaved first, where this machine's kernels like that; with
-//! `coarse` activations have 8 bits and not 15; with a shape like `6144x1536` only that one is measured.
+//! `coarse` activations have 8 bits and not 15, with `finest` 22; with the name of an instruction set it is used and not the
+//! best; with a shape like `6144x1536` only that one is measured.
 
 use std::time::Instant;
 
-use carat_cpu::{CpuBackend, CpuOptions, Precision, interleave, large_pages, measure};
+use carat_cpu::{CpuBackend, CpuOptions, Precision, available, interleave, large_pages, measure};
 use carat_tensor::backend::{Projection, Rounding};
 use carat_tensor::{Backend, Bytes, DType, Tensor};
 
@@ -21,11 +22,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let threads: usize = args.next().map_or(Ok(2), |s| s.parse())?;
     let types = args.next().unwrap_or_else(|| "Q4_0,Q8_0,Q4_K,Q6_K,BF16".to_owned());
-    let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa: None })?;
     let rows = args.next().unwrap_or_else(|| "1,8,512".to_owned());
     let rows = rows.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
     let words: Vec<_> = args.collect();
+    let isa = available().into_iter().find(|isa| words.iter().any(|word| word == isa.name()));
+    let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa })?;
     let interleaved = words.iter().any(|word| word == "interleaved");
+    if words.iter().any(|word| word == "finest") {
+        backend.set_rounding(Rounding::Finest);
+    }
     if words.iter().any(|word| word == "coarse") {
         backend.set_rounding(Rounding::Coarse);
     }
@@ -33,6 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
     let wanted: Vec<(usize, usize)> = words
         .iter()
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
         .filter_map(|word| word.split_once('x'))
         .map(|(rows, cols)| Ok((rows.parse()?, cols.parse()?)))
         .collect::<Result<_, std::num::ParseIntError>>()?;

@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
-use crate::interleaved::{has_layout, interleave};
+use crate::interleaved::{GROUP, PANEL, Tiles, has_layout, interleave};
 use crate::ints::quantise_row;
 use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
 use crate::pool::Pool;
@@ -183,10 +183,11 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         interleave(dtype, &weights, row_bytes, &mut tiles);
                         let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
                         let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
-                        (k.matvec_tiles)(dtype, &tiles, x_rows, rest, &mut fast);
-                        scalar::matvec_tiles(dtype, &tiles, x_rows, rest, &mut slow);
+                        let tiles = Tiles::new(dtype, cols, &tiles, 0..TILE);
+                        (k.matvec_tiles)(tiles, x_rows, rest, &mut fast);
+                        scalar::matvec_tiles(tiles, x_rows, rest, &mut slow);
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
-                        (k.pack_tile)(dtype, &tiles, cols, &mut packed);
+                        (k.pack_tile)(tiles, &mut packed);
                         scalar::pack(dtype, &weights, cols, &mut expected);
                         let bound = |at: usize| {
                             let (i, r) = (at / TILE, at % TILE);
@@ -221,6 +222,51 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             let expected = &expected[i * rows + start..(i + 1) * rows];
                             assert_close(&found[..rows - start], expected, bound, &format!("{what} gemm"));
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a kernel reads in several pieces, of whole groups and of parts of them.
+#[test]
+fn tiles_agree_with_the_rows_they_were_made_of() {
+    let mut random = Random(0x7175);
+    let (tiles, cols) = (GROUP + 2, 2 * PANEL + 256);
+    for k in tables() {
+        for dtype in DType::ALL.into_iter().filter(|&t| has_layout(t)) {
+            let row_bytes = dtype.row_bytes(cols).unwrap();
+            let weights = random.weights(dtype, tiles * TILE, cols);
+            let mut interleaved = vec![0; weights.len()];
+            interleave(dtype, &weights, row_bytes, &mut interleaved);
+            for ((some, n), rounding) in
+                [(0..tiles, 1), (1..GROUP + 1, 9)].into_iter().flat_map(|what| ROUNDINGS.map(|r| (what.clone(), r)))
+            {
+                let what = format!("{} {dtype} {rounding:?} tiles {some:?} n={n}", k.isa);
+                let x = acts(k, rounding, random.ranging(n * cols), n, cols);
+                let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
+                let rows = some.start * TILE..some.end * TILE;
+                let mut found = vec![f32::NAN; n * rows.len()];
+                (k.matvec_tiles)(Tiles::new(dtype, cols, &interleaved, rows.clone()), x_rows, rest, &mut found);
+                for (i, found) in found.chunks_exact(rows.len()).enumerate() {
+                    for (found, tile) in found.chunks_exact(TILE).zip(some.clone()) {
+                        let weights = &weights[tile * TILE * row_bytes..(tile + 1) * TILE * row_bytes];
+                        let mut expected = vec![0.0; TILE];
+                        match rest {
+                            None => scalar::matvec(dtype, weights, x_rows.row(i), &mut expected),
+                            Some(rest) => {
+                                scalar::matvec_finest(dtype, weights, x_rows.row(i), rest.row(i), &mut expected);
+                            }
+                        }
+                        let mut packed = PackedTile::new();
+                        scalar::pack(dtype, weights, cols, &mut packed);
+                        let bound = |r: usize| {
+                            let row = &weights[r * row_bytes..(r + 1) * row_bytes];
+                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, row, x.row(i))
+                                + if rest.is_none() { sums_in_16_bits(&packed, r, x_rows.row(i).dsum32) } else { 0.0 }
+                        };
+                        assert_close(found, &expected, bound, &what);
                     }
                 }
             }
@@ -265,8 +311,9 @@ fn the_largest_weights_and_activations_are_summed_right() {
                     }
                     let mut tiles = vec![0; weights.len()];
                     interleave(dtype, &weights, weights.len() / TILE, &mut tiles);
-                    (k.matvec_tiles)(dtype, &tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut fast);
-                    scalar::matvec_tiles(dtype, &tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut slow);
+                    let tiles = Tiles::new(dtype, cols, &tiles, 0..TILE);
+                    (k.matvec_tiles)(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut fast);
+                    scalar::matvec_tiles(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut slow);
                     // A block's scales are up to 128 times its own, of weights below 64, or 64 times.
                     assert_close(&fast, &slow, |_| 128.0 * bound, &format!("{what} matvec_tiles"));
                 }

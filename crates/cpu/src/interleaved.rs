@@ -2,9 +2,14 @@
 //!
 //! A tile holds 16 rows. The blocks of the same columns follow one another as one block of 16 times the size, in which each
 //! unit of a row's block, four bytes or the two of a scale that stands alone, is followed by the same unit of the next row:
-//! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`. No bit changes, so a tile takes what its rows
-//! took. One load then has the same columns of several rows, a row in each 32-bit lane: sums stay in their lanes, and the
-//! activations, broadcast, are shared.
+//! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`, but for Q6_K, whose units are read in another order
+//! than they stand in a row's block. No bit changes, so a tile takes what its rows took. One load then has the same columns of
+//! several rows, a row in each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared.
+//!
+//! Four tiles are a group, of which the first 1,536 columns of each tile follow one another, then the next 1,536: pieces of
+//! tiles, panel by panel. Whoever reads a matrix from front to back has four uses of the activations while the first cache
+//! holds them, which a whole row of a wide matrix would push out. Then memory is all that is waited for, and the processor,
+//! which sees one stream and little else, fetches it ahead by itself.
 
 use std::ops::Range;
 
@@ -18,75 +23,226 @@ use crate::unpack::form;
 
 /// Rows of a tile.
 pub const ROWS: usize = TILE;
+/// Tiles of a group, but of a matrix's last, which has those that are left.
+pub const GROUP: usize = 4;
+/// Columns of a panel, but of a row's last: whole blocks of every type.
+pub const PANEL: usize = 1536;
 
-/// Units of a block in order: their size in bytes and their number.
-const fn units(dtype: DType) -> Option<&'static [(usize, usize)]> {
+/// Some tiles of a matrix.
+#[derive(Clone, Copy)]
+pub struct Tiles<'a> {
+    /// Type of the weights.
+    pub dtype: DType,
+    /// Columns of the matrix.
+    pub cols: usize,
+    /// The groups that hold them.
+    groups: &'a [u8],
+    first: usize,
+    count: usize,
+}
+
+/// A panel of a tile.
+pub struct Piece<'a> {
+    /// Which of the tiles.
+    pub tile: usize,
+    /// Its first column.
+    pub col: usize,
+    /// Whether it is the tile's last.
+    pub is_last: bool,
+    /// Interleaved blocks.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Tiles<'a> {
+    /// Some rows, whole tiles, of a matrix of `cols` columns that `bytes` are all tiles of.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn new(dtype: DType, cols: usize, bytes: &'a [u8], rows: Range<usize>) -> Self {
+        assert!(rows.start.is_multiple_of(ROWS) && rows.end.is_multiple_of(ROWS), "rows {rows:?} of tiles");
+        let of_groups = GROUP * ROWS * row_bytes(dtype, cols);
+        let (first, end) = (rows.start / ROWS, rows.end / ROWS);
+        let groups = &bytes[first / GROUP * of_groups..(end.div_ceil(GROUP) * of_groups).min(bytes.len())];
+        Tiles { dtype, cols, groups, first: first % GROUP, count: end - first }
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The pieces, in the order of memory.
+    pub fn pieces(self) -> Pieces<'a> {
+        let bytes = |cols: usize| ROWS * row_bytes(self.dtype, cols);
+        let last = (self.cols - 1) % PANEL + 1;
+        Pieces {
+            all: self.groups.len() / bytes(self.cols),
+            tile_bytes: bytes(self.cols),
+            panel_bytes: bytes(PANEL),
+            last_bytes: bytes(last),
+            tile: self.first,
+            col: 0,
+            tiles: self,
+        }
+    }
+}
+
+/// See [`Tiles::pieces`].
+pub struct Pieces<'a> {
+    tiles: Tiles<'a>,
+    /// Tiles of the groups.
+    all: usize,
+    /// Bytes of a tile, of its columns of a panel, and of its last columns.
+    tile_bytes: usize,
+    panel_bytes: usize,
+    last_bytes: usize,
+    /// The next piece: its tile, counted from the first group's, and its column.
+    tile: usize,
+    col: usize,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Piece<'a>> {
+        let Tiles { cols, groups, first, count, .. } = self.tiles;
+        let (tile, col) = (self.tile, self.col);
+        if tile >= first + count {
+            return None;
+        }
+        let group = tile / GROUP * GROUP;
+        let is_last = col + PANEL >= cols;
+        let bytes = if is_last { self.last_bytes } else { self.panel_bytes };
+        let before = GROUP.min(self.all - group) * (col / PANEL) * self.panel_bytes;
+        let at = group * self.tile_bytes + before + (tile - group) * bytes;
+        self.tile += 1;
+        if self.tile == (group + GROUP).min(first + count) && !is_last {
+            (self.tile, self.col) = (group.max(first), col + PANEL);
+        } else if self.tile == group + GROUP {
+            self.col = 0;
+        }
+        Some(Piece { tile: tile - first, col, is_last, bytes: &groups[at..at + bytes] })
+    }
+}
+
+/// Bytes of so many columns of a row.
+fn row_bytes(dtype: DType, cols: usize) -> usize {
+    dtype.row_bytes(cols).expect("the matrix was made with whole blocks")
+}
+
+/// Units of one size that follow one another, in a row's block as in a tile's.
+struct Run {
+    /// Where they begin in the row's block, in bytes.
+    at: usize,
+    /// Of a unit.
+    size: usize,
+    count: usize,
+}
+
+/// A row's block in the order in which a tile has it: its own or, of Q6_K, that in which kernels read it.
+const fn runs(dtype: DType) -> Option<&'static [Run]> {
+    const fn run(at: usize, size: usize, count: usize) -> Run {
+        Run { at, size, count }
+    }
     match dtype {
-        DType::Q4_0 => Some(&[(2, 1), (4, 4)]),
-        DType::Q8_0 => Some(&[(2, 1), (4, 8)]),
-        DType::Q4K => Some(&[(4, 36)]),
-        DType::Q6K => Some(&[(4, 52), (2, 1)]),
+        DType::Q4_0 => Some(&const { [run(0, 2, 1), run(2, 4, 4)] }),
+        DType::Q8_0 => Some(&const { [run(0, 2, 1), run(2, 4, 8)] }),
+        DType::Q4K => Some(&const { [run(0, 4, 36)] }),
+        DType::Q6K => {
+            const RUNS: [Run; 14] = {
+                let mut runs = [const { run(0, 0, 0) }; 14];
+                (runs[0], runs[1]) = (run(208, 2, 1), run(192, 4, 4));
+                let mut step = 0;
+                while step < 4 {
+                    let (half, second) = (step / 2, step % 2);
+                    runs[2 + 3 * step] = run(128 + 32 * half + 16 * second, 4, 4);
+                    runs[3 + 3 * step] = run(64 * half + 16 * second, 4, 4);
+                    runs[4 + 3 * step] = run(64 * half + 16 * second + 32, 4, 4);
+                    step += 1;
+                }
+                runs
+            };
+            Some(&RUNS)
+        }
         _ => None,
     }
 }
 
+/// Where the signed bytes of scales begin in a tile's block of Q6_K: after the scales of all, and in the order of the columns.
+pub const Q6_K_SCALES: usize = 2 * ROWS;
+
+/// Where 64 of the 256 columns begin in a tile's block of Q6_K: of each of four chunks of 32 columns of a half the first or the
+/// `second` 16. Their bits 4 and 5 come first, four pairs in a byte; then the nibbles of chunks 0 and 2, and of 1 and 3.
+pub const fn q6_k_step(half: usize, second: usize) -> usize {
+    18 * ROWS + 48 * ROWS * (2 * half + second)
+}
+
 /// Whether rows of the type can be interleaved.
 pub const fn has_layout(dtype: DType) -> bool {
-    units(dtype).is_some()
+    runs(dtype).is_some()
 }
 
-/// Byte ranges of the units of a block.
-fn unit_ranges(dtype: DType) -> impl Iterator<Item = Range<usize>> {
-    let units = units(dtype).expect("the type has a layout").iter();
-    units.flat_map(|&(size, count)| std::iter::repeat_n(size, count)).scan(0, |at, size| {
-        *at += size;
-        Some(*at - size..*at)
-    })
-}
-
-/// Interleaves whole tiles: `rows` and `out` have the same length, a multiple of 16 rows of `row_bytes`.
+/// Interleaves whole tiles: `rows` and `out` have the same length, a multiple of 16 rows of `row_bytes`. Of a matrix's rows
+/// whole groups ([`GROUP_ROWS`]) can be interleaved alone.
 ///
 /// # Panics
 /// If the type has no layout or the lengths aren't as said.
 pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
-    let block = dtype.block_bytes();
-    assert!(rows.len() == out.len() && rows.len().is_multiple_of(ROWS * row_bytes), "{} bytes of tiles", rows.len());
-    for (rows, tile) in rows.chunks_exact(ROWS * row_bytes).zip(out.chunks_exact_mut(ROWS * row_bytes)) {
-        for (b, out) in tile.chunks_exact_mut(ROWS * block).enumerate() {
-            interleave_block(dtype, rows, row_bytes, b, out);
+    let (block, tile) = (dtype.block_bytes(), ROWS * row_bytes);
+    assert!(rows.len() == out.len() && rows.len().is_multiple_of(tile), "{} bytes of tiles", rows.len());
+    let panel = PANEL / dtype.block_len();
+    for (rows, out) in rows.chunks(GROUP * tile).zip(out.chunks_mut(GROUP * tile)) {
+        let mut places = out.chunks_exact_mut(ROWS * block);
+        for first in (0..row_bytes / block).step_by(panel) {
+            for rows in rows.chunks_exact(tile) {
+                for (b, out) in (first..(first + panel).min(row_bytes / block)).zip(&mut places) {
+                    interleave_block(dtype, rows, row_bytes, b, out);
+                }
+            }
         }
     }
 }
+
+/// Rows of a group.
+pub const GROUP_ROWS: usize = GROUP * ROWS;
 
 /// Block `b` of each of 16 rows.
 fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: &mut [u8]) {
     let block = dtype.block_bytes();
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (mut row, mut at) = (&row[b * block..(b + 1) * block], 0);
-        for &(size, count) in units(dtype).expect("the type has a layout") {
-            let (units, rest) = row.split_at(size * count);
-            let places = out[at..at + ROWS * units.len()].chunks_exact_mut(ROWS * size);
+        let (row, mut at) = (&row[b * block..(b + 1) * block], 0);
+        for run in runs(dtype).expect("the type has a layout") {
+            let units = &row[run.at..run.at + run.size * run.count];
+            let places = out[at..at + ROWS * units.len()].chunks_exact_mut(ROWS * run.size);
             // Of known lengths: copies of a register each.
-            if size == 4 {
+            if run.size == 4 {
                 places.zip(units.as_chunks::<4>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
             } else {
                 places.zip(units.as_chunks::<2>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
             }
-            (row, at) = (rest, at + ROWS * units.len());
+            at += ROWS * units.len();
         }
     }
 }
 
-/// The rows of one tile as they were before.
-pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) {
-    let block = dtype.block_bytes();
-    rows.resize(ROWS * row_bytes, 0);
-    for (b, tile) in tile.chunks_exact(ROWS * block).enumerate() {
-        for (r, row) in rows.chunks_exact_mut(row_bytes).enumerate() {
-            let row = &mut row[b * block..(b + 1) * block];
-            for unit in unit_ranges(dtype) {
-                let at = ROWS * unit.start + r * unit.len();
-                row[unit.clone()].copy_from_slice(&tile[at..at + unit.len()]);
+/// The rows of some tiles as they were before.
+pub fn rows_of(tiles: Tiles<'_>, rows: &mut Vec<u8>) {
+    let (block, row_bytes) = (tiles.dtype.block_bytes(), row_bytes(tiles.dtype, tiles.cols));
+    rows.resize(tiles.count * ROWS * row_bytes, 0);
+    for piece in tiles.pieces() {
+        let rows = rows[piece.tile * ROWS * row_bytes..].chunks_exact_mut(row_bytes).take(ROWS);
+        let first = piece.col / tiles.dtype.block_len();
+        for (r, row) in rows.enumerate() {
+            for (b, mut interleaved) in (first..).zip(piece.bytes.chunks_exact(ROWS * block)) {
+                for run in runs(tiles.dtype).expect("the type has a layout") {
+                    let (units, rest) = interleaved.split_at(ROWS * run.size * run.count);
+                    let row = &mut row[b * block + run.at..][..run.size * run.count];
+                    for (unit, of_rows) in row.chunks_exact_mut(run.size).zip(units.chunks_exact(ROWS * run.size)) {
+                        unit.copy_from_slice(&of_rows[r * run.size..(r + 1) * run.size]);
+                    }
+                    interleaved = rest;
+                }
             }
         }
     }
@@ -95,13 +251,17 @@ pub fn rows_of(dtype: DType, tile: &[u8], row_bytes: usize, rows: &mut Vec<u8>) 
 /// The longest block with a layout.
 const MAX_BLOCK_BYTES: usize = 210;
 
-/// Unpacks a tile for the blocked product, as [`crate::scalar::pack`] does rows. Inlined, down to the last loop, so that
+/// Unpacks one tile for the blocked product, as [`crate::scalar::pack`] does rows. Inlined, down to the last loop, so that
 /// each instruction set's own function compiles it to vectors.
 #[inline(always)]
-pub fn pack_tile(dtype: DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile) {
-    tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
-    for (b, block) in interleaved.chunks_exact(ROWS * dtype.block_bytes()).enumerate() {
-        unpack_block(dtype, block, b, tile);
+pub fn pack_tile(one: Tiles<'_>, tile: &mut PackedTile) {
+    let dtype = one.dtype;
+    tile.reset(form(dtype).expect("types with a layout are quantised"), one.cols);
+    for piece in one.pieces() {
+        let blocks = piece.bytes.chunks_exact(ROWS * dtype.block_bytes());
+        for (b, block) in (piece.col / dtype.block_len()..).zip(blocks) {
+            unpack_block(dtype, block, b, tile);
+        }
     }
 }
 
@@ -186,20 +346,18 @@ fn scales_of_q4_k(head: &[u8], scale: &mut [f32], min: &mut [f32]) {
 /// A block of Q6_K: `[64, 16, 4]` weights and `[16, 16]` scales.
 #[inline(always)]
 fn q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32]) {
-    let d = halves(&block[208 * ROWS..]);
+    let d = halves(&block[..2 * ROWS]);
     for (at, scale) in scale.chunks_exact_mut(ROWS).enumerate() {
-        let bytes = &block[192 * ROWS + at / 4 * 4 * ROWS..];
+        let bytes = &block[Q6_K_SCALES + at / 4 * 4 * ROWS..];
         scale.iter_mut().enumerate().for_each(|(r, s)| *s = d[r] * f32::from(bytes[4 * r + at % 4] as i8));
     }
-    // Of 128 columns 64 bytes a row with two nibbles each, and 32 with four pairs of higher bits.
-    for (part, q) in q.chunks_exact_mut(128 * ROWS).enumerate() {
-        let (w, bits) = (&block[64 * ROWS * part..], &block[(128 + 32 * part) * ROWS..]);
-        for (chunk, q) in q.chunks_exact_mut(32 * ROWS).enumerate() {
-            let w = &w[chunk % 2 * 32 * ROWS..];
-            for ((q, &w), &bits) in q.iter_mut().zip(w).zip(bits) {
-                let nibble = if chunk < 2 { w & 15 } else { w >> 4 };
-                *q = nibble | ((bits >> (2 * chunk)) & 3) << 4;
-            }
+    for (at, q) in q.chunks_exact_mut(16 * ROWS).enumerate() {
+        let (half, chunk, second) = (at / 8, at / 2 % 4, at % 2);
+        let step = &block[q6_k_step(half, second)..][..48 * ROWS];
+        let (bits, w) = (&step[..16 * ROWS], &step[16 * ROWS * (1 + chunk % 2)..]);
+        for ((q, &w), &bits) in q.iter_mut().zip(w).zip(bits) {
+            let nibble = if chunk < 2 { w & 15 } else { w >> 4 };
+            *q = nibble | ((bits >> (2 * chunk)) & 3) << 4;
         }
     }
 }
@@ -211,18 +369,38 @@ mod tests {
     #[test]
     fn rows_come_back() {
         for dtype in DType::ALL.into_iter().filter(|&dtype| has_layout(dtype)) {
-            let cols = 3 * dtype.block_len();
-            let row_bytes = dtype.row_bytes(cols).unwrap();
-            let rows: Vec<u8> = (0..32 * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
-            let mut tiles = vec![0; rows.len()];
-            interleave(dtype, &rows, row_bytes, &mut tiles);
-            assert_eq!(unit_ranges(dtype).last().unwrap().end, dtype.block_bytes(), "{dtype}");
-            let mut back = Vec::new();
-            for (tile, expected) in tiles.chunks_exact(16 * row_bytes).zip(rows.chunks_exact(16 * row_bytes)) {
-                rows_of(dtype, tile, row_bytes, &mut back);
-                assert_eq!(back, expected, "{dtype}");
+            let len: usize = runs(dtype).unwrap().iter().map(|run| run.size * run.count).sum();
+            assert_eq!(len, dtype.block_bytes(), "{dtype}");
+            // A panel and less, two and more; a group and more.
+            for (tiles, cols) in [(2, 3 * 256), (GROUP + 2, PANEL), (2 * GROUP + 1, 2 * PANEL + 512)] {
+                let row_bytes = dtype.row_bytes(cols).unwrap();
+                let rows: Vec<u8> = (0..ROWS * tiles * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
+                let mut interleaved = vec![0; rows.len()];
+                interleave(dtype, &rows, row_bytes, &mut interleaved);
+                let mut back = Vec::new();
+                for some in [0..tiles, 1..2, tiles - 1..tiles] {
+                    let some = some.start * ROWS..some.end * ROWS;
+                    rows_of(Tiles::new(dtype, cols, &interleaved, some.clone()), &mut back);
+                    assert!(back == rows[some.start * row_bytes..some.end * row_bytes], "{dtype}, rows {some:?}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn pieces_follow_one_another_in_memory() {
+        let (cols, count) = (2 * PANEL + 32, GROUP + 1);
+        let bytes = vec![0u8; count * ROWS * DType::Q4_0.row_bytes(cols).unwrap()];
+        let tiles = Tiles::new(DType::Q4_0, cols, &bytes, 0..count * ROWS);
+        let order: Vec<_> = tiles.pieces().map(|piece| (piece.tile, piece.col)).collect();
+        assert_eq!(order[..5], [(0, 0), (1, 0), (2, 0), (3, 0), (0, PANEL)]);
+        assert_eq!(order[12..], [(4, 0), (4, PANEL), (4, 2 * PANEL)]);
+        let mut end = bytes.as_ptr();
+        for piece in tiles.pieces() {
+            assert_eq!(piece.bytes.as_ptr(), end);
+            end = piece.bytes.as_ptr_range().end;
+        }
+        assert_eq!(end, bytes.as_ptr_range().end);
     }
 
     #[test]

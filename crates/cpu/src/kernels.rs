@@ -7,7 +7,7 @@
 
 use carat_tensor::DType;
 
-use crate::interleaved;
+use crate::interleaved::{self, Tiles};
 use crate::ints::{IntRows, Sums};
 use crate::scalar::{self, RowScale};
 use crate::unpack::Form;
@@ -103,14 +103,14 @@ pub struct Kernels {
     pub sum_up: fn(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
-    pub matvec_tiles: fn(DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
+    pub matvec_tiles: fn(Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
     /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
     pub tile_rows: fn(DType) -> usize,
     /// Whether kernels multiply in pairs, and want [`IntRows::wide`] and what 16-bit sums start from.
     pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
-    pub pack_tile: fn(DType, interleaved: &[u8], cols: usize, tile: &mut PackedTile),
+    pub pack_tile: fn(Tiles<'_>, tile: &mut PackedTile),
     /// Brings an unpacked tile into the order in which [`Kernels::gemm`] wants it; nothing where that is the common one.
     pub arrange: fn(&mut PackedTile),
     /// How many tiles [`Kernels::gemm`] likes to take at once: an even number of at most [`MAX_TILES`].
@@ -208,13 +208,13 @@ static AVX2: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
-        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx2::matvec_tiles(dtype, tiles, x, rest, out) },
+        matvec_tiles: |tiles, x, rest, out| unsafe { avx2::matvec_tiles(tiles, x, rest, out) },
         tile_rows: |_| 8,
         in_pairs: true,
         tiles: 8,
         pack: interleaved::pack,
         // SAFETY: as above.
-        pack_tile: |dtype, tile, cols, packed| unsafe { avx2::pack_tile(dtype, tile, cols, packed) },
+        pack_tile: |tile, packed| unsafe { avx2::pack_tile(tile, packed) },
         arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx2::gemm(tiles, x, out) },
@@ -271,7 +271,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
         // SAFETY: as above.
-        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { avx512::matvec_tiles(dtype, tiles, x, rest, out) },
+        matvec_tiles: |tiles, x, rest, out| unsafe { avx512::matvec_tiles(tiles, x, rest, out) },
         tile_rows: |dtype| match dtype {
             DType::Q4_0 | DType::Q8_0 | DType::Q4K => usize::MAX,
             // Unpacking costs as much as the products of two rows.
@@ -282,7 +282,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
-        pack_tile: |dtype, tile, cols, packed| unsafe { avx512::pack_tile(dtype, tile, cols, packed) },
+        pack_tile: |tile, packed| unsafe { avx512::pack_tile(tile, packed) },
         arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx512::gemm(tiles, x, out) },
@@ -345,7 +345,7 @@ static NEON: Kernels = {
         matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
-        matvec_tiles: |dtype, tiles, x, rest, out| unsafe { neon::matvec_tiles(dtype, tiles, x, rest, out) },
+        matvec_tiles: |tiles, x, rest, out| unsafe { neon::matvec_tiles(tiles, x, rest, out) },
         // More are worth a tile unpacked for all.
         tile_rows: |_| 8,
         pack: interleaved::pack,

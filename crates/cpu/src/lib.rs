@@ -40,7 +40,7 @@ mod workspace;
 mod x86;
 
 pub use backend::{Buffer, CpuBackend, CpuError, CpuOptions, Precision, Vector};
-pub use interleaved::{ROWS as TILE_ROWS, interleave};
+pub use interleaved::{GROUP_ROWS, ROWS as TILE_ROWS, interleave};
 pub use kernels::{Isa, available};
 pub use kv::Kv;
 pub use matmul::Matrix;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
+use crate::interleaved::{GROUP_ROWS, Tiles};
 use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
 use crate::pool::{Output, Tile};
 
@@ -41,17 +42,18 @@ impl Matrix {
     }
 
     /// Whole tiles of these rows, where there are some.
-    fn tile_bytes(&self, rows: Range<usize>) -> Option<&[u8]> {
+    fn tiles(&self, rows: Range<usize>) -> Option<Tiles<'_>> {
         let whole = rows.start.is_multiple_of(TILE) && rows.end.is_multiple_of(TILE);
         let tiles = self.tiles.as_ref().filter(|_| whole)?;
-        Some(&tiles[rows.start * self.row_bytes..rows.end * self.row_bytes])
+        Some(Tiles::new(self.dtype, self.cols, tiles, rows))
     }
 
     /// A view of some rows.
     pub(crate) fn view(&self, rows: Range<usize>) -> Self {
         let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
-        let whole = rows.start.is_multiple_of(TILE);
-        let tiles = self.tiles.as_ref().filter(|_| whole).map(|tiles| tiles.slice(bytes.clone()));
+        let ends = |row: usize| row.is_multiple_of(GROUP_ROWS) || row == self.rows;
+        let tiles = self.tiles.as_ref().filter(|_| ends(rows.start) && ends(rows.end));
+        let tiles = tiles.map(|tiles| tiles.slice(bytes.clone()));
         Matrix { data: self.data.slice(bytes), tiles, rows: rows.len(), ..*self }
     }
 }
@@ -119,7 +121,9 @@ impl Product<'_> {
         let share = matrix.rows.div_ceil(2 * threads);
         let by_memory = n <= BOUND_BY_MEMORY && self.is_few(matrix, n);
         let rows = if by_memory { TASK_BYTES / matrix.row_bytes.max(1) } else { self.kernels.tiles * TILE };
-        rows.min(share).next_multiple_of(TILE).max(TILE)
+        // What lies together is best read together.
+        let unit = if self.is_few(matrix, n) && matrix.tiles.is_some() { GROUP_ROWS } else { TILE };
+        rows.min(share).next_multiple_of(unit).max(unit)
     }
 
     /// Whether so many activation rows are few: multiplied with the weights as they lie, without unpacking them first.
@@ -144,8 +148,8 @@ impl Product<'_> {
         grow(out, acts.len() * len);
         let out = &mut out[..acts.len() * len];
         let integers = self.uses_integers(matrix);
-        if integers && let Some(tiles) = matrix.tile_bytes(rows.clone()) {
-            return (k.matvec_tiles)(dtype, tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), out);
+        if integers && let Some(tiles) = matrix.tiles(rows.clone()) {
+            return (k.matvec_tiles)(tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), out);
         }
         let weights = matrix.row_bytes(rows);
         for (i, out) in acts.zip(out.chunks_exact_mut(len.max(1))) {
@@ -176,8 +180,8 @@ impl Product<'_> {
             return;
         }
         for (Strip { matrix: m, rows }, tile) in strips.iter().zip(&mut *packed.tiles) {
-            match m.tile_bytes(rows.clone()) {
-                Some(bytes) => (k.pack_tile)(m.dtype, bytes, m.cols, tile),
+            match m.tiles(rows.clone()) {
+                Some(one) => (k.pack_tile)(one, tile),
                 None => (k.pack)(m.dtype, m.row_bytes(rows.clone()), m.cols, tile),
             }
             (k.arrange)(tile);

@@ -6,7 +6,7 @@
 use carat_tensor::{DType, quant};
 use half::{bf16, f16};
 
-use crate::interleaved;
+use crate::interleaved::{self, Tiles};
 use crate::ints::{Eight, IntRows, Sums};
 use crate::kernels::{PackedTile, TILE};
 use crate::unpack::{Unpacked, form, unpack};
@@ -150,16 +150,13 @@ pub fn in_two_parts(
 
 /// `out[i, r] = w[r] · x[i]` for rows in tiles of 16 ([`crate::interleaved`]), with the activations' `rest` where they have
 /// 22 bits; `out` `[n, 16 · tiles]`.
-pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     let mut rows = Vec::new();
-    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
-    for (i, out) in out.chunks_exact_mut(tiles.len() / row_bytes).enumerate() {
-        for (tile, out) in tiles.chunks_exact(TILE * row_bytes).zip(out.chunks_exact_mut(TILE)) {
-            interleaved::rows_of(dtype, tile, row_bytes, &mut rows);
-            match rest {
-                None => matvec(dtype, &rows, x.row(i), out),
-                Some(rest) => matvec_finest(dtype, &rows, x.row(i), rest.row(i), out),
-            }
+    interleaved::rows_of(tiles, &mut rows);
+    for (i, out) in out.chunks_exact_mut(TILE * tiles.count()).enumerate() {
+        match rest {
+            None => matvec(tiles.dtype, &rows, x.row(i), out),
+            Some(rest) => matvec_finest(tiles.dtype, &rows, x.row(i), rest.row(i), out),
         }
     }
 }

@@ -14,7 +14,7 @@ use carat_tensor::{Bytes, Tensor};
 use carat_weights::{Checkpoint, MappedFile, safetensors};
 use serde_json::{Map, json};
 
-use crate::device::{Device, TILE_ROWS, interleave};
+use crate::device::{Device, GROUP_ROWS, TILE_ROWS, interleave};
 use crate::{Error, ModelFiles, ModelSource};
 
 /// The tensor that says what the others were made of.
@@ -22,7 +22,7 @@ pub const IDENTITY: &str = "carat.tiles";
 /// What a file's name has after the model's.
 const EXTENSION: &str = ".tiles";
 /// Of the layout.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The format wants data at a multiple of 8; this is a cache line.
 const ALIGNMENT: usize = 64;
 /// Bytes interleaved at a time.
@@ -120,7 +120,8 @@ impl Packing {
         for Tensor { name, dtype, data, shape } in &self.tensors {
             let rows: usize = shape[..shape.len() - 1].iter().product();
             let row_bytes = data.len() / rows;
-            let piece = (PIECE / (TILE_ROWS * row_bytes)).max(1) * TILE_ROWS * row_bytes;
+            let group = GROUP_ROWS * row_bytes;
+            let piece = (PIECE / group).max(1) * group;
             for rows in data.chunks(piece) {
                 tiles.resize(rows.len(), 0);
                 interleave(*dtype, rows, row_bytes, &mut tiles);

@@ -9,54 +9,55 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::store;
-use crate::interleaved::{self, ROWS};
+use super::{load, store};
+use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
 use crate::ints::{Block, IntRows};
 use crate::kernels::PackedTile;
-use crate::scalar;
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4 << 10;
 
 /// See [`interleaved::pack_tile`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn pack_tile(dtype: DType, tile: &[u8], cols: usize, packed: &mut PackedTile) {
-    interleaved::pack_tile(dtype, tile, cols, packed);
+pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
+    interleaved::pack_tile(tile, packed);
 }
 
-/// See [`crate::scalar::matvec_tiles`]. Each tile stays in the first cache while all rows meet it.
+/// See [`crate::scalar::matvec_tiles`]. Each piece of a tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
-    let (n, rows) = (x.q.len() / x.cols, tiles.len() / row_bytes);
-    assert!(out.len() == n * rows && tiles.len().is_multiple_of(ROWS * row_bytes));
-    for (t, tile) in tiles.chunks_exact(ROWS * row_bytes).enumerate() {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+    let (n, rows) = (x.q.len() / x.cols, tiles.count() * ROWS);
+    assert!(out.len() == n * rows && tiles.cols == x.cols);
+    out.fill(0.0);
+    for piece in tiles.pieces() {
         for i in 0..n {
-            let out = &mut out[i * rows + ROWS * t..i * rows + ROWS * (t + 1)];
-            one_row(dtype, tile, (x, rest), i, out);
+            let out = &mut out[i * rows + ROWS * piece.tile..][..ROWS];
+            one_row(tiles.dtype, &piece, (x, rest), i, out);
         }
     }
 }
 
-/// One tile and row `i`.
+/// Adds the products of one piece and row `i`.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn one_row(dtype: DType, tile: &[u8], (x, rest): (IntRows<'_>, Option<IntRows<'_>>), i: usize, out: &mut [f32]) {
+fn one_row(dtype: DType, piece: &Piece<'_>, (x, rest): (IntRows<'_>, Option<IntRows<'_>>), i: usize, out: &mut [f32]) {
     let planes = Planes::new(x, rest, i);
+    let (low, high) = out.split_at_mut(8);
+    let sums = [load(low), load(high)];
     let sums = match (dtype, planes.count) {
-        (DType::Q4_0, 1) => q4_0::<1>(tile, planes),
-        (DType::Q4_0, 2) => q4_0::<2>(tile, planes),
-        (DType::Q4_0, _) => q4_0::<3>(tile, planes),
-        (DType::Q4K, 1) => q4_k::<1>(tile, planes),
-        (DType::Q4K, 2) => q4_k::<2>(tile, planes),
-        (DType::Q4K, _) => q4_k::<3>(tile, planes),
-        (DType::Q6K, 1) => q6_k::<1>(tile, planes),
-        (DType::Q6K, 2) => q6_k::<2>(tile, planes),
-        (DType::Q6K, _) => q6_k::<3>(tile, planes),
-        (DType::Q8_0, _) => q8_0(tile, x, rest, i),
-        _ => return scalar::matvec_tiles(dtype, tile, x.row(i), rest.map(|rest| rest.row(i)), out),
+        (DType::Q4_0, 1) => q4_0::<1>(piece, planes, sums),
+        (DType::Q4_0, 2) => q4_0::<2>(piece, planes, sums),
+        (DType::Q4_0, _) => q4_0::<3>(piece, planes, sums),
+        (DType::Q4K, 1) => q4_k::<1>(piece, planes, sums),
+        (DType::Q4K, 2) => q4_k::<2>(piece, planes, sums),
+        (DType::Q4K, _) => q4_k::<3>(piece, planes, sums),
+        (DType::Q6K, 1) => q6_k::<1>(piece, planes, sums),
+        (DType::Q6K, 2) => q6_k::<2>(piece, planes, sums),
+        (DType::Q6K, _) => q6_k::<3>(piece, planes, sums),
+        (DType::Q8_0, _) => q8_0(piece, x, rest, i, sums),
+        _ => unreachable!("{dtype} has no layout in tiles"),
     };
-    store(out, sums[0]);
-    store(&mut out[8..], sums[1]);
+    store(low, sums[0]);
+    store(high, sums[1]);
 }
 
 /// A row in one, two or three planes of bytes, each 128 times as fine as the one before.
@@ -218,9 +219,8 @@ impl<const P: usize> Pairs<P> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
-    let mut acc = [_mm256_setzero_ps(); 2];
-    for (g, block) in tile.as_chunks::<{ ROWS * 18 }>().0.iter().enumerate() {
+fn q4_0<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) -> [__m256; 2] {
+    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<{ ROWS * 18 }>().0) {
         prefetch(block);
         let mut pairs = [Pairs::<P>::less::<8, 8>(x, g, 0); 2];
         for k in 0..4 {
@@ -248,36 +248,54 @@ fn halves_of_dwords(v: __m256i) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
+fn q4_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) -> [__m256; 2] {
     const BLOCK: usize = ROWS * 144;
-    let mut acc = [_mm256_setzero_ps(); 2];
-    for (s, block) in tile.as_chunks::<BLOCK>().0.iter().enumerate() {
-        for (half, acc) in acc.iter_mut().enumerate() {
-            let dword = |u: usize| load32(block, 64 * u + 32 * half);
-            let both = dword(0);
-            let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
-            let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
-            let scales = Scales6 { u: [dword(1), dword(2), dword(3)] };
-            for two in 0..4 {
-                let g = 8 * s + 2 * two;
-                let (mut low, mut high) = (Pairs::<P>::new(), Pairs::<P>::new());
-                for k in 0..8 {
+    for (s, block) in (piece.col / 256..).zip(piece.bytes.as_chunks::<BLOCK>().0) {
+        let heads: [Head; 2] = std::array::from_fn(|half| Head::new(block, half));
+        for two in 0..4 {
+            let (g, step) = (8 * s + 2 * two, BLOCK / 4);
+            prefetch(&block[step * two..step * (two + 1)]);
+            // Of two groups, each half of the rows.
+            let (mut low, mut high) = ([Pairs::<P>::new(); 2], [Pairs::<P>::new(); 2]);
+            for k in 0..8 {
+                for (half, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
                     let w = load32(block, 64 * (4 + 8 * two + k) + 32 * half);
                     low.add(low_nibbles(w), x, g, 4 * k);
                     high.add(high_nibbles(w), x, g + 1, 4 * k);
                 }
-                for (j, pairs) in [(2 * two, low), (2 * two + 1, high)] {
-                    let g = 8 * s + j;
-                    prefetch(&block[BLOCK / 16 * (8 * half + j)..BLOCK / 16 * (8 * half + j + 1)]);
-                    let (scale, min) = scales.get(j);
-                    let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g));
+            }
+            for (j, pairs) in [(2 * two, low), (2 * two + 1, high)] {
+                let g = 8 * s + j;
+                for ((pairs, head), acc) in pairs.iter().zip(&heads).zip(&mut acc) {
+                    let (scale, min) = head.scales.get(j);
+                    let scale = _mm256_mul_ps(_mm256_mul_ps(scale, head.d), x.d::<P>(g));
                     *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
-                    *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, d_min), x.weighted::<P>(g), *acc);
+                    *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, head.d_min), x.weighted::<P>(g), *acc);
                 }
             }
         }
     }
     acc
+}
+
+/// What eight rows of a block of Q4_K begin with.
+struct Head {
+    d: __m256,
+    d_min: __m256,
+    scales: Scales6,
+}
+
+impl Head {
+    /// Of the first or the second half of the rows.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn new(block: &[u8], half: usize) -> Self {
+        let dword = |u: usize| load32(block, 64 * u + 32 * half);
+        let both = dword(0);
+        let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
+        let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
+        Head { d, d_min, scales: Scales6 { u: [dword(1), dword(2), dword(3)] } }
+    }
 }
 
 /// The 12 bytes of 6-bit scales and minima of eight rows, by dwords.
@@ -306,11 +324,10 @@ impl Scales6 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k<const P: usize>(tile: &[u8], x: Planes<'_>) -> [__m256; 2] {
-    let mut acc = [_mm256_setzero_ps(); 2];
-    for (s, block) in tile.as_chunks::<Q6_K_BYTES>().0.iter().enumerate() {
+fn q6_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) -> [__m256; 2] {
+    for (s, block) in (piece.col / 256..).zip(piece.bytes.as_chunks::<Q6_K_BYTES>().0) {
         for (half, acc) in acc.iter_mut().enumerate() {
-            let d = halves(block, ROWS * 208 + 16 * half);
+            let d = halves(block, 16 * half);
             for part in 0..2 {
                 for second in 0..2 {
                     let sixteens = Sixteens { block, half, part, second };
@@ -352,8 +369,8 @@ impl Sixteens<'_> {
         let step = Q6_K_BYTES / 16;
         let at = step * (8 * half + 4 * part + 2 * second + ODD);
         prefetch(&block[at..at + step]);
-        let nibbles = self.dwords(64 * (16 * part + 8 * ODD + 4 * second));
-        let bits = self.dwords(64 * (32 + 8 * part + 4 * second));
+        let bits = self.dwords(q6_k_step(part, second));
+        let nibbles = self.dwords(q6_k_step(part, second) + 64 * (4 + 4 * ODD));
         let upper = _mm256_set1_epi8(0x30);
         let [low_g, high_g] = [g + ODD, g + ODD + 2];
         let (mut low, mut high) =
@@ -372,7 +389,7 @@ impl Sixteens<'_> {
         }
         for (pairs, g, u) in [(low, low_g, 0), (high, high_g, 1)] {
             // Of a dword's four the byte `2 · ODD + second`, signed.
-            let scales = load32(block, ROWS * 192 + 64 * (2 * part + u) + 32 * half);
+            let scales = load32(block, Q6_K_SCALES + 64 * (2 * part + u) + 32 * half);
             let up = _mm256_set1_epi32((24 - 16 * ODD - 8 * second) as i32);
             let scale = _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(_mm256_sllv_epi32(scales, up)));
             let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g));
@@ -384,10 +401,9 @@ impl Sixteens<'_> {
 
 /// Signed bytes against 16-bit activations, whose quads have their even values first: so do words cut from dwords.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0(tile: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, i: usize) -> [__m256; 2] {
+fn q8_0(piece: &Piece<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, i: usize, mut acc: [__m256; 2]) -> [__m256; 2] {
     let first = i * x.cols;
-    let mut acc = [_mm256_setzero_ps(); 2];
-    for (g, block) in tile.as_chunks::<{ ROWS * 34 }>().0.iter().enumerate() {
+    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<{ ROWS * 34 }>().0) {
         prefetch(block);
         for (half, acc) in acc.iter_mut().enumerate() {
             let scale = halves(block, 16 * half);

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{load32, load64, prefetch, store};
-use crate::interleaved::{self, ROWS};
+use super::{load32, load64, store};
+use crate::interleaved::{self, GROUP, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
 
@@ -49,53 +49,54 @@ const SHARE: usize = 8;
 
 /// See [`interleaved::pack_tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn pack_tile(dtype: DType, tile: &[u8], cols: usize, packed: &mut PackedTile) {
-    interleaved::pack_tile(dtype, tile, cols, packed);
+pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
+    interleaved::pack_tile(tile, packed);
 }
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     let n = x.q.len() / x.cols;
     let rows = out.len() / n;
+    assert!(tiles.cols == x.cols && rows == tiles.count() * ROWS);
     let mut i = 0;
     while i < n {
         let taken = SHARE.min(n - i);
         let out = &mut out[i * rows..(i + taken) * rows];
         let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
         match taken {
-            1 => by_planes::<1>(dtype, tiles, planes, rest.is_some(), out),
-            2 => by_planes::<2>(dtype, tiles, planes, rest.is_some(), out),
-            3 => by_planes::<3>(dtype, tiles, planes, rest.is_some(), out),
-            4 => by_planes::<4>(dtype, tiles, planes, rest.is_some(), out),
-            5 => by_planes::<5>(dtype, tiles, planes, rest.is_some(), out),
-            6 => by_planes::<6>(dtype, tiles, planes, rest.is_some(), out),
-            7 => by_planes::<7>(dtype, tiles, planes, rest.is_some(), out),
-            _ => by_planes::<SHARE>(dtype, tiles, planes, rest.is_some(), out),
+            1 => by_planes::<1>(tiles, planes, rest.is_some(), out),
+            2 => by_planes::<2>(tiles, planes, rest.is_some(), out),
+            3 => by_planes::<3>(tiles, planes, rest.is_some(), out),
+            4 => by_planes::<4>(tiles, planes, rest.is_some(), out),
+            5 => by_planes::<5>(tiles, planes, rest.is_some(), out),
+            6 => by_planes::<6>(tiles, planes, rest.is_some(), out),
+            7 => by_planes::<7>(tiles, planes, rest.is_some(), out),
+            _ => by_planes::<SHARE>(tiles, planes, rest.is_some(), out),
         }
         i += taken;
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_planes<const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, has_rest: bool, out: &mut [f32]) {
+fn by_planes<const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, has_rest: bool, out: &mut [f32]) {
     match (x.x.is_fine(), has_rest) {
-        (false, _) => by_type::<1, N>(dtype, tiles, x, out),
-        (true, false) => by_type::<2, N>(dtype, tiles, x, out),
-        (true, true) => by_type::<3, N>(dtype, tiles, x, out),
+        (false, _) => by_type::<1, N>(tiles, x, out),
+        (true, false) => by_type::<2, N>(tiles, x, out),
+        (true, true) => by_type::<3, N>(tiles, x, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_type<const P: usize, const N: usize>(dtype: DType, tiles: &[u8], x: Planes<'_>, out: &mut [f32]) {
+fn by_type<const P: usize, const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, out: &mut [f32]) {
     x.check::<P, N>();
     let units = std::array::from_fn(|i| if P == 3 { &x.rest } else { &x.x }.unit(x.first + i));
-    match dtype {
-        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, x, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
-        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, x, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
-        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, x, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, sums)),
-        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, x, out, units, |block, b, sums| q6_k::<P, N>(block, b, x, sums)),
-        _ => unreachable!("{dtype} has no layout in tiles"),
+    match tiles.dtype {
+        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
+        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
+        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, sums)),
+        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q6_k::<P, N>(block, b, x, sums)),
+        dtype => unreachable!("{dtype} has no layout in tiles"),
     }
 }
 
@@ -103,26 +104,33 @@ fn by_type<const P: usize, const N: usize>(dtype: DType, tiles: &[u8], x: Planes
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn all<const BYTES: usize, const COLS: usize, const N: usize>(
-    tiles: &[u8],
-    x: Planes<'_>,
+    tiles: Tiles<'_>,
     out: &mut [f32],
     units: [f32; N],
     add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
 ) {
     let rows = out.len() / N;
-    for (t, tile) in tiles.chunks_exact(x.x.cols / COLS * BYTES).enumerate() {
-        let mut sums = Sums { of_units: [_mm512_setzero_ps(); N], minima: [_mm512_setzero_ps(); N] };
-        for (b, block) in tile.as_chunks::<BYTES>().0.iter().enumerate() {
+    let none = Sums { of_units: [_mm512_setzero_ps(); N], minima: [_mm512_setzero_ps(); N] };
+    // Of the tiles of a group, while their panels take turns.
+    let mut open = [none; GROUP];
+    for piece in tiles.pieces() {
+        let mut sums = if piece.col == 0 { none } else { open[piece.tile % GROUP] };
+        for (b, block) in (piece.col / COLS..).zip(piece.bytes.as_chunks::<BYTES>().0) {
             add(block, b, &mut sums);
+        }
+        if !piece.is_last {
+            open[piece.tile % GROUP] = sums;
+            continue;
         }
         for i in 0..N {
             let sum = _mm512_fmsub_ps(sums.of_units[i], _mm512_set1_ps(units[i]), sums.minima[i]);
-            store(&mut out[i * rows + t * ROWS..], sum);
+            store(&mut out[i * rows + piece.tile * ROWS..], sum);
         }
     }
 }
 
 /// What a tile's products with `N` rows have come to.
+#[derive(Clone, Copy)]
 struct Sums<const N: usize> {
     /// In units of each row ([`IntRows::unit`]).
     of_units: [__m512; N],
@@ -312,7 +320,6 @@ const Q4_0_BYTES: usize = ROWS * 18;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    prefetch(block);
     let mut w = [_mm512_setzero_si512(); 8];
     for k in 0..4 {
         let bytes = load64(block, 32 + 64 * k);
@@ -329,7 +336,6 @@ const Q8_0_BYTES: usize = ROWS * 34;
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    prefetch(block);
     let sign = _mm512_set1_epi8(-128);
     let mut w = [sign; 8];
     for (k, w) in w.iter_mut().enumerate() {
@@ -365,7 +371,6 @@ fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: P
         *scale = _mm512_mul_ps(_mm512_cvtepi32_ps(of_group), d);
     }
     for pair in 0..4 {
-        prefetch(&block[Q4_K_BYTES / 4 * pair..Q4_K_BYTES / 4 * (pair + 1)]);
         let bytes = |k: usize| load64(block, 256 + 512 * pair + 64 * k);
         let (low, high) = (|k| low_nibbles(bytes(k)), |k| high_nibbles(bytes(k)));
         for (w, j) in [std::array::from_fn(low), std::array::from_fn(high)].iter().zip(2 * pair..) {
@@ -435,10 +440,10 @@ fn q6_k_sixteen<const P: usize, const N: usize, const CHUNK: usize>(
     sums: &mut Sums<N>,
 ) {
     let (half, second) = (part / 2, part % 2);
-    prefetch(&block[Q6_K_BYTES / 16 * (4 * part + CHUNK)..Q6_K_BYTES / 16 * (4 * part + CHUNK + 1)]);
+    let step = &block[q6_k_step(half, second)..];
     let w: [__m512i; 4] = std::array::from_fn(|k| {
-        let nibbles = load64(block, 64 * (16 * half + 8 * (CHUNK % 2) + 4 * second + k));
-        let bits = load64(block, ROWS * 128 + 64 * (8 * half + 4 * second + k));
+        let bits = load64(step, 64 * k);
+        let nibbles = load64(step, 64 * (4 + 4 * (CHUNK % 2) + k));
         let bits = match CHUNK {
             0 => _mm512_slli_epi16::<4>(bits),
             1 => _mm512_slli_epi16::<2>(bits),
@@ -450,9 +455,9 @@ fn q6_k_sixteen<const P: usize, const N: usize, const CHUNK: usize>(
     });
     // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
     let at = 8 * half + 2 * CHUNK + second;
-    let scales = load64(block, ROWS * 192 + 64 * (at / 4));
+    let scales = load64(block, Q6_K_SCALES + 64 * (at / 4));
     let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
-    let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), halves(block, ROWS * 208));
+    let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), halves(block, 0));
     let g = 16 * b + at;
     sums.add(x.dots::<P, 4, N>(&w, 16 * g, |i| x.negative::<P, 16>(i, g)), scale, |i| x.exp(i, g / 2));
 }

@@ -9,35 +9,35 @@ use std::arch::aarch64::*;
 use carat_tensor::DType;
 
 use super::group::{Group, Rows, share};
-use super::{load_u8, store, upper_two_over_six, widen, widen_both};
-use crate::interleaved::ROWS;
+use super::{load, load_u8, store, upper_two_over_six, widen, widen_both};
+use crate::interleaved::{Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
 use crate::ints::IntRows;
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "dotprod")]
-pub fn matvec_tiles(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
     match (x.is_fine(), rest) {
-        (false, _) => by_rows::<1>(dtype, tiles, x, x, out),
-        (true, None) => by_rows::<2>(dtype, tiles, x, x, out),
-        (true, Some(rest)) => by_rows::<3>(dtype, tiles, x, rest, out),
+        (false, _) => by_rows::<1>(tiles, x, x, out),
+        (true, None) => by_rows::<2>(tiles, x, x, out),
+        (true, Some(rest)) => by_rows::<3>(tiles, x, rest, out),
     }
 }
 
-/// Each tile stays in the first cache while all rows meet it.
+/// Each piece of a tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "dotprod")]
-fn by_rows<const P: usize>(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
-    let tile_bytes = ROWS * dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
-    let (n, rows) = (x.q.len() / x.cols, tiles.len() / tile_bytes * ROWS);
-    assert!(out.len() == n * rows && tiles.len().is_multiple_of(tile_bytes));
-    for (t, tile) in tiles.chunks_exact(tile_bytes).enumerate() {
+fn by_rows<const P: usize>(tiles: Tiles<'_>, x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
+    let (n, rows) = (x.q.len() / x.cols, tiles.count() * ROWS);
+    assert!(out.len() == n * rows && tiles.cols == x.cols);
+    out.fill(0.0);
+    for piece in tiles.pieces() {
         let mut i = 0;
         while i < n {
             let taken = share(n - i);
-            let out = &mut out[i * rows + ROWS * t..];
+            let out = &mut out[i * rows + ROWS * piece.tile..];
             match taken {
-                1 => by_type::<P, 1>(dtype, tile, Rows::new::<P, 1>(x, rest, i), rows, out),
-                2 => by_type::<P, 2>(dtype, tile, Rows::new::<P, 2>(x, rest, i), rows, out),
-                _ => by_type::<P, 4>(dtype, tile, Rows::new::<P, 4>(x, rest, i), rows, out),
+                1 => by_type::<P, 1>(tiles.dtype, &piece, Rows::new::<P, 1>(x, rest, i), rows, out),
+                2 => by_type::<P, 2>(tiles.dtype, &piece, Rows::new::<P, 2>(x, rest, i), rows, out),
+                _ => by_type::<P, 4>(tiles.dtype, &piece, Rows::new::<P, 4>(x, rest, i), rows, out),
             }
             i += taken;
         }
@@ -48,31 +48,51 @@ fn by_rows<const P: usize>(dtype: DType, tiles: &[u8], x: IntRows<'_>, rest: Int
 type Sums<const N: usize> = [[float32x4_t; 2]; N];
 
 /// What the functions for types rely on: the feature, enabled for all of them; rows that [`Rows::new`] has checked for `P`
-/// and `N`; and a tile of `cols / block` blocks, so that each lies within a row.
+/// and `N`; and a piece of a tile of `cols / block` blocks, so that each lies within a row.
 #[target_feature(enable = "dotprod")]
-fn by_type<const P: usize, const N: usize>(dtype: DType, tile: &[u8], x: Rows<'_>, stride: usize, out: &mut [f32]) {
+fn by_type<const P: usize, const N: usize>(
+    dtype: DType,
+    piece: &Piece<'_>,
+    x: Rows<'_>,
+    stride: usize,
+    out: &mut [f32],
+) {
     match dtype {
-        DType::Q4_0 => all(tile, stride, out, |block, b, half, acc| q4_0::<P, N>(block, half, x, 32 * b, acc)),
-        DType::Q8_0 => all(tile, stride, out, |block, b, half, acc| q8_0::<P, N>(block, half, x, 32 * b, acc)),
-        DType::Q4K => all(tile, stride, out, |block, b, half, acc| q4_k::<P, N>(block, half, x, 256 * b, acc)),
-        DType::Q6K => all(tile, stride, out, |block, b, half, acc| q6_k::<P, N>(block, half, x, 256 * b, acc)),
+        DType::Q4_0 => {
+            all::<_, 32, _>(piece, stride, out, |block, at, half, acc| q4_0::<P, N>(block, half, x, at, acc))
+        }
+        DType::Q8_0 => {
+            all::<_, 32, _>(piece, stride, out, |block, at, half, acc| q8_0::<P, N>(block, half, x, at, acc))
+        }
+        DType::Q4K => {
+            all::<_, 256, _>(piece, stride, out, |block, at, half, acc| q4_k::<P, N>(block, half, x, at, acc))
+        }
+        DType::Q6K => {
+            all::<_, 256, _>(piece, stride, out, |block, at, half, acc| q6_k::<P, N>(block, half, x, at, acc))
+        }
         _ => unreachable!("{dtype} has no layout in tiles"),
     }
 }
-
-/// A whole tile: `add` adds a half of block `b`, `BYTES` long, to the sums, which are stored `stride` apart.
+/// A piece of a tile: `add` adds a half of the block of `COLS` columns at a column, `BYTES` long, to the sums, which stand
+/// `stride` apart.
 #[inline]
 #[target_feature(enable = "dotprod")]
-fn all<const BYTES: usize, const N: usize>(
-    tile: &[u8],
+fn all<const BYTES: usize, const COLS: usize, const N: usize>(
+    piece: &Piece<'_>,
     stride: usize,
     out: &mut [f32],
     add: impl Fn(&[u8; BYTES], usize, usize, &mut Sums<N>),
 ) {
     let mut acc = [[[vdupq_n_f32(0.0); 2]; N]; 2];
-    for (b, block) in tile.as_chunks::<BYTES>().0.iter().enumerate() {
+    for (half, acc) in acc.iter_mut().enumerate() {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let out = &out[i * stride + 8 * half..];
+            *acc = [load(out), load(&out[4..])];
+        }
+    }
+    for (at, block) in (piece.col..).step_by(COLS).zip(piece.bytes.as_chunks::<BYTES>().0) {
         for (half, acc) in acc.iter_mut().enumerate() {
-            add(block, b, half, acc);
+            add(block, at, half, acc);
         }
     }
     for (half, acc) in acc.iter().enumerate() {
@@ -223,7 +243,7 @@ type Q6K = [u8; ROWS * 210];
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn q6_k<const P: usize, const N: usize>(block: &Q6K, half: usize, x: Rows<'_>, at: usize, acc: &mut Sums<N>) {
-    let d = halves(block, ROWS * 208, half);
+    let d = halves(block, 0, half);
     for part in 0..2 {
         for second in 0..2 {
             let sixteens = Sixteens { block, d, half, part, second };
@@ -257,10 +277,10 @@ impl Sixteens<'_> {
     fn chunk<const CHUNK: usize>(&self) -> Group<1, 2> {
         let Sixteens { block, d, half, part, second } = *self;
         let (mut w, mut scale) = ([[[vdupq_n_s8(0); 4]; 1]; 2], d);
-        let units = |u: usize| Units::<4>::new(block, 64 * u, half);
-        let nibbles = units(16 * part + 8 * (CHUNK % 2) + 4 * second);
-        let pairs = units(32 + 8 * part + 4 * second);
-        let scales = units(48);
+        let units = |at: usize| Units::<4>::new(block, at, half);
+        let pairs = units(q6_k_step(part, second));
+        let nibbles = units(q6_k_step(part, second) + 64 * (4 + 4 * (CHUNK % 2)));
+        let scales = units(Q6_K_SCALES);
         for v in 0..2 {
             for (k, w) in w[v][0].iter_mut().enumerate() {
                 *w = q6_k_weights(CHUNK, nibbles.get(k, v), pairs.get(k, v));
