@@ -318,6 +318,8 @@ static AVX512: Kernels = {
                     // SAFETY: as above.
                     round: |x, bounds, steps, q| unsafe { avx512::words::round(x, bounds, steps, q) },
                     // SAFETY: as above.
+                    spread: |rows, len, width, panel| unsafe { avx512::words::spread(rows, len, width, panel) },
+                    // SAFETY: as above.
                     gemm: |panel, x, start, bounds, out| unsafe { avx512::words::gemm(panel, x, start, bounds, out) },
                     // SAFETY: as above.
                     powers: |scores, max, p| unsafe { avx512::words::powers(scores, max, p) },

@@ -122,6 +122,8 @@ pub struct Powers {
 pub struct WordKernels {
     /// Rounds up to [`BLOCK`] values, brought within bounds; returns the step. `q` has a zero more where the values are odd.
     pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32,
+    /// Brings the first `len` pairs of 16 rows to a panel's tile: `panel[k · width + r] = rows[r][k]`.
+    pub spread: fn(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]),
     /// `out[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `out` `[n, 16 · tiles]`.
     pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], out: &mut [f32]),
     /// `p = round(2^(score − m))` in steps of [`power_steps`], `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
@@ -129,7 +131,7 @@ pub struct WordKernels {
 }
 
 /// The definitions.
-pub static SCALAR: WordKernels = WordKernels { round, gemm, powers };
+pub static SCALAR: WordKernels = WordKernels { round, spread, gemm, powers };
 
 fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
     let mut bounded = [0.0; BLOCK];
@@ -153,6 +155,14 @@ fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
         *q = (x * inverse).round_ties_even() as i16;
     }
     inverse.recip()
+}
+
+fn spread(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]) {
+    for (k, panel) in panel.chunks_mut(width).take(len).enumerate() {
+        for (to, row) in panel.iter_mut().zip(rows) {
+            *to = row[k];
+        }
+    }
 }
 
 /// One over the step of a block with this largest value and this size.
@@ -275,6 +285,23 @@ mod tests {
             let (q, d) = rounded(k, &x, Steps::PowersOfTwo);
             for (x, &q) in x.iter().zip(q.as_flattened()) {
                 assert!(x.abs() < 0.07 || f32::from(q) * d == *x, "{isa}: {x} as {q} · {d}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        for (isa, k) in kernels() {
+            for (len, width) in [(1, 16), (7, 16), (8, 64), (61, 48), (64, 64), (32, 32)] {
+                let rows: [[Pair; BLOCK / 2]; TILE] =
+                    std::array::from_fn(|r| std::array::from_fn(|k| [(100 * r + k) as i16, -(k as i16)]));
+                let mut panel = vec![[7; 2]; (len - 1) * width + TILE];
+                (k.spread)(&rows, len, width, &mut panel);
+                for (at, &found) in panel.iter().enumerate() {
+                    let (k, r) = (at / width, at % width);
+                    let expected = if r < TILE { rows[r][k] } else { [7; 2] };
+                    assert_eq!(found, expected, "{isa} pair {k} of row {r}, {len} of {width}");
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::pack::transpose;
 use super::{load, load_some, mask, store, store_some};
 use crate::kernels::TILE;
 use crate::words::{BLOCK, Pair, Panel, Powers, Rows, SCALAR, Start, Steps, UNBOUNDED, blocks, inverse, power_steps};
@@ -57,6 +58,25 @@ pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
         unsafe { _mm256_mask_storeu_epi16(rest_q.as_mut_ptr().cast(), mask(2 * rest_q.len()), words) }
     }
     inverse.recip()
+}
+
+/// See [`crate::words::WordKernels`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn spread(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]) {
+    assert!(len <= BLOCK / 2 && panel.len() >= (len.max(1) - 1) * width + TILE);
+    for k in (0..len - len % 8).step_by(8) {
+        // SAFETY: eight of a row's pairs, of which there are `BLOCK / 2`.
+        let eight = std::array::from_fn(|r| unsafe { _mm256_loadu_si256(rows[r].as_ptr().add(k).cast()) });
+        let panel = panel[k * width..].as_flattened_mut();
+        // SAFETY: words are bytes, of any value.
+        let (_, bytes, _) = unsafe { panel.align_to_mut::<u8>() };
+        transpose(&eight, bytes, width * size_of::<Pair>());
+    }
+    for k in len - len % 8..len {
+        for (to, row) in panel[k * width..k * width + TILE].iter_mut().zip(rows) {
+            *to = row[k];
+        }
+    }
 }
 
 /// `round(x · scale)`.

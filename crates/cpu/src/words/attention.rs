@@ -156,19 +156,21 @@ impl Head {
 
 /// Rounds up to 64 keys of `d` to a panel.
 fn round_keys(words: &WordKernels, keys: &[f32], d: usize, (panel, steps): (&mut [Pair], &mut [f32])) {
-    let mut rounded = [[0; 2]; MAX_HEAD_DIM / 2];
-    let rounded = &mut rounded[..d.div_ceil(2)];
+    let mut rounded = [[[0; 2]; BLOCK / 2]; TILE];
     if keys.len() < KEYS * d {
         panel.fill([0; 2]);
         steps.fill(0.0);
     }
-    for (r, key) in keys.chunks_exact(d).enumerate() {
-        let blocks = key.chunks(BLOCK).zip(rounded.chunks_mut(BLOCK / 2));
-        for ((block, rounded), steps) in blocks.zip(steps.chunks_exact_mut(KEYS)) {
-            steps[r] = (words.round)(block, UNBOUNDED, Steps::Any, rounded);
-        }
-        for (to, pair) in panel.chunks_exact_mut(KEYS).zip(&*rounded) {
-            to[r] = *pair;
+    for (tile, keys) in keys.chunks(TILE * d).enumerate() {
+        rounded[keys.len() / d..].fill([[0; 2]; BLOCK / 2]);
+        let blocks = panel.chunks_mut(BLOCK / 2 * KEYS).zip(steps.chunks_exact_mut(KEYS));
+        for (b, (panel, steps)) in blocks.enumerate() {
+            let dims = b * BLOCK..((b + 1) * BLOCK).min(d);
+            let len = dims.len().div_ceil(2);
+            for ((key, q), step) in keys.chunks_exact(d).zip(&mut rounded).zip(&mut steps[tile * TILE..]) {
+                *step = (words.round)(&key[dims.clone()], UNBOUNDED, Steps::Any, &mut q[..len]);
+            }
+            (words.spread)(&rounded, len, KEYS, &mut panel[tile * TILE..]);
         }
     }
 }
@@ -176,9 +178,8 @@ fn round_keys(words: &WordKernels, keys: &[f32], d: usize, (panel, steps): (&mut
 /// The same of values, dimension by dimension.
 fn round_values(words: &WordKernels, values: &[f32], d: usize, (panel, steps): (&mut [Pair], &mut [f32])) {
     let width = d.next_multiple_of(TILE);
-    let (mut columns, mut rounded) = ([[0.0; KEYS]; TILE], [[0; 2]; KEYS / 2]);
+    let (mut columns, mut rounded) = ([[0.0; KEYS]; TILE], [[[0; 2]; BLOCK / 2]; TILE]);
     if d < width {
-        panel.fill([0; 2]);
         steps.fill(0.0);
     }
     for (start, tiles) in parts(width) {
@@ -189,12 +190,11 @@ fn round_values(words: &WordKernels, values: &[f32], d: usize, (panel, steps): (
             for (r, row) in values.chunks_exact(d).enumerate() {
                 columns.iter_mut().zip(&row[first..end]).for_each(|(column, &value)| column[r] = value);
             }
-            for (c, column) in (first..end).zip(&columns) {
-                steps[c] = (words.round)(column, UNBOUNDED, Steps::Any, &mut rounded);
-                for (to, pair) in panel.chunks_exact_mut(tiles * TILE).zip(rounded) {
-                    to[c - start] = pair;
-                }
+            rounded[end - first..].fill([[0; 2]; BLOCK / 2]);
+            for ((column, q), step) in columns.iter().zip(&mut rounded).zip(&mut steps[first..end]) {
+                *step = (words.round)(column, UNBOUNDED, Steps::Any, &mut q[..KEYS / 2]);
             }
+            (words.spread)(&rounded, KEYS / 2, tiles * TILE, &mut panel[first - start..]);
         }
     }
 }

@@ -105,7 +105,7 @@ impl Scratch {
         let blocks = blocks(len);
         let panels = self.panels.take(len * rows.len().next_multiple_of(TILE));
         let steps = self.steps.take(blocks * rows.len().next_multiple_of(TILE));
-        let (mut decoded, mut rounded) = ([0.0; BLOCK], [[0; 2]; BLOCK / 2]);
+        let (mut decoded, mut rounded) = ([0.0; BLOCK], [[[0; 2]; BLOCK / 2]; TILE]);
         let size = |cols: usize| m.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
         let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
         for start in (0..rows.len()).step_by(WIDTH) {
@@ -114,23 +114,24 @@ impl Scratch {
             let panel = &mut panels[start * len..][..len * width];
             let steps = &mut steps[start * blocks..][..blocks * width];
             if width > some.len() {
-                panel.fill([0; 2]);
                 steps.fill(0.0);
             }
             // A tile's rows block by block: what they are spread over stays in the first cache.
             for (tile, rows) in m.row_bytes(some).chunks(TILE * m.row_bytes).enumerate() {
                 let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
+                rounded[rows.len() / m.row_bytes..].fill([[0; 2]; BLOCK / 2]);
                 for (b, (panel, steps)) in blocks {
                     let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
-                    let (x, q) = (&mut decoded[..cols.len()], &mut rounded[..cols.len().div_ceil(2)]);
+                    let (x, len) = (&mut decoded[..cols.len()], cols.len().div_ceil(2));
                     let bytes = size(cols.start)..size(cols.end);
-                    for (r, row) in (tile * TILE..).zip(rows.chunks_exact(m.row_bytes)) {
+                    let next = bytes.end..size((cols.end + BLOCK).min(m.cols));
+                    let rows = rows.chunks_exact(m.row_bytes).zip(&mut rounded);
+                    for ((row, q), step) in rows.zip(&mut steps[tile * TILE..]) {
+                        (k.prefetch)(&row[next.clone()]);
                         (k.decode)(m.dtype, &row[bytes.clone()], x);
-                        steps[r] = (words.round)(x, UNBOUNDED, kind, q);
-                        for (to, pair) in panel.chunks_exact_mut(width).zip(&*q) {
-                            to[r] = *pair;
-                        }
+                        *step = (words.round)(x, UNBOUNDED, kind, &mut q[..len]);
                     }
+                    (words.spread)(&rounded, len, width, &mut panel[tile * TILE..]);
                 }
             }
         }
