@@ -208,7 +208,7 @@ fn say(tiles: &Tiles, files: &ModelFiles) -> Option<String> {
         Tiles::Found(_) => Some("weights: interleaved, from the copy that `carat pack` made".to_owned()),
         Tiles::Absent => Some(format!("weights: as stored; `carat pack {model}` would make answers faster")),
         Tiles::Stale => Some(format!(
-            "weights: as stored; the interleaved copy is of another file, or broken: `carat pack {model}` makes it anew"
+            "weights: as stored; the interleaved copy is of another file or version, or broken: `carat pack {model}` makes it anew"
         )),
     }
 }
