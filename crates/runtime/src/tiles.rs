@@ -2,7 +2,7 @@
 //!
 //! The file is made once ([`Packing`]), mapped at every load, and may be removed at any time. It is a safetensors file: for
 //! each tensor its bytes in the order of [`interleave`], and under [`IDENTITY`] what model file it was made of, by
-//! size and time. A file made of another one is not used.
+//! size and time, and the version of the order. A file made of another one, or in another order, is not used.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -41,7 +41,7 @@ pub enum Tiles {
     NotWanted,
     /// Nothing.
     Absent,
-    /// Something made of another file, or broken.
+    /// Something made of another file or by another version, or broken.
     Stale,
     /// The interleaved rows of tensors, by name.
     Found(HashMap<String, Bytes>),
