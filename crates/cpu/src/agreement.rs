@@ -148,6 +148,17 @@ fn sums_in_16_bits(tile: &PackedTile, r: usize, dsum32: &[f32]) -> f32 {
         .sum()
 }
 
+/// Bound of the product of activation row `i` with row `r` of a tile, whose 16 rows and what they unpack to are given.
+fn tile_bound(dtype: DType, rows: &[u8], packed: &PackedTile, x: &Acts, (i, r): (usize, usize)) -> f32 {
+    let row_bytes = rows.len() / TILE;
+    let row = &rows[r * row_bytes..(r + 1) * row_bytes];
+    let of_minima = match x.rest_rows(i..i + 1) {
+        None => sums_in_16_bits(packed, r, x.int_rows(i..i + 1).dsum32),
+        Some(_) => 0.0,
+    };
+    (x.cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, row, x.row(i)) + of_minima
+}
+
 #[test]
 fn integer_products_agree_with_the_definition_for_every_format() {
     let mut random = Random(0x5eed);
@@ -189,12 +200,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
                         (k.pack_tile)(tiles, &mut packed);
                         scalar::pack(dtype, &weights, cols, &mut expected);
-                        let bound = |at: usize| {
-                            let (i, r) = (at / TILE, at % TILE);
-                            let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
-                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
-                                + if rest.is_none() { sums_in_16_bits(&expected, r, x_rows.row(i).dsum32) } else { 0.0 }
-                        };
+                        let bound = |at: usize| tile_bound(dtype, &weights, &expected, &x, (at / TILE, at % TILE));
                         assert_close(&fast, &slow, bound, &format!("{what} matvec_tiles"));
                         assert!(packed.q == expected.q && packed.scale == expected.scale, "{what} pack_tile");
                         assert_eq!(packed.min, expected.min, "{what} pack_tile");
@@ -261,12 +267,7 @@ fn tiles_agree_with_the_rows_they_were_made_of() {
                         }
                         let mut packed = PackedTile::new();
                         scalar::pack(dtype, weights, cols, &mut packed);
-                        let bound = |r: usize| {
-                            let row = &weights[r * row_bytes..(r + 1) * row_bytes];
-                            (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, row, x.row(i))
-                                + if rest.is_none() { sums_in_16_bits(&packed, r, x_rows.row(i).dsum32) } else { 0.0 }
-                        };
-                        assert_close(found, &expected, bound, &what);
+                        assert_close(found, &expected, |r| tile_bound(dtype, weights, &packed, &x, (i, r)), &what);
                     }
                 }
             }

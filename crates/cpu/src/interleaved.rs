@@ -25,6 +25,8 @@ use crate::unpack::form;
 pub const ROWS: usize = TILE;
 /// Tiles of a group, but of a matrix's last, which has those that are left.
 pub const GROUP: usize = 4;
+/// Rows of a group.
+pub const GROUP_ROWS: usize = GROUP * ROWS;
 /// Columns of a panel, but of a row's last: whole blocks of every type.
 pub const PANEL: usize = 1536;
 
@@ -204,9 +206,6 @@ pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     }
 }
 
-/// Rows of a group.
-pub const GROUP_ROWS: usize = GROUP * ROWS;
-
 /// Block `b` of each of 16 rows.
 fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: &mut [u8]) {
     let block = dtype.block_bytes();
@@ -227,11 +226,11 @@ fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: 
 }
 
 /// The rows of some tiles as they were before.
-pub fn rows_of(tiles: Tiles<'_>, rows: &mut Vec<u8>) {
+pub fn rows_of(tiles: Tiles<'_>) -> Vec<u8> {
     let (block, row_bytes) = (tiles.dtype.block_bytes(), row_bytes(tiles.dtype, tiles.cols));
-    rows.resize(tiles.count * ROWS * row_bytes, 0);
+    let mut all = vec![0; tiles.count * ROWS * row_bytes];
     for piece in tiles.pieces() {
-        let rows = rows[piece.tile * ROWS * row_bytes..].chunks_exact_mut(row_bytes).take(ROWS);
+        let rows = all[piece.tile * ROWS * row_bytes..].chunks_exact_mut(row_bytes).take(ROWS);
         let first = piece.col / tiles.dtype.block_len();
         for (r, row) in rows.enumerate() {
             for (b, mut interleaved) in (first..).zip(piece.bytes.chunks_exact(ROWS * block)) {
@@ -246,6 +245,7 @@ pub fn rows_of(tiles: Tiles<'_>, rows: &mut Vec<u8>) {
             }
         }
     }
+    all
 }
 
 /// The longest block with a layout.
@@ -377,10 +377,9 @@ mod tests {
                 let rows: Vec<u8> = (0..ROWS * tiles * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
                 let mut interleaved = vec![0; rows.len()];
                 interleave(dtype, &rows, row_bytes, &mut interleaved);
-                let mut back = Vec::new();
                 for some in [0..tiles, 1..2, tiles - 1..tiles] {
                     let some = some.start * ROWS..some.end * ROWS;
-                    rows_of(Tiles::new(dtype, cols, &interleaved, some.clone()), &mut back);
+                    let back = rows_of(Tiles::new(dtype, cols, &interleaved, some.clone()));
                     assert!(back == rows[some.start * row_bytes..some.end * row_bytes], "{dtype}, rows {some:?}");
                 }
             }

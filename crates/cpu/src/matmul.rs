@@ -119,10 +119,11 @@ impl Product<'_> {
     /// Weight rows per task for `n` activation rows.
     pub fn task_rows(&self, matrix: &Matrix, n: usize, threads: usize) -> usize {
         let share = matrix.rows.div_ceil(2 * threads);
-        let by_memory = n <= BOUND_BY_MEMORY && self.is_few(matrix, n);
-        let rows = if by_memory { TASK_BYTES / matrix.row_bytes.max(1) } else { self.kernels.tiles * TILE };
+        let few = self.is_few(matrix, n);
+        let rows =
+            if few && n <= BOUND_BY_MEMORY { TASK_BYTES / matrix.row_bytes.max(1) } else { self.kernels.tiles * TILE };
         // What lies together is best read together.
-        let unit = if self.is_few(matrix, n) && matrix.tiles.is_some() { GROUP_ROWS } else { TILE };
+        let unit = if few && matrix.tiles.is_some() { GROUP_ROWS } else { TILE };
         rows.min(share).next_multiple_of(unit).max(unit)
     }
 

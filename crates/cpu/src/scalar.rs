@@ -151,8 +151,7 @@ pub fn in_two_parts(
 /// `out[i, r] = w[r] · x[i]` for rows in tiles of 16 ([`crate::interleaved`]), with the activations' `rest` where they have
 /// 22 bits; `out` `[n, 16 · tiles]`.
 pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let mut rows = Vec::new();
-    interleaved::rows_of(tiles, &mut rows);
+    let rows = interleaved::rows_of(tiles);
     for (i, out) in out.chunks_exact_mut(TILE * tiles.count()).enumerate() {
         match rest {
             None => matvec(tiles.dtype, &rows, x.row(i), out),

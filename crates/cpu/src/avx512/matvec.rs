@@ -4,7 +4,7 @@
 //! multiply-add with the groups' scales in their lanes. Scales are read and multiplied with the activations' once per
 //! round; the offset that makes weights unsigned, and minima, take one fused multiply-add per round.
 //!
-//! Memory sets the pace, and on the measured machines nothing is fetched ahead but what these loops ask for: each
+//! Memory sets the pace, and of rows side by side the measured machines fetch little ahead but what these loops ask for: each
 //! line once, a few kilobytes ahead, in the order of memory.
 
 use std::arch::x86_64::*;

@@ -54,7 +54,7 @@ fn blocks32(
             *quad = read(block);
             tile.scale[b * TILE + r] = half([block[0], block[1]]);
         }
-        transpose(&quads, &mut tile.q[b * 32 * TILE..(b + 1) * 32 * TILE], 4 * TILE);
+        store_all(transpose(&quads), &mut tile.q[b * 32 * TILE..(b + 1) * 32 * TILE]);
     }
 }
 
@@ -82,16 +82,26 @@ fn any(dtype: DType, rows: &[u8], row_bytes: usize, tile: &mut PackedTile) {
                 *quad = unsafe { _mm256_loadu_si256(q.as_ptr().cast()) };
             }
             let at = (b * len + 32 * c) * TILE;
-            transpose(&quads, &mut tile.q[at..at + 32 * TILE], 4 * TILE);
+            store_all(transpose(&quads), &mut tile.q[at..at + 32 * TILE]);
         }
     }
 }
 
-/// 16 rows of 8 dwords to 8 rows of 16 dwords, `stride` bytes from one to the next.
+/// Stores vectors one after another.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn transpose(rows: &[__m256i; TILE], out: &mut [u8], stride: usize) {
-    assert!(out.len() >= 7 * stride + 4 * TILE);
+fn store_all(vectors: [__m512i; 8], out: &mut [u8]) {
+    assert_eq!(out.len(), 32 * TILE);
+    for (vector, out) in vectors.into_iter().zip(out.as_chunks_mut::<{ 4 * TILE }>().0) {
+        // SAFETY: 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), vector) }
+    }
+}
+
+/// 16 rows of 8 dwords as 8 rows of 16 dwords.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn transpose(rows: &[__m256i; TILE]) -> [__m512i; 8] {
     let z: [__m512i; 8] =
         std::array::from_fn(|i| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rows[i]), rows[i + 8]));
     // Per 128-bit lane, rows i..i+4 of one column; lanes are (rows i, columns k), (i, k + 4), (i + 8, k), (i + 8, k + 4).
@@ -108,13 +118,10 @@ pub fn transpose(rows: &[__m256i; TILE], out: &mut [u8], stride: usize) {
     let (a, b) = (four(0), four(4));
     let first = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13);
     let second = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    let mut out = [_mm512_setzero_si512(); 8];
     for k in 0..4 {
-        let low = _mm512_permutex2var_epi64(a[k], first, b[k]);
-        let high = _mm512_permutex2var_epi64(a[k], second, b[k]);
-        // SAFETY: `out` has eight rows (asserted) and `k < 4`.
-        unsafe {
-            _mm512_storeu_si512(out.as_mut_ptr().add(stride * k).cast(), low);
-            _mm512_storeu_si512(out.as_mut_ptr().add(stride * (k + 4)).cast(), high);
-        }
+        out[k] = _mm512_permutex2var_epi64(a[k], first, b[k]);
+        out[k + 4] = _mm512_permutex2var_epi64(a[k], second, b[k]);
     }
+    out
 }

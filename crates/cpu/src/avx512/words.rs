@@ -67,10 +67,11 @@ pub fn spread(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel:
     for k in (0..len - len % 8).step_by(8) {
         // SAFETY: eight of a row's pairs, of which there are `BLOCK / 2`.
         let eight = std::array::from_fn(|r| unsafe { _mm256_loadu_si256(rows[r].as_ptr().add(k).cast()) });
-        let panel = panel[k * width..].as_flattened_mut();
-        // SAFETY: words are bytes, of any value.
-        let (_, bytes, _) = unsafe { panel.align_to_mut::<u8>() };
-        transpose(&eight, bytes, width * size_of::<Pair>());
+        for (column, panel) in transpose(&eight).into_iter().zip(panel[k * width..].chunks_mut(width)) {
+            assert!(panel.len() >= TILE);
+            // SAFETY: as many pairs as rows, just checked.
+            unsafe { _mm512_storeu_si512(panel.as_mut_ptr().cast(), column) }
+        }
     }
     for k in len - len % 8..len {
         for (to, row) in panel[k * width..k * width + TILE].iter_mut().zip(rows) {
