@@ -309,6 +309,9 @@ fn the_largest_weights_and_activations_are_summed_right() {
                         for &at in halves {
                             block[at..at + 2].copy_from_slice(&half::f16::from_f32(random.value()).to_le_bytes());
                         }
+                        if dtype == DType::Q6K {
+                            block[192..208].fill(i8::MIN.cast_unsigned());
+                        }
                     }
                     let mut tiles = vec![0; weights.len()];
                     interleave(dtype, &weights, weights.len() / TILE, &mut tiles);

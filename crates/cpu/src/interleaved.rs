@@ -2,9 +2,9 @@
 //!
 //! A tile holds 16 rows. The blocks of the same columns follow one another as one block of 16 times the size, in which each
 //! unit of a row's block, four bytes or the two of a scale that stands alone, is followed by the same unit of the next row:
-//! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`, but for Q6_K, whose units are read in another order
-//! than they stand in a row's block. No bit changes, so a tile takes what its rows took. One load then has the same columns of
-//! several rows, a row in each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared.
+//! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`. A tile takes what its rows took, bit for bit, but for
+//! Q6_K, whose bits are put in another order first ([`in_sixes`]). One load then has the same columns of several rows, a row in
+//! each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared.
 //!
 //! Four tiles are a group, of which the first 1,536 columns of each tile follow one another, then the next 1,536: pieces of
 //! tiles, panel by panel. Whoever reads a matrix from front to back has four uses of the activations while the first cache
@@ -142,7 +142,7 @@ struct Run {
     count: usize,
 }
 
-/// A row's block in the order in which a tile has it: its own or, of Q6_K, that in which kernels read it.
+/// A row's block, of Q6_K [`in_sixes`].
 const fn runs(dtype: DType) -> Option<&'static [Run]> {
     const fn run(at: usize, size: usize, count: usize) -> Run {
         Run { at, size, count }
@@ -151,33 +151,67 @@ const fn runs(dtype: DType) -> Option<&'static [Run]> {
         DType::Q4_0 => Some(&const { [run(0, 2, 1), run(2, 4, 4)] }),
         DType::Q8_0 => Some(&const { [run(0, 2, 1), run(2, 4, 8)] }),
         DType::Q4K => Some(&const { [run(0, 4, 36)] }),
-        DType::Q6K => {
-            const RUNS: [Run; 14] = {
-                let mut runs = [const { run(0, 0, 0) }; 14];
-                (runs[0], runs[1]) = (run(208, 2, 1), run(192, 4, 4));
-                let mut step = 0;
-                while step < 4 {
-                    let (half, second) = (step / 2, step % 2);
-                    runs[2 + 3 * step] = run(128 + 32 * half + 16 * second, 4, 4);
-                    runs[3 + 3 * step] = run(64 * half + 16 * second, 4, 4);
-                    runs[4 + 3 * step] = run(64 * half + 16 * second + 32, 4, 4);
-                    step += 1;
-                }
-                runs
-            };
-            Some(&RUNS)
-        }
+        DType::Q6K => Some(&const { [run(0, 2, 1), run(2, 1, 16), run(18, 4, 48)] }),
         _ => None,
     }
 }
 
-/// Where the signed bytes of scales begin in a tile's block of Q6_K: after the scales of all, and in the order of the columns.
+/// Bytes of a block of Q6_K.
+const Q6_K: usize = 210;
+/// Where the signed bytes of scales begin in a tile's block of Q6_K, those of 16 rows for every 16 columns.
 pub const Q6_K_SCALES: usize = 2 * ROWS;
 
-/// Where 64 of the 256 columns begin in a tile's block of Q6_K: of each of four chunks of 32 columns of a half the first or the
-/// `second` 16. Their bits 4 and 5 come first, four pairs in a byte; then the nibbles of chunks 0 and 2, and of 1 and 3.
-pub const fn q6_k_step(half: usize, second: usize) -> usize {
-    18 * ROWS + 48 * ROWS * (2 * half + second)
+/// Where the weights of the `g`-th 16 columns begin in a tile's block of Q6_K: three times four bytes of each row, as
+/// [`in_sixes`] says.
+pub const fn q6_k_sixteen(g: usize) -> usize {
+    18 * ROWS + 12 * ROWS * g
+}
+
+/// A block of Q6_K with its bits in the order in which they are read: the scale of all, the 16 scales, and for every 16 columns
+/// 12 bytes, of which the lower six bits are the first 12 weights; the upper two are two bits each of the other four: the lowest
+/// ones in the first four bytes, the highest in the last.
+#[inline(always)]
+fn in_sixes(block: &[u8; Q6_K]) -> [u8; Q6_K] {
+    let mut out = [0; Q6_K];
+    out[..2].copy_from_slice(&block[208..]);
+    out[2..18].copy_from_slice(&block[192..208]);
+    for (g, out) in out[18..].as_chunks_mut::<12>().0.iter_mut().enumerate() {
+        let (nibbles, pairs, (half, two)) = place_in_q6_k(g);
+        let w: [u8; 16] =
+            std::array::from_fn(|i| (block[nibbles + i] >> half) & 15 | ((block[pairs + i] >> two) & 3) << 4);
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = w[i] | ((w[12 + i % 4] >> (i / 4 * 2)) & 3) << 6;
+        }
+    }
+    out
+}
+
+/// The block that [`in_sixes`] was made of.
+fn from_sixes(sixes: &[u8; Q6_K]) -> [u8; Q6_K] {
+    let mut block = [0; Q6_K];
+    block[208..].copy_from_slice(&sixes[..2]);
+    block[192..208].copy_from_slice(&sixes[2..18]);
+    for (g, sixes) in sixes[18..].as_chunks::<12>().0.iter().enumerate() {
+        let (nibbles, pairs, (half, two)) = place_in_q6_k(g);
+        for i in 0..16 {
+            let w = if i < 12 {
+                sixes[i] & 63
+            } else {
+                sixes[i - 12] >> 6 | sixes[i - 8] >> 6 << 2 | sixes[i - 4] >> 6 << 4
+            };
+            block[nibbles + i] |= (w & 15) << half;
+            block[pairs + i] |= (w >> 4) << two;
+        }
+    }
+    block
+}
+
+/// Where the `g`-th 16 columns of a row's block of Q6_K have their nibbles and their pairs of higher bits, and by how many bits
+/// these are shifted there.
+#[inline(always)]
+fn place_in_q6_k(g: usize) -> (usize, usize, (usize, usize)) {
+    let (half, chunk, second) = (g / 8, g / 2 % 4, g % 2);
+    (64 * half + 32 * (chunk % 2) + 16 * second, 128 + 32 * half + 16 * second, (chunk / 2 * 4, 2 * chunk))
 }
 
 /// Whether rows of the type can be interleaved.
@@ -208,19 +242,27 @@ pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 
 /// Block `b` of each of 16 rows.
 fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: &mut [u8]) {
+    /// Units of known length: copies of a register each.
+    fn place<const SIZE: usize>(units: &[u8], r: usize, out: &mut [u8]) {
+        let places = out.chunks_exact_mut(ROWS * SIZE);
+        places.zip(units.as_chunks::<SIZE>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
+    }
     let block = dtype.block_bytes();
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (row, mut at) = (&row[b * block..(b + 1) * block], 0);
+        let (mut row, mut at, sixes) = (&row[b * block..(b + 1) * block], 0, &mut [0; Q6_K]);
+        if dtype == DType::Q6K {
+            *sixes = in_sixes(row.first_chunk().expect("a block is whole"));
+            row = sixes;
+        }
         for run in runs(dtype).expect("the type has a layout") {
             let units = &row[run.at..run.at + run.size * run.count];
-            let places = out[at..at + ROWS * units.len()].chunks_exact_mut(ROWS * run.size);
-            // Of known lengths: copies of a register each.
-            if run.size == 4 {
-                places.zip(units.as_chunks::<4>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
-            } else {
-                places.zip(units.as_chunks::<2>().0).for_each(|(place, unit)| place.as_chunks_mut().0[r] = *unit);
+            let out = &mut out[at..at + ROWS * units.len()];
+            match run.size {
+                1 => place::<1>(units, r, out),
+                2 => place::<2>(units, r, out),
+                _ => place::<4>(units, r, out),
             }
-            at += ROWS * units.len();
+            at += out.len();
         }
     }
 }
@@ -242,6 +284,9 @@ pub fn rows_of(tiles: Tiles<'_>) -> Vec<u8> {
                     }
                     interleaved = rest;
                 }
+                if let (DType::Q6K, Some(row)) = (tiles.dtype, row[b * block..].first_chunk_mut()) {
+                    *row = from_sixes(row);
+                }
             }
         }
     }
@@ -249,7 +294,7 @@ pub fn rows_of(tiles: Tiles<'_>) -> Vec<u8> {
 }
 
 /// The longest block with a layout.
-const MAX_BLOCK_BYTES: usize = 210;
+const MAX_BLOCK_BYTES: usize = Q6_K;
 
 /// Unpacks one tile for the blocked product, as [`crate::scalar::pack`] does rows. Inlined, down to the last loop, so that
 /// each instruction set's own function compiles it to vectors.
@@ -347,17 +392,18 @@ fn scales_of_q4_k(head: &[u8], scale: &mut [f32], min: &mut [f32]) {
 #[inline(always)]
 fn q6_k(block: &[u8], q: &mut [u8], scale: &mut [f32]) {
     let d = halves(&block[..2 * ROWS]);
-    for (at, scale) in scale.chunks_exact_mut(ROWS).enumerate() {
-        let bytes = &block[Q6_K_SCALES + at / 4 * 4 * ROWS..];
-        scale.iter_mut().enumerate().for_each(|(r, s)| *s = d[r] * f32::from(bytes[4 * r + at % 4] as i8));
+    let scales = block[Q6_K_SCALES..].chunks_exact(ROWS);
+    for (scale, bytes) in scale.chunks_exact_mut(ROWS).zip(scales) {
+        scale.iter_mut().zip(bytes).zip(d).for_each(|((scale, &byte), d)| *scale = d * f32::from(byte as i8));
     }
-    for (at, q) in q.chunks_exact_mut(16 * ROWS).enumerate() {
-        let (half, chunk, second) = (at / 8, at / 2 % 4, at % 2);
-        let step = &block[q6_k_step(half, second)..][..48 * ROWS];
-        let (bits, w) = (&step[..16 * ROWS], &step[16 * ROWS * (1 + chunk % 2)..]);
-        for ((q, &w), &bits) in q.iter_mut().zip(w).zip(bits) {
-            let nibble = if chunk < 2 { w & 15 } else { w >> 4 };
-            *q = nibble | ((bits >> (2 * chunk)) & 3) << 4;
+    for (g, q) in q.chunks_exact_mut(16 * ROWS).enumerate() {
+        let bytes: &[u8; 12 * ROWS] = block[q6_k_sixteen(g)..].first_chunk().expect("a block is whole");
+        let (first, last) = q.split_at_mut(12 * ROWS);
+        first.iter_mut().zip(bytes).for_each(|(q, byte)| *q = byte & 63);
+        let (low, rest) = bytes.split_at(4 * ROWS);
+        let (middle, high) = rest.split_at(4 * ROWS);
+        for (q, (low, (middle, high))) in last.iter_mut().zip(low.iter().zip(middle.iter().zip(high))) {
+            *q = low >> 6 | (middle >> 6) << 2 | (high >> 6) << 4;
         }
     }
 }

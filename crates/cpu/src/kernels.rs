@@ -272,11 +272,7 @@ static AVX512: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx512::matvec_tiles(tiles, x, rest, out) },
-        tile_rows: |dtype| match dtype {
-            DType::Q4_0 | DType::Q8_0 | DType::Q4K => usize::MAX,
-            // Unpacking costs as much as the products of two rows.
-            _ => 32,
-        },
+        tile_rows: |_| usize::MAX,
         in_pairs: false,
         tiles: 2,
         // SAFETY: as above.

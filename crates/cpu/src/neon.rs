@@ -62,16 +62,17 @@ fn sdot_lane<const LANE: i32>(mut acc: int32x4_t, a: int8x16_t, b: int8x16_t) ->
     acc
 }
 
-/// The upper two bits of each byte of `a` over the upper six of `b`. There is an intrinsic, but it becomes the instructions that
-/// this one stands for.
+/// The upper `BITS` bits of each byte of `a` over the upper ones of `b`. There is an intrinsic, but it becomes the instructions
+/// that this one stands for.
 #[inline]
-fn upper_two_over_six(mut a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
+fn upper_over<const BITS: u32>(mut a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
     // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
     unsafe {
         std::arch::asm!(
-            "sri {a:v}.16b, {b:v}.16b, #2",
+            "sri {a:v}.16b, {b:v}.16b, #{bits}",
             a = inout(vreg) a,
             b = in(vreg) b,
+            bits = const BITS,
             options(pure, nomem, nostack, preserves_flags),
         );
     }

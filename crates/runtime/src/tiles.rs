@@ -22,7 +22,7 @@ pub const IDENTITY: &str = "carat.tiles";
 /// What a file's name has after the model's.
 const EXTENSION: &str = ".tiles";
 /// Of the layout.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The format wants data at a multiple of 8; this is a cache line.
 const ALIGNMENT: usize = 64;
 /// Bytes interleaved at a time.

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::{load, store};
-use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
+use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Block, IntRows};
 use crate::kernels::PackedTile;
 
@@ -118,6 +118,15 @@ fn load32(block: &[u8], at: usize) -> __m256i {
     assert!(block.len() >= at + 32);
     // SAFETY: 32 bytes from `at` on are readable, just checked.
     unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
+}
+
+/// Eight signed bytes from `at` on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signed_bytes(block: &[u8], at: usize) -> __m256i {
+    assert!(block.len() >= at + 8);
+    // SAFETY: 8 bytes from `at` on are readable, just checked.
+    _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(block.as_ptr().add(at).cast()) })
 }
 
 /// Eight halves from `at` on.
@@ -328,12 +337,8 @@ fn q6_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) 
     for (s, block) in (piece.col / 256..).zip(piece.bytes.as_chunks::<Q6_K_BYTES>().0) {
         for (half, acc) in acc.iter_mut().enumerate() {
             let d = halves(block, 16 * half);
-            for part in 0..2 {
-                for second in 0..2 {
-                    let sixteens = Sixteens { block, half, part, second };
-                    *acc = sixteens.add::<P, 0>(x, 8 * s + 4 * part, d, *acc);
-                    *acc = sixteens.add::<P, 1>(x, 8 * s + 4 * part, d, *acc);
-                }
+            for g in 0..16 {
+                *acc = q6_k_sixteen_columns::<P>(block, half, g, x, 8 * s + g / 2, d, *acc);
             }
         }
     }
@@ -343,60 +348,31 @@ fn q6_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) 
 /// A block of Q6_K of each of 16 rows.
 const Q6_K_BYTES: usize = ROWS * 210;
 
-/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows.
-#[derive(Clone, Copy)]
-struct Sixteens<'a> {
-    block: &'a [u8; Q6_K_BYTES],
+/// `acc` and the products of the `g`-th 16 columns of eight rows, half of block `b` of the activations.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn q6_k_sixteen_columns<const P: usize>(
+    block: &[u8; Q6_K_BYTES],
     half: usize,
-    part: usize,
-    second: usize,
-}
-
-impl Sixteens<'_> {
-    /// Four dwords of a row, 64 bytes from one to the next.
-    fn dwords(&self, at: usize) -> &[u8; 3 * 64 + 32] {
-        self.block[at + 32 * self.half..]
-            .first_chunk()
-            .expect("a block has 52 dwords a row, of which four are asked for")
+    g: usize,
+    x: Planes<'_>,
+    b: usize,
+    d: __m256,
+    acc: __m256,
+) -> __m256 {
+    let step = Q6_K_BYTES / 32;
+    prefetch(&block[step * (16 * half + g)..][..step]);
+    let [low, middle, high] = [0, 64, 128].map(|at| load32(block, q6_k_sixteen(g) + at + 32 * half));
+    let and = |v: __m256i, bits: i8| _mm256_and_si256(v, _mm256_set1_epi8(bits));
+    let upper = _mm256_or_si256(and(_mm256_srli_epi16::<4>(middle), 0x0c), and(_mm256_srli_epi16::<2>(high), 0x30));
+    let last = _mm256_or_si256(and(_mm256_srli_epi16::<6>(low), 3), upper);
+    let mut pairs = Pairs::<P>::less::<4, 32>(x, b, g % 2);
+    for (k, w) in [and(low, 63), and(middle, 63), and(high, 63), last].into_iter().enumerate() {
+        pairs.add(w, x, b, 16 * (g % 2) + 4 * k);
     }
-
-    /// `acc` and the products of two chunks that share bytes, `ODD` or not: their activations are blocks `ODD` and `ODD + 2`
-    /// from `g` on.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn add<const P: usize, const ODD: usize>(self, x: Planes<'_>, g: usize, d: __m256, mut acc: __m256) -> __m256 {
-        let Sixteens { block, half, part, second } = self;
-        let step = Q6_K_BYTES / 16;
-        let at = step * (8 * half + 4 * part + 2 * second + ODD);
-        prefetch(&block[at..at + step]);
-        let bits = self.dwords(q6_k_step(part, second));
-        let nibbles = self.dwords(q6_k_step(part, second) + 64 * (4 + 4 * ODD));
-        let upper = _mm256_set1_epi8(0x30);
-        let [low_g, high_g] = [g + ODD, g + ODD + 2];
-        let (mut low, mut high) =
-            (Pairs::<P>::less::<4, 32>(x, low_g, second), Pairs::<P>::less::<4, 32>(x, high_g, second));
-        for k in 0..4 {
-            let (w, bits) = (load32(nibbles, 64 * k), load32(bits, 64 * k));
-            let (low_bits, high_bits) = if ODD == 0 {
-                (_mm256_slli_epi16::<4>(bits), bits)
-            } else {
-                (_mm256_slli_epi16::<2>(bits), _mm256_srli_epi16::<2>(bits))
-            };
-            let low_w = _mm256_or_si256(low_nibbles(w), _mm256_and_si256(low_bits, upper));
-            let high_w = _mm256_or_si256(high_nibbles(w), _mm256_and_si256(high_bits, upper));
-            low.add(low_w, x, low_g, 16 * second + 4 * k);
-            high.add(high_w, x, high_g, 16 * second + 4 * k);
-        }
-        for (pairs, g, u) in [(low, low_g, 0), (high, high_g, 1)] {
-            // Of a dword's four the byte `2 · ODD + second`, signed.
-            let scales = load32(block, Q6_K_SCALES + 64 * (2 * part + u) + 32 * half);
-            let up = _mm256_set1_epi32((24 - 16 * ODD - 8 * second) as i32);
-            let scale = _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(_mm256_sllv_epi32(scales, up)));
-            let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(g));
-            acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc);
-        }
-        acc
-    }
+    let scale = _mm256_cvtepi32_ps(signed_bytes(block, Q6_K_SCALES + ROWS * g + 8 * half));
+    let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(b));
+    _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc)
 }
 
 /// Signed bytes against 16-bit activations, whose quads have their even values first: so do words cut from dwords.

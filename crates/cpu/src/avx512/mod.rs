@@ -50,6 +50,15 @@ fn load64(block: &[u8], at: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(block.as_ptr().add(at).cast()) }
 }
 
+/// 16 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn load16(block: &[u8], at: usize) -> __m128i {
+    assert!(block.len() >= at + 16);
+    // SAFETY: 16 bytes from `at` on are readable, just checked.
+    unsafe { _mm_loadu_si128(block.as_ptr().add(at).cast()) }
+}
+
 /// 32 bytes of a block from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]

@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{load32, load64, store};
-use crate::interleaved::{self, GROUP, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
+use super::{load16, load32, load64, store};
+use crate::interleaved::{self, GROUP, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
 
@@ -94,7 +94,11 @@ fn by_type<const P: usize, const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, out:
     match tiles.dtype {
         DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
         DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
-        DType::Q4K => all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, sums)),
+        DType::Q4K => {
+            // A row of zeros has neither a unit nor sums.
+            let inverses = units.map(|unit| if unit == 0.0 { 0.0 } else { 1.0 / unit });
+            all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, &inverses, sums))
+        }
         DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q6_k::<P, N>(block, b, x, sums)),
         dtype => unreachable!("{dtype} has no layout in tiles"),
     }
@@ -110,7 +114,7 @@ fn all<const BYTES: usize, const COLS: usize, const N: usize>(
     add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
 ) {
     let rows = out.len() / N;
-    let none = Sums { of_units: [_mm512_setzero_ps(); N], minima: [_mm512_setzero_ps(); N] };
+    let none = Sums([_mm512_setzero_ps(); N]);
     // Of the tiles of a group, while their panels take turns.
     let mut open = [none; GROUP];
     for piece in tiles.pieces() {
@@ -123,27 +127,21 @@ fn all<const BYTES: usize, const COLS: usize, const N: usize>(
             continue;
         }
         for i in 0..N {
-            let sum = _mm512_fmsub_ps(sums.of_units[i], _mm512_set1_ps(units[i]), sums.minima[i]);
-            store(&mut out[i * rows + piece.tile * ROWS..], sum);
+            store(&mut out[i * rows + piece.tile * ROWS..], _mm512_mul_ps(sums.0[i], _mm512_set1_ps(units[i])));
         }
     }
 }
 
-/// What a tile's products with `N` rows have come to.
+/// What a tile's products with `N` rows have come to, in units of each row ([`IntRows::unit`]).
 #[derive(Clone, Copy)]
-struct Sums<const N: usize> {
-    /// In units of each row ([`IntRows::unit`]).
-    of_units: [__m512; N],
-    /// What is to be taken off.
-    minima: [__m512; N],
-}
+struct Sums<const N: usize>([__m512; N]);
 
 impl<const N: usize> Sums<N> {
     /// Adds `scale · dot · 2^exp` to each row's, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn add(&mut self, dots: [__m512i; N], scale: __m512, exp: impl Fn(usize) -> i32) {
-        for (i, (acc, dot)) in self.of_units.iter_mut().zip(dots).enumerate() {
+        for (i, (acc, dot)) in self.0.iter_mut().zip(dots).enumerate() {
             let dot = _mm512_castps_si512(_mm512_cvtepi32_ps(dot));
             *acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(exp(i)))), scale, *acc);
         }
@@ -356,23 +354,34 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
 
 const Q4_K_BYTES: usize = ROWS * 144;
 
-/// Minima have 6 bits: they are multiplied in 16-bit dots with the sums of activations, but for the finest of these.
+/// Minima have 6 bits: they are multiplied in 16-bit dots with the sums of activations, but for the finest of these. High nibbles
+/// are taken where they are, as 16 times what they are, which the scale makes up for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
+fn q4_k<const P: usize, const N: usize>(
+    block: &[u8; Q4_K_BYTES],
+    b: usize,
+    x: Planes<'_>,
+    inverses: &[f32; N],
+    sums: &mut Sums<N>,
+) {
     let both = load64(block, 0);
     let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
     let d_min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(both)));
     let scales6 = Scales6 { u: [load64(block, 64), load64(block, 128), load64(block, 192)] };
+    // Of the finest activations 16 times a dot would have 34 bits.
+    let in_place = P < 3;
+    let d_of_high = if in_place { _mm512_mul_ps(d, _mm512_set1_ps(1.0 / 16.0)) } else { d };
     let (mut scales, mut mins) = ([d; 8], [both; 8]);
     for (j, (scale, min)) in scales.iter_mut().zip(&mut mins).enumerate() {
         let of_group;
         (of_group, *min) = scales6.get(j);
-        *scale = _mm512_mul_ps(_mm512_cvtepi32_ps(of_group), d);
+        *scale = _mm512_mul_ps(_mm512_cvtepi32_ps(of_group), if j % 2 == 0 { d } else { d_of_high });
     }
     for pair in 0..4 {
         let bytes = |k: usize| load64(block, 256 + 512 * pair + 64 * k);
-        let (low, high) = (|k| low_nibbles(bytes(k)), |k| high_nibbles(bytes(k)));
+        let in_upper = |k: usize| _mm512_andnot_si512(_mm512_set1_epi8(15), bytes(k));
+        let (low, high) = (|k| low_nibbles(bytes(k)), |k| if in_place { in_upper(k) } else { high_nibbles(bytes(k)) });
         for (w, j) in [std::array::from_fn(low), std::array::from_fn(high)].iter().zip(2 * pair..) {
             let g = 8 * b + j;
             sums.add(x.dots::<P, 8, N>(w, 32 * g, |_| _mm512_setzero_si512()), scales[j], |i| x.exp(i, g));
@@ -385,8 +394,8 @@ fn q4_k<const P: usize, const N: usize>(block: &[u8; Q4_K_BYTES], b: usize, x: P
     }
     for (g, min) in (8 * b..).zip(mins) {
         let min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), d_min);
-        for (i, minima) in sums.minima.iter_mut().enumerate() {
-            *minima = _mm512_fmadd_ps(min, _mm512_set1_ps(x.weighted(i, g)), *minima);
+        for (i, sum) in sums.0.iter_mut().enumerate() {
+            *sum = _mm512_fnmadd_ps(min, _mm512_set1_ps(x.weighted(i, g) * inverses[i]), *sum);
         }
     }
 }
@@ -417,47 +426,43 @@ impl Scales6 {
 
 const Q6_K_BYTES: usize = ROWS * 210;
 
+/// Two groups of 16 columns share the activations' power of two: their dots, of 24 bits, are multiplied with their scales and added
+/// as integers, but those of the finest activations, of 31 bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q6_k<const P: usize, const N: usize>(block: &[u8; Q6_K_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
-    for part in 0..4 {
-        q6_k_sixteen::<P, N, 0>(block, b, part, x, sums);
-        q6_k_sixteen::<P, N, 1>(block, b, part, x, sums);
-        q6_k_sixteen::<P, N, 2>(block, b, part, x, sums);
-        q6_k_sixteen::<P, N, 3>(block, b, part, x, sums);
+    let d = halves(block, 0);
+    // The scales' lines, in the order of memory: what is read is to be one stream.
+    for at in [64, 128, 192, 256] {
+        _mm_prefetch::<_MM_HINT_T0>(block[at..].as_ptr().cast());
+    }
+    // Nor have so many rows registers for them.
+    let one_by_one = P == 3 || N == SHARE;
+    for g in 0..8 {
+        let mut both = [_mm512_setzero_si512(); N];
+        for half in 2 * g..2 * g + 2 {
+            let at = 16 * b + half;
+            let dots = x.dots::<P, 4, N>(&q6_k_weights(block, half), 16 * at, |i| x.negative::<P, 16>(i, at));
+            let scale = _mm512_cvtepi8_epi32(load16(block, Q6_K_SCALES + ROWS * half));
+            if one_by_one {
+                sums.add(dots, _mm512_mul_ps(_mm512_cvtepi32_ps(scale), d), |i| x.exp(i, at / 2));
+            } else {
+                both = std::array::from_fn(|i| _mm512_add_epi32(both[i], _mm512_mullo_epi32(dots[i], scale)));
+            }
+        }
+        if !one_by_one {
+            sums.add(both, d, |i| x.exp(i, 8 * b + g));
+        }
     }
 }
 
-/// The first or the second 16 of a chunk of 32 columns in a half of Q6_K's block: parts 0 and 1 of the first half, 2 and 3 of the
-/// second.
+/// The `g`-th 16 columns of a block ([`interleaved::in_sixes`]).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn q6_k_sixteen<const P: usize, const N: usize, const CHUNK: usize>(
-    block: &[u8; Q6_K_BYTES],
-    b: usize,
-    part: usize,
-    x: Planes<'_>,
-    sums: &mut Sums<N>,
-) {
-    let (half, second) = (part / 2, part % 2);
-    let step = &block[q6_k_step(half, second)..];
-    let w: [__m512i; 4] = std::array::from_fn(|k| {
-        let bits = load64(step, 64 * k);
-        let nibbles = load64(step, 64 * (4 + 4 * (CHUNK % 2) + k));
-        let bits = match CHUNK {
-            0 => _mm512_slli_epi16::<4>(bits),
-            1 => _mm512_slli_epi16::<2>(bits),
-            2 => bits,
-            _ => _mm512_srli_epi16::<2>(bits),
-        };
-        let nibbles = if CHUNK < 2 { low_nibbles(nibbles) } else { high_nibbles(nibbles) };
-        _mm512_or_si512(nibbles, _mm512_and_si512(bits, _mm512_set1_epi8(0x30)))
-    });
-    // A signed byte of a dword: bytes of groups `4 · n` to `4 · n + 3` stand together.
-    let at = 8 * half + 2 * CHUNK + second;
-    let scales = load64(block, Q6_K_SCALES + 64 * (at / 4));
-    let scales = _mm512_sllv_epi32(scales, _mm512_set1_epi32(24 - 8 * (at as i32 % 4)));
-    let scale = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(scales)), halves(block, 0));
-    let g = 16 * b + at;
-    sums.add(x.dots::<P, 4, N>(&w, 16 * g, |i| x.negative::<P, 16>(i, g)), scale, |i| x.exp(i, g / 2));
+fn q6_k_weights(block: &[u8; Q6_K_BYTES], g: usize) -> [__m512i; 4] {
+    let [low, middle, high] = [0, 64, 128].map(|at| load64(block, q6_k_sixteen(g) + at));
+    let and = |v: __m512i, bits: i8| _mm512_and_si512(v, _mm512_set1_epi8(bits));
+    let upper = _mm512_or_si512(and(_mm512_srli_epi16::<4>(middle), 0x0c), and(_mm512_srli_epi16::<2>(high), 0x30));
+    let last = _mm512_or_si512(and(_mm512_srli_epi16::<6>(low), 3), upper);
+    [and(low, 63), and(middle, 63), and(high, 63), last]
 }

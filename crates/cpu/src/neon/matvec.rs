@@ -7,8 +7,8 @@ use std::arch::aarch64::*;
 
 use carat_tensor::DType;
 
-use super::tiles::{q4_0_weights, q6_k_weights};
-use super::{load, load_i8, load_u8, sdot, store, widen};
+use super::tiles::q4_0_weights;
+use super::{load, load_i8, load_u8, sdot, store, upper_over, widen};
 use crate::ints::IntRows;
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -176,6 +176,21 @@ fn q6_k<const FINE: bool>(block: &[u8; 210], x: IntRows<'_>, b: usize, mut sum: 
         }
     }
     sum
+}
+
+/// Four times `q − 32` of a chunk of 32 columns, of which there are four in 128, from the bytes that hold its nibbles and its
+/// pairs of higher bits: six bits at the top of a byte, the first of them turned around to be the sign.
+#[inline]
+#[target_feature(enable = "dotprod")]
+fn q6_k_weights(chunk: usize, nibbles: uint8x16_t, pairs: uint8x16_t) -> int8x16_t {
+    let four = if chunk < 2 { vshlq_n_u8::<4>(nibbles) } else { vandq_u8(nibbles, vdupq_n_u8(0xf0)) };
+    let two = match chunk {
+        0 => vshlq_n_u8::<6>(pairs),
+        1 => vshlq_n_u8::<4>(pairs),
+        2 => vshlq_n_u8::<2>(pairs),
+        _ => pairs,
+    };
+    vreinterpretq_s8_u8(veorq_u8(upper_over::<2>(two, four), vdupq_n_u8(0x80)))
 }
 
 /// Of any type, by blocks in the common form.

@@ -9,8 +9,8 @@ use std::arch::aarch64::*;
 use carat_tensor::DType;
 
 use super::group::{Group, Rows, share};
-use super::{load, load_u8, store, upper_two_over_six, widen, widen_both};
-use crate::interleaved::{Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_step};
+use super::{load, load_u8, store, upper_over, widen, widen_both};
+use crate::interleaved::{Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::IntRows;
 
 /// See [`crate::scalar::matvec_tiles`].
@@ -244,67 +244,33 @@ type Q6K = [u8; ROWS * 210];
 #[target_feature(enable = "dotprod")]
 fn q6_k<const P: usize, const N: usize>(block: &Q6K, half: usize, x: Rows<'_>, at: usize, acc: &mut Sums<N>) {
     let d = halves(block, 0, half);
-    for part in 0..2 {
-        for second in 0..2 {
-            let sixteens = Sixteens { block, d, half, part, second };
-            let at = at + 128 * part + 16 * second;
-            // SAFETY: as `by_type` says.
-            unsafe {
-                x.add::<P, N, 1, 2>(&sixteens.chunk::<0>(), at, acc);
-                x.add::<P, N, 1, 2>(&sixteens.chunk::<1>(), at + 32, acc);
-                x.add::<P, N, 1, 2>(&sixteens.chunk::<2>(), at + 64, acc);
-                x.add::<P, N, 1, 2>(&sixteens.chunk::<3>(), at + 96, acc);
-            }
-        }
-    }
-}
-
-/// Of a part of 128 columns in four chunks the first or the second 16 of each, eight rows.
-#[derive(Clone, Copy)]
-struct Sixteens<'a> {
-    block: &'a Q6K,
-    /// The rows' scales.
-    d: [float32x4_t; 2],
-    half: usize,
-    part: usize,
-    second: usize,
-}
-
-impl Sixteens<'_> {
-    /// Those of a chunk.
-    #[inline]
-    #[target_feature(enable = "dotprod")]
-    fn chunk<const CHUNK: usize>(&self) -> Group<1, 2> {
-        let Sixteens { block, d, half, part, second } = *self;
+    for g in 0..16 {
+        let units = Units::<3>::new(block, q6_k_sixteen(g), half);
+        let scales = load_u8(&block[Q6_K_SCALES + ROWS * g..]);
+        let scales = vmovl_s8(if half == 0 {
+            vget_low_s8(vreinterpretq_s8_u8(scales))
+        } else {
+            vget_high_s8(vreinterpretq_s8_u8(scales))
+        });
+        let scales = [vmovl_s16(vget_low_s16(scales)), vmovl_high_s16(scales)];
         let (mut w, mut scale) = ([[[vdupq_n_s8(0); 4]; 1]; 2], d);
-        let units = |at: usize| Units::<4>::new(block, at, half);
-        let pairs = units(q6_k_step(part, second));
-        let nibbles = units(q6_k_step(part, second) + 64 * (4 + 4 * (CHUNK % 2)));
-        let scales = units(Q6_K_SCALES);
         for v in 0..2 {
-            for (k, w) in w[v][0].iter_mut().enumerate() {
-                *w = q6_k_weights(CHUNK, nibbles.get(k, v), pairs.get(k, v));
-            }
-            // Of a dword's four the byte `2 · (CHUNK % 2) + second`, signed.
-            let scales = vreinterpretq_s32_u8(scales.get(2 * part + CHUNK / 2, v));
-            let up = vdupq_n_s32((24 - 16 * (CHUNK % 2) - 8 * second) as i32);
-            scale[v] = vmulq_f32(vcvtq_f32_s32(vshrq_n_s32::<24>(vshlq_s32(scales, up))), d[v]);
+            w[v][0] = q6_k_weights([units.get(0, v), units.get(1, v), units.get(2, v)]);
+            scale[v] = vmulq_f32(vcvtq_f32_s32(scales[v]), d[v]);
         }
-        Group { w, scale, min: None }
+        // SAFETY: as `by_type` says.
+        unsafe { x.add::<P, N, 1, 2>(&Group { w, scale, min: None }, at + 16 * g, acc) };
     }
 }
 
-/// Four times `q − 32` of a chunk of 32 columns, of which there are four in 128, from the bytes that hold its nibbles and its
-/// pairs of higher bits: six bits at the top of a byte, the first of them turned around to be the sign.
+/// Four times `q − 32` of 16 columns ([`crate::interleaved::in_sixes`]): six bits at the top of a byte, the first of them turned
+/// around to be the sign.
 #[inline]
 #[target_feature(enable = "dotprod")]
-pub(super) fn q6_k_weights(chunk: usize, nibbles: uint8x16_t, pairs: uint8x16_t) -> int8x16_t {
-    let four = if chunk < 2 { vshlq_n_u8::<4>(nibbles) } else { vandq_u8(nibbles, vdupq_n_u8(0xf0)) };
-    let two = match chunk {
-        0 => vshlq_n_u8::<6>(pairs),
-        1 => vshlq_n_u8::<4>(pairs),
-        2 => vshlq_n_u8::<2>(pairs),
-        _ => pairs,
-    };
-    vreinterpretq_s8_u8(veorq_u8(upper_two_over_six(two, four), vdupq_n_u8(0x80)))
+fn q6_k_weights([low, middle, high]: [uint8x16_t; 3]) -> [int8x16_t; 4] {
+    let signed = |v: uint8x16_t| vreinterpretq_s8_u8(veorq_u8(v, vdupq_n_u8(0x80)));
+    // The last four's pairs of bits follow one another from the top; what is below them goes.
+    let last = upper_over::<4>(upper_over::<2>(high, middle), low);
+    let [low, middle, high] = [low, middle, high].map(|v| signed(vshlq_n_u8::<2>(v)));
+    [low, middle, high, signed(vandq_u8(last, vdupq_n_u8(0xfc)))]
 }
