@@ -191,6 +191,12 @@ impl CpuBackend {
         self.kernels.words.filter(|_| self.integer.is_some())
     }
 
+    /// The same, where products of `n` rows with weights of such types may round their inputs to 16 bits and no further.
+    fn words_of(&self, n: usize, mut dtypes: impl Iterator<Item = DType>) -> Option<&'static WordKernels> {
+        let allowed = self.integer != Some(Rounding::Finest);
+        self.words().filter(|_| allowed && dtypes.all(|dtype| words::product::takes(dtype, n, false)))
+    }
+
     fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
         BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
     }
@@ -208,6 +214,25 @@ impl CpuBackend {
         let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
         let workers = (&mut self.pool, &self.scratch[..]);
         self.acts.load(self.kernels, workers, x, (n, cols), norm, Wanted::by(self.integer, matrices));
+    }
+
+    /// [`words::product::project`] of `n` rows of `x`, without bounds.
+    fn project_words<const M: usize>(
+        &mut self,
+        words: &WordKernels,
+        out: &mut Buffer,
+        matrices: [&Matrix; M],
+        finish: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let Words { acts, products, .. } = &self.words;
+        let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
+        words::product::project(tables, workers, acts, &mut out.0, matrices, words::UNBOUNDED, finish);
+    }
+
+    /// Rounds the rows that were loaded for [`CpuBackend::project_words`].
+    fn round_words(&mut self, words: &WordKernels) {
+        let Acts { n, cols, ref x, .. } = self.acts;
+        self.words.acts.round(words, &mut self.pool, &x[..n * cols], (n, cols), words::UNBOUNDED);
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -363,6 +388,13 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         self.load(&x.0, norm, n, outs.iter().map(|p| p.matrix));
+        if let Some(words) = self.words_of(n, outs.iter().map(|p| p.matrix.dtype)) {
+            self.round_words(words);
+            for Projection { matrix, out } in outs {
+                self.project_words(words, out, [*matrix], |_, _, _| {});
+            }
+            return;
+        }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         for chunk in outs.chunks_mut(MAX_OUTS) {
             let mut matrices = [None; MAX_OUTS];
@@ -382,6 +414,10 @@ impl Backend for CpuBackend {
 
     fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         self.load(&x.0, Some(norm), n, [gate, up].into_iter());
+        if let Some(words) = self.words_of(n, [gate.dtype, up.dtype].into_iter()) {
+            self.round_words(words);
+            return self.project_words(words, out, [gate, up], |_, _, _| {});
+        }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, out) = (&self.scratch, product.output(&mut out.0, gate, n, self.pool.threads()));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
@@ -400,13 +436,19 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         self.load(&x.0, None, n, std::iter::once(m));
+        let k = self.kernels;
+        let gate = |i, cols: Range<usize>, out: &mut [f32]| {
+            let from = i * p_stride + p_at;
+            (k.gelu_mul)(out, &p.0[from + cols.start..from + cols.end]);
+        };
+        if let Some(words) = self.words_of(n, std::iter::once(m.dtype)) {
+            self.round_words(words);
+            return self.project_words(words, out, [m], gate);
+        }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
         let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
-            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |i, cols, out| {
-                let from = i * p_stride + p_at;
-                (product.kernels.gelu_mul)(out, &p.0[from + cols.start..from + cols.end]);
-            });
+            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), gate);
         });
     }
 
@@ -508,7 +550,7 @@ impl Backend for CpuBackend {
         // The bounds within which the activations are words.
         let mut bounds = None;
         for ClippedProjection { projection: Projection { matrix, out }, clip } in outs {
-            match self.words().filter(|_| words::product::takes(matrix.dtype, n)) {
+            match self.words().filter(|_| words::product::takes(matrix.dtype, n, true)) {
                 None => self.clipped_product(matrix, &mut out.0, &x.0, *clip, n),
                 Some(words) => {
                     let Words { acts, products, .. } = &mut self.words;
@@ -516,8 +558,9 @@ impl Backend for CpuBackend {
                         acts.round(words, &mut self.pool, &x.0, (n, matrix.cols), clip.input);
                         bounds = Some(clip.input);
                     }
-                    let kernels = (self.kernels, words);
-                    words::product::project(kernels, &mut self.pool, products, acts, &mut out.0, matrix, clip.output);
+                    let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
+                    let (out, bounds) = (&mut out.0, clip.output);
+                    words::product::project(tables, workers, acts, out, [*matrix], bounds, |_, _, _| {});
                 }
             }
         }

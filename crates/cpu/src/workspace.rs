@@ -5,6 +5,7 @@
 //! those that `acts.rs`, `moe.rs`, `matmul.rs`, `attention.rs` and `words/` grow their vectors to; a test of the program holds the
 //! sum to what it really takes.
 
+use carat_tensor::DType;
 use carat_tensor::backend::{AttentionWork, EncoderWork, ExpertWork, ProductWork, Work};
 
 use crate::attention;
@@ -88,6 +89,9 @@ impl Most {
         self.raise(Use::Rest, integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols)));
         self.raise(Use::Experts, work.experts.map_or(0, |experts| expert_bytes(integer, work, experts)));
         self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
+        if self.cpu.words && work.half_cols > 0 && words::product::takes(DType::BF16, work.rows, false) {
+            self.words((work.rows, work.half_cols), 2);
+        }
         if self.cpu.words && work.kv_is_rounded && words::attention::takes(work.rows, work.group, work.head_dim) {
             self.raise(Use::Head, words::attention::Head::bytes(work.positions, work.head_dim));
             self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
@@ -96,13 +100,19 @@ impl Most {
 
     fn product(&mut self, work: &ProductWork) {
         let ProductWork { rows, cols, dtype, bounded } = *work;
-        if self.cpu.words && bounded && words::product::takes(dtype, rows) {
-            self.raise(Use::Words, words::product::Acts::bytes(rows, cols));
-            self.raise(Use::Panels, words::product::Scratch::bytes(cols));
+        if self.cpu.words && words::product::takes(dtype, rows, bounded) {
+            self.raise(Use::Rows, if bounded { 0 } else { 4 * rows * cols });
+            self.words((rows, cols), 1);
         } else {
             let floats = if bounded || !dtype.is_quantised() { rows * cols } else { 0 };
             self.unpacked(self.integers(dtype.is_quantised()), (rows, cols), cols, floats);
         }
+    }
+
+    /// Products by 16-bit integers with so many matrices at once.
+    fn words(&mut self, (rows, cols): (usize, usize), matrices: usize) {
+        self.raise(Use::Words, words::product::Acts::bytes(rows, cols));
+        self.raise(Use::Panels, words::product::Scratch::bytes(cols, matrices));
     }
 
     fn attention(&mut self, work: &AttentionWork) {

@@ -18,6 +18,7 @@ const TEXT: Work = Work {
     cols: 32,
     fine_cols: 32,
     plain_cols: 32,
+    half_cols: 0,
     finest_rows: 0,
     head_dim: 32,
     group: 1,

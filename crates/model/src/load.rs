@@ -69,16 +69,22 @@ pub struct FileBytes {
     pub quantised: bool,
     /// The most columns of a matrix that isn't.
     pub plain_cols: usize,
+    /// The most of one whose weights have 16 bits.
+    pub half_cols: usize,
 }
 
 impl FileBytes {
     /// Takes note of the type of a tensor.
-    fn count(&mut self, is_quantised: bool, shape: &[usize]) {
-        self.quantised |= is_quantised;
+    fn count(&mut self, dtype: StoredType, shape: &[usize]) {
+        let StoredType::Known(dtype) = dtype else { return };
+        self.quantised |= dtype.is_quantised();
         if let [_, .., cols] = shape
-            && !is_quantised
+            && !dtype.is_quantised()
         {
             self.plain_cols = self.plain_cols.max(*cols);
+            if matches!(dtype, DType::F16 | DType::BF16) {
+                self.half_cols = self.half_cols.max(*cols);
+            }
         }
     }
 }
@@ -141,7 +147,7 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
         if source::other_part(&tensor.name).is_some() || source::is_activation_scale(&tensor.name) {
             bytes.ignored += len;
         } else if let Some(copy) = source.copied(tensor) {
-            bytes.count(copy.dtype.is_quantised(), &tensor.shape);
+            bytes.count(StoredType::Known(copy.dtype), &tensor.shape);
             match copy.experts {
                 Some(experts) => together.entry(experts).or_default().push((copy.values, copy.dtype)),
                 None => bytes.rearranged += copy.dtype.row_bytes(copy.values).unwrap_or(0),
@@ -152,7 +158,7 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
             bytes.per_layer_table += len;
         } else {
             bytes.weights += len;
-            bytes.count(is_quantised(tensor.dtype), &tensor.shape);
+            bytes.count(tensor.dtype, &tensor.shape);
         }
     }
     for experts in together.values() {
@@ -161,10 +167,6 @@ pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
         bytes.rearranged += experts.iter().map(size).sum::<usize>();
     }
     Ok(bytes)
-}
-
-fn is_quantised(dtype: StoredType) -> bool {
-    matches!(dtype, StoredType::Known(dtype) if dtype.is_quantised())
 }
 
 /// All weights of the model.

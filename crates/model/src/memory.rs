@@ -180,6 +180,7 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
         cols,
         fine_cols,
         plain_cols: file.plain_cols.min(cols),
+        half_cols: file.half_cols.min(cols),
         finest_rows,
         head_dim,
         group,
@@ -263,6 +264,7 @@ mod tests {
             rearranged: 1 << 20,
             quantised: true,
             plain_cols: 1536,
+            half_cols: 1536,
         };
         let plan = memory_plan(&config, &options, file).unwrap();
         let table = plan.to_string();

@@ -327,6 +327,8 @@ pub struct Work {
     pub fine_cols: usize,
     /// As `cols`, of the products with weights that aren't quantised.
     pub plain_cols: usize,
+    /// As `cols`, of those among them whose weights have 16 bits.
+    pub half_cols: usize,
     /// Rows at once whose products round as finely as there is ([`Rounding::Finest`]).
     pub finest_rows: usize,
     /// Largest head.

@@ -1,8 +1,9 @@
-//! Products of many rows with weights of 16 bits, or of 8 in blocks, between bounds.
+//! Products of many rows with weights of 16 bits, or of 8 in blocks.
 //!
 //! A task makes some columns of the output: it rounds weight rows to panels that stay in the second cache together, and takes
 //! the activations through all of them by [`ROWS`], whose sums stay in the first.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::DType;
@@ -23,6 +24,9 @@ const ROWS: usize = 48;
 /// Rows rounded by a task.
 const ROUNDED: usize = 16;
 
+/// All kernels, and those of words.
+pub type Tables<'a> = (&'a Kernels, &'a WordKernels);
+
 /// Activations of a product, rounded.
 #[derive(Default)]
 pub struct Acts {
@@ -41,9 +45,10 @@ pub struct Scratch {
     out: Lines<f32>,
 }
 
-/// Whether products of so many rows with such weights are made here.
-pub fn takes(dtype: DType, n: usize) -> bool {
-    matches!(dtype, DType::F16 | DType::BF16 | DType::Q8_0) && n > PLAIN_ROWS
+/// Whether products of so many rows with such weights are made here, those of 8 bits between bounds alone: elsewhere there are
+/// faster ones.
+pub fn takes(dtype: DType, n: usize, bounded: bool) -> bool {
+    (matches!(dtype, DType::F16 | DType::BF16) || bounded && dtype == DType::Q8_0) && n > PLAIN_ROWS
 }
 
 impl Acts {
@@ -86,91 +91,105 @@ impl Acts {
     }
 }
 
-/// Panels of a task, of rows of `len` pairs.
-fn most_panels(len: usize) -> usize {
-    (PANEL_BYTES / (len * WIDTH * size_of::<Pair>())).max(1)
+/// Panels of a task of each of some matrices, of rows of `len` pairs.
+fn most_panels(len: usize, matrices: usize) -> usize {
+    (PANEL_BYTES / (matrices * len * WIDTH * size_of::<Pair>())).max(1)
 }
 
 impl Scratch {
-    /// Bytes for a matrix of `cols` columns, at most.
-    pub fn bytes(cols: usize) -> usize {
+    /// Bytes for so many matrices of `cols` columns at once, at most.
+    pub fn bytes(cols: usize, matrices: usize) -> usize {
         let len = cols.div_ceil(2);
-        let rows = most_panels(len) * WIDTH;
-        rows * (len * size_of::<Pair>() + blocks(len) * size_of::<f32>()) + ROWS * WIDTH * size_of::<f32>()
+        let rows = most_panels(len, matrices) * WIDTH;
+        let of_one =
+            rows * (len * size_of::<Pair>() + blocks(len) * size_of::<f32>()) + ROWS * WIDTH * size_of::<f32>();
+        matrices * of_one
     }
+}
 
-    /// Rounds rows of a matrix to panels, one after another.
-    fn pack(&mut self, k: &Kernels, words: &WordKernels, m: &Matrix, rows: std::ops::Range<usize>) {
-        let len = m.cols.div_ceil(2);
-        let blocks = blocks(len);
-        let panels = self.panels.take(len * rows.len().next_multiple_of(TILE));
-        let steps = self.steps.take(blocks * rows.len().next_multiple_of(TILE));
-        let (mut decoded, mut rounded) = ([0.0; BLOCK], [[[0; 2]; BLOCK / 2]; TILE]);
-        let size = |cols: usize| m.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
-        let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
-        for start in (0..rows.len()).step_by(WIDTH) {
-            let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
-            let width = some.len().next_multiple_of(TILE);
-            let panel = &mut panels[start * len..][..len * width];
-            let steps = &mut steps[start * blocks..][..blocks * width];
-            if width > some.len() {
-                steps.fill(0.0);
-            }
-            // A tile's rows block by block: what they are spread over stays in the first cache.
-            for (tile, rows) in m.row_bytes(some).chunks(TILE * m.row_bytes).enumerate() {
-                let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
-                rounded[rows.len() / m.row_bytes..].fill([[0; 2]; BLOCK / 2]);
-                for (b, (panel, steps)) in blocks {
-                    let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
-                    let (x, len) = (&mut decoded[..cols.len()], cols.len().div_ceil(2));
-                    let bytes = size(cols.start)..size(cols.end);
-                    let next = bytes.end..size((cols.end + BLOCK).min(m.cols));
-                    let rows = rows.chunks_exact(m.row_bytes).zip(&mut rounded);
-                    for ((row, q), step) in rows.zip(&mut steps[tile * TILE..]) {
-                        (k.prefetch)(&row[next.clone()]);
-                        (k.decode)(m.dtype, &row[bytes.clone()], x);
-                        *step = (words.round)(x, UNBOUNDED, kind, &mut q[..len]);
-                    }
-                    (words.spread)(&rounded, len, width, &mut panel[tile * TILE..]);
+/// Rounds rows of a matrix to panels, one after another.
+fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pair], steps: &mut [f32]) {
+    let len = m.cols.div_ceil(2);
+    let blocks = blocks(len);
+    let (mut decoded, mut rounded) = ([0.0; BLOCK], [[[0; 2]; BLOCK / 2]; TILE]);
+    let size = |cols: usize| m.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
+    let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
+    for start in (0..rows.len()).step_by(WIDTH) {
+        let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
+        let width = some.len().next_multiple_of(TILE);
+        let panel = &mut panels[start * len..][..len * width];
+        let steps = &mut steps[start * blocks..][..blocks * width];
+        if width > some.len() {
+            steps.fill(0.0);
+        }
+        // A tile's rows block by block: what they are spread over stays in the first cache.
+        for (tile, rows) in m.row_bytes(some).chunks(TILE * m.row_bytes).enumerate() {
+            let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
+            rounded[rows.len() / m.row_bytes..].fill([[0; 2]; BLOCK / 2]);
+            for (b, (panel, steps)) in blocks {
+                let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
+                let (x, len) = (&mut decoded[..cols.len()], cols.len().div_ceil(2));
+                let bytes = size(cols.start)..size(cols.end);
+                let next = bytes.end..size((cols.end + BLOCK).min(m.cols));
+                let rows = rows.chunks_exact(m.row_bytes).zip(&mut rounded);
+                for ((row, q), step) in rows.zip(&mut steps[tile * TILE..]) {
+                    (k.prefetch)(&row[next.clone()]);
+                    (k.decode)(m.dtype, &row[bytes.clone()], x);
+                    *step = (words.round)(x, UNBOUNDED, kind, &mut q[..len]);
                 }
+                (words.spread)(&rounded, len, width, &mut panel[tile * TILE..]);
             }
         }
     }
 }
 
-/// `out = clamp(m · x, bounds)` of all rows that were rounded.
-pub fn project(
-    (k, words): (&Kernels, &WordKernels),
-    pool: &mut Pool,
-    scratch: &[Mutex<Scratch>],
+/// `out = clamp(m · x, bounds)` of all rows that were rounded or, of two matrices, `gelu_tanh(a · x) ⊙ (b · x)`; then `finish` works
+/// on each finished part of a row: `finish(activation row, columns, values)`.
+pub fn project<const M: usize>(
+    (k, words): Tables<'_>,
+    (pool, scratch): (&mut Pool, &[Mutex<Scratch>]),
     acts: &Acts,
     out: &mut [f32],
-    m: &Matrix,
+    matrices: [&Matrix; M],
     bounds: [f32; 2],
+    finish: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
 ) {
-    let (x, n) = (acts.rows(), acts.n);
-    assert_eq!(x.len, m.cols.div_ceil(2), "activations of another width");
-    let panels = most_panels(x.len).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
+    const { assert!(M == 1 || M == 2) };
+    let (x, n, m) = (acts.rows(), acts.n, matrices[0]);
+    assert!(matrices.iter().all(|m| m.cols.div_ceil(2) == x.len), "activations of another width");
+    assert!(matrices.iter().all(|other| other.rows == m.rows), "matrices of different heights");
+    let panels = most_panels(x.len, M).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
     pool.tiles(&mut [Output::new(out, n, m.rows, n, panels * WIDTH)], |worker, _, mut tile| {
-        let scratch = &mut *lock(&scratch[worker]);
+        let Scratch { panels, steps, out } = &mut *lock(&scratch[worker]);
         let (rows, cols) = (tile.rows.clone(), tile.cols.clone());
-        scratch.pack(k, words, m, cols.clone());
-        let Scratch { panels, steps, out, .. } = scratch;
-        let (panels, steps, out) = (panels.get(), steps.get(), out.take(ROWS * WIDTH));
+        let padded = cols.len().next_multiple_of(TILE);
+        let (of_one, steps_of_one) = (x.len * padded, blocks(x.len) * padded);
+        let (panels, steps) = (panels.take(M * of_one), steps.take(M * steps_of_one));
+        let places = panels.chunks_exact_mut(of_one).zip(steps.chunks_exact_mut(steps_of_one));
+        for (m, (panels, steps)) in matrices.iter().zip(places) {
+            pack((k, words), m, cols.clone(), panels, steps);
+        }
+        let out = out.take(M * ROWS * WIDTH);
         for first in rows.clone().step_by(ROWS) {
             let part = first..(first + ROWS).min(rows.end);
             for start in (0..cols.len()).step_by(WIDTH) {
                 let width = (cols.len() - start).min(WIDTH);
                 let tiles = width.div_ceil(TILE);
-                let panel = Panel {
+                let (first, rest) = out[..M * part.len() * tiles * TILE].split_at_mut(part.len() * tiles * TILE);
+                let panel = |i: usize| Panel {
                     tiles,
-                    pairs: &panels[start * x.len..][..x.len * tiles * TILE],
-                    d: &steps[start * blocks(x.len)..][..blocks(x.len) * tiles * TILE],
+                    pairs: &panels[i * of_one + start * x.len..][..x.len * tiles * TILE],
+                    d: &steps[i * steps_of_one + start * blocks(x.len)..][..blocks(x.len) * tiles * TILE],
                 };
-                let out = &mut out[..part.len() * tiles * TILE];
-                (words.gemm)(panel, x.part(part.clone()), Start::Zero, bounds, out);
-                for (i, out) in part.clone().zip(out.chunks_exact(tiles * TILE)) {
-                    copy_row(&mut tile.row(i)[start..start + width], &out[..width]);
+                (words.gemm)(panel(0), x.part(part.clone()), Start::Zero, bounds, first);
+                if M == 2 {
+                    (words.gemm)(panel(1), x.part(part.clone()), Start::Zero, bounds, rest);
+                    (k.gelu_mul)(first, rest);
+                }
+                for (i, out) in part.clone().zip(first.chunks_exact(tiles * TILE)) {
+                    let to = &mut tile.row(i)[start..start + width];
+                    copy_row(to, &out[..width]);
+                    finish(i, cols.start + start..cols.start + start + width, to);
                 }
             }
         }
