@@ -125,7 +125,7 @@ fn assert_close(found: &[f32], expected: &[f32], bound: impl Fn(usize) -> f32, w
 
 fn widths(dtype: DType) -> Vec<usize> {
     let block = dtype.block_len();
-    if block == 1 { vec![1, 15, 16, 17, 63, 65, 256, 1536] } else { [1, 2, 3, 6, 22].map(|b| b * block).to_vec() }
+    if block == 1 { vec![1, 15, 16, 17, 63, 65, 256, 1536, 4161] } else { [1, 2, 3, 6, 22].map(|b| b * block).to_vec() }
 }
 
 /// `Σ |w · x|` bounds every partial sum's magnitude.

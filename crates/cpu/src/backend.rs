@@ -162,11 +162,11 @@ impl CpuBackend {
     }
 
     /// Whether this machine's kernels read weights of a type faster where the rows are interleaved by 16 ([`interleave`]):
-    /// those of AVX2 do, for Q4_0, Q8_0, Q4_K and Q6_K.
+    /// all but the scalar ones do, for Q4_0, Q8_0, Q4_K and Q6_K.
     ///
     /// [`interleave`]: crate::interleave
     pub fn prefers_tiles(&self, dtype: DType) -> bool {
-        self.integer.is_some() && has_layout(dtype) && (self.kernels.tile_rows)(dtype) > 0
+        self.integer.is_some() && has_layout(dtype) && self.kernels.tile_rows > 0
     }
 
     /// Asks `tiles` for the interleaved rows of every tensor that a matrix is made of from now on, if this machine's kernels

@@ -171,7 +171,7 @@ pub const fn q6_k_sixteen(g: usize) -> usize {
 /// 12 bytes, of which the lower six bits are the first 12 weights; the upper two are two bits each of the other four: the lowest
 /// ones in the first four bytes, the highest in the last.
 #[inline(always)]
-fn in_sixes(block: &[u8; Q6_K]) -> [u8; Q6_K] {
+pub fn in_sixes(block: &[u8; Q6_K]) -> [u8; Q6_K] {
     let mut out = [0; Q6_K];
     out[..2].copy_from_slice(&block[208..]);
     out[2..18].copy_from_slice(&block[192..208]);

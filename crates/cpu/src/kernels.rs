@@ -106,7 +106,7 @@ pub struct Kernels {
     pub matvec_tiles: fn(Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
     /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
-    pub tile_rows: fn(DType) -> usize,
+    pub tile_rows: usize,
     /// Whether kernels multiply in pairs, and want [`IntRows::wide`] and what 16-bit sums start from.
     pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
@@ -169,7 +169,7 @@ static SCALAR: Kernels = Kernels {
     matvec: scalar::matvec,
     matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
-    tile_rows: |_| 0,
+    tile_rows: 0,
     in_pairs: false,
     tiles: 2,
     pack: scalar::pack,
@@ -209,7 +209,7 @@ static AVX2: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx2::matvec_tiles(tiles, x, rest, out) },
-        tile_rows: |_| 8,
+        tile_rows: 8,
         in_pairs: true,
         tiles: 8,
         pack: interleaved::pack,
@@ -272,7 +272,7 @@ static AVX512: Kernels = {
         matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx512::matvec_tiles(tiles, x, rest, out) },
-        tile_rows: |_| usize::MAX,
+        tile_rows: usize::MAX,
         in_pairs: false,
         tiles: 2,
         // SAFETY: as above.
@@ -345,7 +345,7 @@ static NEON: Kernels = {
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { neon::matvec_tiles(tiles, x, rest, out) },
         // More are worth a tile unpacked for all.
-        tile_rows: |_| 8,
+        tile_rows: 8,
         pack: interleaved::pack,
         arrange: neon::arrange,
         tiles: 8,
@@ -376,7 +376,7 @@ static I8MM: Kernels = {
     Kernels {
         isa: Isa::I8mm,
         // As many products in half the instructions, once a tile is unpacked.
-        tile_rows: |_| 4,
+        tile_rows: 4,
         // SAFETY: `table` hands this out only after the CPU reported `i8mm`.
         arrange: |tile| unsafe { i8mm::arrange(tile) },
         // SAFETY: as above.

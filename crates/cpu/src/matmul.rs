@@ -132,7 +132,7 @@ impl Product<'_> {
         let most = if !matrix.dtype.is_quantised() {
             PLAIN_ROWS
         } else if matrix.tiles.is_some() {
-            (self.kernels.tile_rows)(matrix.dtype).max(MATVEC_ROWS)
+            self.kernels.tile_rows.max(MATVEC_ROWS)
         } else {
             MATVEC_ROWS
         };

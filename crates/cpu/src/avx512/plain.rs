@@ -77,43 +77,81 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     }
 }
 
+/// Activations beyond these don't stay in the first cache beside the weights: so many rows share one pass over them.
+const WIDE: usize = 4096;
+const SHARE: usize = 4;
+
 /// See [`crate::scalar::matvec_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        *out = match dtype {
-            DType::F32 => plain_dot(DType::F32, row, x),
-            DType::F16 => plain_dot(DType::F16, row, x),
-            DType::BF16 => plain_dot(DType::BF16, row, x),
-            _ => {
-                grow(scratch, x.len());
+    match dtype {
+        DType::F32 => plain::<{ DType::F32 as usize }>(rows, x, out),
+        DType::F16 => plain::<{ DType::F16 as usize }>(rows, x, out),
+        DType::BF16 => plain::<{ DType::BF16 as usize }>(rows, x, out),
+        _ => {
+            let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
+            grow(scratch, x.len());
+            for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
                 decode(dtype, row, &mut scratch[..x.len()]);
-                dot(&scratch[..x.len()], x)
+                *out = dot(&scratch[..x.len()], x);
             }
-        };
+        }
     }
 }
 
-/// A row of a plain type and `x`, widened on the way. Inlined, so that the type is known.
+/// The plain type that `TYPE` numbers: what is not inlined knows it, too.
+const fn plain_type<const TYPE: usize>() -> DType {
+    const F32: usize = DType::F32 as usize;
+    const F16: usize = DType::F16 as usize;
+    match TYPE {
+        F32 => DType::F32,
+        F16 => DType::F16,
+        _ => DType::BF16,
+    }
+}
+
+/// Rows of a plain type, widened on the way.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
+    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+    if x.len() > WIDE {
+        let (shared, rest) = out.as_chunks_mut::<SHARE>();
+        for (out, rows) in shared.iter_mut().zip(rows.chunks_exact(SHARE * row_bytes)) {
+            *out = plain_dots::<TYPE, SHARE>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
+        }
+        (rows, out) = (&rows[shared.len() * SHARE * row_bytes..], rest);
+    }
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        [*out] = plain_dots::<TYPE, 1>([row], x);
+    }
+}
+
+/// Each of some rows and `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
     const RUN: usize = 64;
+    let dtype = plain_type::<TYPE>();
     let size = dtype.block_bytes();
-    let mut acc = [_mm512_setzero_ps(); 4];
+    let mut acc = [[_mm512_setzero_ps(); 4]; R];
     let (runs, rest) = x.as_chunks::<RUN>();
-    let (whole, row_rest) = row.split_at(runs.len() * RUN * size);
-    for (row, x) in whole.chunks_exact(RUN * size).zip(runs) {
-        prefetch(row);
-        for (l, acc) in acc.iter_mut().enumerate() {
-            *acc = _mm512_fmadd_ps(widen(dtype, &row[16 * l * size..], 16), load(&x[16 * l..]), *acc);
+    let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
+    for x in runs {
+        for (row, acc) in whole.iter_mut().zip(&mut acc) {
+            let row = row.next().expect("rows are as long as the activations");
+            prefetch(row);
+            for (l, acc) in acc.iter_mut().enumerate() {
+                *acc = _mm512_fmadd_ps(widen(dtype, &row[16 * l * size..], 16), load(&x[16 * l..]), *acc);
+            }
         }
     }
-    for (row, x) in row_rest.chunks(16 * size).zip(rest.chunks(16)) {
-        acc[0] = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), acc[0]);
+    for (row, acc) in rows.iter().zip(&mut acc) {
+        for (row, x) in row[runs.len() * RUN * size..].chunks(16 * size).zip(rest.chunks(16)) {
+            acc[0] = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), acc[0]);
+        }
     }
-    _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3])))
+    acc.map(|acc| _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3]))))
 }
 
 /// Sums of four vectors' lanes.
