@@ -191,12 +191,6 @@ impl CpuBackend {
         self.kernels.words.filter(|_| self.integer.is_some())
     }
 
-    /// The same, where products of `n` rows with weights of such types may round their inputs to 16 bits and no further.
-    fn words_of(&self, n: usize, mut dtypes: impl Iterator<Item = DType>) -> Option<&'static WordKernels> {
-        let allowed = self.integer != Some(Rounding::Finest);
-        self.words().filter(|_| allowed && dtypes.all(|dtype| words::product::takes(dtype, n, false)))
-    }
-
     fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
         BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
     }
@@ -216,7 +210,17 @@ impl CpuBackend {
         self.acts.load(self.kernels, workers, x, (n, cols), norm, Wanted::by(self.integer, matrices));
     }
 
-    /// [`words::product::project`] of `n` rows of `x`, without bounds.
+    /// Rounds the rows that were loaded to 16 bits, where that is as fine as was asked for and products with weights of all these
+    /// types take it.
+    fn round_words(&mut self, mut dtypes: impl Iterator<Item = DType>) -> Option<&'static WordKernels> {
+        let Acts { n, cols, ref x, .. } = self.acts;
+        let allowed = self.integer != Some(Rounding::Finest);
+        let words = self.words().filter(|_| allowed && dtypes.all(|dtype| words::product::takes(dtype, n, false)))?;
+        self.words.acts.round(words, &mut self.pool, &x[..n * cols], (n, cols), words::UNBOUNDED);
+        Some(words)
+    }
+
+    /// [`words::product::project`] of the rows that were rounded, without bounds.
     fn project_words<const M: usize>(
         &mut self,
         words: &WordKernels,
@@ -227,12 +231,6 @@ impl CpuBackend {
         let Words { acts, products, .. } = &self.words;
         let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
         words::product::project(tables, workers, acts, &mut out.0, matrices, words::UNBOUNDED, finish);
-    }
-
-    /// Rounds the rows that were loaded for [`CpuBackend::project_words`].
-    fn round_words(&mut self, words: &WordKernels) {
-        let Acts { n, cols, ref x, .. } = self.acts;
-        self.words.acts.round(words, &mut self.pool, &x[..n * cols], (n, cols), words::UNBOUNDED);
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -388,8 +386,7 @@ impl Backend for CpuBackend {
         n: usize,
     ) {
         self.load(&x.0, norm, n, outs.iter().map(|p| p.matrix));
-        if let Some(words) = self.words_of(n, outs.iter().map(|p| p.matrix.dtype)) {
-            self.round_words(words);
+        if let Some(words) = self.round_words(outs.iter().map(|p| p.matrix.dtype)) {
             for Projection { matrix, out } in outs {
                 self.project_words(words, out, [*matrix], |_, _, _| {});
             }
@@ -414,8 +411,7 @@ impl Backend for CpuBackend {
 
     fn gated_project(&mut self, out: &mut Buffer, gate: &Matrix, up: &Matrix, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
         self.load(&x.0, Some(norm), n, [gate, up].into_iter());
-        if let Some(words) = self.words_of(n, [gate.dtype, up.dtype].into_iter()) {
-            self.round_words(words);
+        if let Some(words) = self.round_words([gate.dtype, up.dtype].into_iter()) {
             return self.project_words(words, out, [gate, up], |_, _, _| {});
         }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
@@ -441,8 +437,7 @@ impl Backend for CpuBackend {
             let from = i * p_stride + p_at;
             (k.gelu_mul)(out, &p.0[from + cols.start..from + cols.end]);
         };
-        if let Some(words) = self.words_of(n, std::iter::once(m.dtype)) {
-            self.round_words(words);
+        if let Some(words) = self.round_words(std::iter::once(m.dtype)) {
             return self.project_words(words, out, [m], gate);
         }
         let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };

@@ -157,7 +157,7 @@ const fn runs(dtype: DType) -> Option<&'static [Run]> {
 }
 
 /// Bytes of a block of Q6_K.
-const Q6_K: usize = 210;
+const Q6_K: usize = DType::Q6K.block_bytes();
 /// Where the signed bytes of scales begin in a tile's block of Q6_K, those of 16 rows for every 16 columns.
 pub const Q6_K_SCALES: usize = 2 * ROWS;
 
@@ -249,10 +249,11 @@ fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: 
     }
     let block = dtype.block_bytes();
     for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-        let (mut row, mut at, sixes) = (&row[b * block..(b + 1) * block], 0, &mut [0; Q6_K]);
+        let (mut row, mut at) = (&row[b * block..(b + 1) * block], 0);
+        let sixes;
         if dtype == DType::Q6K {
-            *sixes = in_sixes(row.first_chunk().expect("a block is whole"));
-            row = sixes;
+            sixes = in_sixes(row.first_chunk().expect("a block is whole"));
+            row = &sixes;
         }
         for run in runs(dtype).expect("the type has a layout") {
             let units = &row[run.at..run.at + run.size * run.count];
