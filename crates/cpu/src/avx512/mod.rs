@@ -28,19 +28,6 @@ pub use wise::{exp_sum, gelu_mul, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
 
-/// How far ahead weights are asked for, in bytes: some hundreds of nanoseconds of one core's bandwidth.
-const AHEAD: usize = 8 << 10;
-
-/// Asks for what comes [`AHEAD`] bytes after `values`. Past the end nothing is read. A few lines at a time: more at once than
-/// a core waits for, and the rest is forgotten.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn prefetch<T>(values: &[T]) {
-    for line in 0..size_of_val(values).div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
-    }
-}
-
 /// 64 bytes of a block from `at` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{half, load, load_some, mask, prefetch, store, store_some};
+use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
 
@@ -127,7 +127,8 @@ fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
     }
 }
 
-/// Each of some rows and `x`.
+/// Each of some rows and `x`. The processor fetches ahead what is read in order; to ask for it would fill the places where lines
+/// wait that are on their way.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
@@ -140,7 +141,6 @@ fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) ->
     for x in runs {
         for (row, acc) in whole.iter_mut().zip(&mut acc) {
             let row = row.next().expect("rows are as long as the activations");
-            prefetch(row);
             for (l, acc) in acc.iter_mut().enumerate() {
                 *acc = _mm512_fmadd_ps(widen(dtype, &row[16 * l * size..], 16), load(&x[16 * l..]), *acc);
             }
