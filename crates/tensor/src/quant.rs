@@ -22,7 +22,7 @@ use crate::DType;
 
 pub use coded::{BlockIq4Nl, BlockIq4Xs, BlockMxfp4, BlockNvfp4, Coded, integers};
 pub use grid::{BlockIq1M, BlockIq1S, BlockIq2S, BlockIq2Xs, BlockIq2Xxs, BlockIq3S, BlockIq3Xxs};
-pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min};
+pub use k::{BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, k4_scale_min, k4_scales_mins};
 pub use q32::{BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0};
 pub use scaled::{BlockF4F32, BlockF8F32, BlockI8F32, e4m3};
 

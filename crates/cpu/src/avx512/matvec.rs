@@ -13,6 +13,7 @@
 use std::arch::x86_64::*;
 
 use carat_tensor::DType;
+use carat_tensor::quant::k4_scales_mins;
 
 use super::plain::reduce4;
 use super::{half, load16, load32, load64};
@@ -334,20 +335,18 @@ fn scales<const TYPE: usize>(block: &[u8]) -> (__m512, __m512) {
             let scales = _mm512_zextps256_ps512(_mm256_cvtph_ps(words));
             (scales, scales)
         }
-        // 6-bit scales and minima of eight groups ([`carat_tensor::quant::k4_scale_min`]).
         Q4_K | Q5_K => {
-            let (head, _) = block.split_first_chunk::<16>().expect("a block has a head");
-            let head = u128::from_le_bytes(*head);
-            let (d, d_min) = (half((head as u16).to_le_bytes()), half(((head >> 16) as u16).to_le_bytes()));
-            let (u0, u1, u2) = ((head >> 32) as u32, (head >> 64) as u32, (head >> 96) as u32);
-            let scale_high = (u2 & 0x0f0f_0f0f) | ((u0 >> 2) & 0x3030_3030);
-            let min_high = ((u2 >> 4) & 0x0f0f_0f0f) | ((u1 >> 2) & 0x3030_3030);
-            let eight = |low: u32, high: u32, d: f32| {
-                let bytes = _mm_cvtsi64_si128((u64::from(low) | u64::from(high) << 32).cast_signed());
-                let values = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_set1_ps(d));
+            let (d, d_min) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let of_groups = block[4..16].try_into().expect("12 bytes");
+            let (scales, mins) = k4_scales_mins(of_groups);
+            let times = |bytes: u64, d| {
+                let values = _mm256_mul_ps(
+                    _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed()))),
+                    _mm256_set1_ps(d),
+                );
                 _mm512_zextps256_ps512(values)
             };
-            (eight(u0 & 0x3f3f_3f3f, scale_high, d), eight(u1 & 0x3f3f_3f3f, min_high, d_min))
+            (times(scales, d), times(mins, d_min))
         }
         // 8-bit scales of 16 groups at byte 192.
         _ => {

@@ -6,6 +6,7 @@
 use std::arch::aarch64::*;
 
 use carat_tensor::DType;
+use carat_tensor::quant::k4_scales_mins;
 
 use super::tiles::q4_0_weights;
 use super::{load, load_i8, load_u8, sdot, store, upper_over, widen};
@@ -134,21 +135,16 @@ fn q4_k<const FINE: bool>(block: &[u8; 144], x: IntRows<'_>, b: usize, mut sum: 
     sum
 }
 
-/// The eight groups' scales and minima ([`carat_tensor::quant::k4_scale_min`]), not yet times the block's: four bytes of a word
-/// at once.
+/// The eight groups' scales and minima, not yet times the block's.
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn scales_of_q4_k(block: &[u8; 144]) -> ([float32x4_t; 2], [float32x4_t; 2]) {
-    let [u0, u1, u2] =
-        [4, 8, 12].map(|at| u32::from_le_bytes([block[at], block[at + 1], block[at + 2], block[at + 3]]));
-    // Of the later four the two upper bits come from bits 6 and 7, to bits 4 and 5.
-    let later = |low: u32, upper: u32| low & 0x0f0f_0f0f | (upper >> 2) & 0x3030_3030;
-    let both = |first: u32, later: u32| {
-        let bytes = vcreate_u8(u64::from(first & 0x3f3f_3f3f) | u64::from(later) << 32);
-        let words = vmovl_u8(bytes);
+    let (scales, mins) = k4_scales_mins(block[4..16].try_into().expect("12 bytes"));
+    let floats = |bytes: u64| {
+        let words = vmovl_u8(vcreate_u8(bytes));
         [vcvtq_f32_u32(vmovl_u16(vget_low_u16(words))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(words)))]
     };
-    (both(u0, later(u2, u0)), both(u1, later(u2 >> 4, u1)))
+    (floats(scales), floats(mins))
 }
 
 /// Blocks of 128 bytes of nibbles, 64 of pairs of higher bits, 16 signed scales and one of f16.

@@ -185,6 +185,20 @@ pub fn k4_scale_min(scales: &[u8; 12], s: usize) -> (u8, u8) {
     }
 }
 
+/// The scales and the minima of all eight sub-blocks ([`k4_scale_min`]), a byte each, the first one lowest.
+#[inline]
+pub fn k4_scales_mins(scales: &[u8; 12]) -> (u64, u64) {
+    let mut bytes = [0; 16];
+    bytes[..12].copy_from_slice(scales);
+    let words = u128::from_le_bytes(bytes);
+    let (u0, u1, u2) = (words as u32, (words >> 32) as u32, (words >> 64) as u32);
+    let all = |first: u32, low: u32| {
+        let later = low & 0x0f0f_0f0f | (first >> 2) & 0x3030_3030;
+        u64::from(first & 0x3f3f_3f3f) | u64::from(later) << 32
+    };
+    (all(u0, u2), all(u1, u2 >> 4))
+}
+
 /// The twelve bytes from which [`k4_scale_min`] reads these scales and minima, six bits each.
 pub(super) fn pack_k4_scales(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
     let mut bytes = [0; 12];
@@ -206,4 +220,22 @@ fn two_bits(bytes: &[u8; 64], at: usize) -> u8 {
 fn paired_nibble(qs: &[u8; 128], s: usize, l: usize) -> u8 {
     let byte = qs[32 * (s / 2) + l];
     if s.is_multiple_of(2) { byte & 15 } else { byte >> 4 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_scales_and_minima_are_those_of_each() {
+        for seed in 0..200u32 {
+            let scales =
+                std::array::from_fn(|i| (seed.wrapping_mul(0x9e37_79b9).rotate_left(5 * i as u32) >> 24) as u8);
+            let (all, mins) = k4_scales_mins(&scales);
+            let (all, mins) = (all.to_le_bytes(), mins.to_le_bytes());
+            for s in 0..8 {
+                assert_eq!((all[s], mins[s]), k4_scale_min(&scales, s), "sub-block {s} of {scales:?}");
+            }
+        }
+    }
 }
