@@ -4,8 +4,12 @@ mod progress;
 mod resolve;
 
 use std::io::Write;
+use std::path::Path;
 
 use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Revision, Settings};
+use carat_runtime::device::{self, DeviceOptions};
+use carat_runtime::tiles::Packing;
+use carat_runtime::{ModelFiles, ModelSource};
 use serde_json::json;
 
 use crate::args::UsageError;
@@ -64,7 +68,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    if let (false, Some(bytes)) = (args.json, room_for_packing(&pulled.path)) {
+        let bytes = output::bytes(bytes);
+        eprintln!(
+            "`carat pack {name}` would make answers faster: it writes the weights once more, {bytes}, as kernels like them"
+        );
+    }
+    Ok(())
+}
+
+/// Bytes that `carat pack` would write for a model; `None` where it has nothing to do, or the model says nothing of itself yet.
+fn room_for_packing(model: &Path) -> Option<u64> {
+    let files = ModelFiles::open(&ModelSource::Path(model.to_owned())).ok()?;
+    let device = device::open(DeviceOptions::default()).ok()?;
+    let packing = Packing::new(&files, &device).ok()??;
+    (!packing.path().exists()).then(|| packing.bytes())
 }
 
 /// What is asked for.

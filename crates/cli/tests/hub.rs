@@ -297,6 +297,24 @@ fn a_drafter_goes_with_the_last_model_that_has_use_for_it() {
 }
 
 #[test]
+fn a_model_that_packing_makes_faster_says_so_once_it_is_here() {
+    let place = Place::new("pack");
+    let (file, source) = (Scratch::new("pulled-Q4_0.gguf"), concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/e2b"));
+    done(carat(&["quantize", source, file.arg(), "--type", "q4_0"]).output().unwrap());
+    place.server.add("org/m-GGUF", "m-Q4_0.gguf", fs::read(&file.0).unwrap());
+    let says = |args: &[&str]| {
+        let output = place.run(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        stderr.contains("`carat pack org/m-GGUF` would make answers faster")
+    };
+    let before = says(&["pull", "org/m-GGUF"]);
+    assert!(!says(&["pull", "org/m-GGUF", "--json"]));
+    assert_eq!(before, !place.done(&["pack", "org/m-GGUF"]).contains("nothing to do"));
+    assert!(!says(&["pull", "org/m-GGUF", "--offline"]));
+}
+
+#[test]
 fn what_cannot_be_pulled_says_why() {
     let place = Place::new("why");
     place
