@@ -65,12 +65,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         let line = json!({ "event": "pulled", "name": name.to_string(), "path": pulled.path, "bytes": pulled.bytes });
         output::json_line(&mut out, &line)?;
-    } else {
-        writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
+        return Ok(out.flush()?);
     }
+    writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
     out.flush()?;
-    if let (false, Some(bytes)) = (args.json, room_for_packing(&pulled.path)) {
-        let bytes = output::bytes(bytes);
+    if let Some(bytes) = room_for_packing(&pulled.path).map(output::bytes) {
         eprintln!(
             "`carat pack {name}` would make answers faster: it writes the weights once more, {bytes}, as kernels like them"
         );
@@ -78,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes that `carat pack` would write for a model; `None` where it has nothing to do, or the model says nothing of itself yet.
+/// Bytes that `carat pack` would write for a model; `None` where it has nothing to do or can't tell.
 fn room_for_packing(model: &Path) -> Option<u64> {
     let files = ModelFiles::open(&ModelSource::Path(model.to_owned())).ok()?;
     let device = device::open(DeviceOptions::default()).ok()?;

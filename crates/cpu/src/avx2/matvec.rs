@@ -76,8 +76,8 @@ fn dot<const PLANES: usize>(w: __m256i, [q, low]: [&[i8; 32]; 2]) -> __m256i {
 
 /// The `b`-th `N` activations; of a row in one plane the second is the first again.
 #[inline]
-fn planes<const N: usize>(x: IntRows<'_>, b: usize) -> [&[i8; N]; 2] {
-    let low = if x.is_fine() { x.low } else { x.q };
+fn planes<const PLANES: usize, const N: usize>(x: IntRows<'_>, b: usize) -> [&[i8; N]; 2] {
+    let low = if PLANES == 1 { x.q } else { x.low };
     [&x.q.as_chunks().0[b], &low.as_chunks().0[b]]
 }
 
@@ -100,7 +100,7 @@ fn q4_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         let (eights, rest) = row.as_chunks::<{ 8 * BYTES }>();
         let (mut acc, mut lower) = (_mm256_setzero_ps(), _mm256_setzero_ps());
         for (c, blocks) in eights.iter().enumerate() {
-            let (x, mut shares) = (Round::new(x, c), [0.0; 8]);
+            let (x, mut shares) = (Round::new::<PLANES>(x, c), [0.0; 8]);
             let half = |i: usize| i16::from_le_bytes([blocks[BYTES * i], blocks[BYTES * i + 1]]);
             let halves = _mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7));
             let scales = _mm256_cvtph_ps(halves);
@@ -114,7 +114,9 @@ fn q4_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         let (mut sum, mut offsets) = (sum(acc), sum(lower));
         for (i, block) in rest.as_chunks::<BYTES>().0.iter().enumerate() {
             let (b, scale) = (8 * eights.len() + i, half([block[0], block[1]]));
-            sum += scale * x.d[b] * self::sum(_mm256_cvtepi32_ps(dot::<PLANES>(nibbles(&block[2..]), planes(x, b))));
+            sum += scale
+                * x.d[b]
+                * self::sum(_mm256_cvtepi32_ps(dot::<PLANES>(nibbles(&block[2..]), planes::<PLANES, 32>(x, b))));
             offsets += scale * x.dsum32[b];
         }
         *out = sum - 8.0 * offsets;
@@ -137,7 +139,7 @@ fn q8_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         let mut acc = _mm256_setzero_ps();
         for (b, (block, &d)) in row.as_chunks::<34>().0.iter().zip(x.d).enumerate() {
             let scale = _mm256_set1_ps(half([block[0], block[1]]) * d);
-            let dot = signed_dot::<PLANES>(load32(&block[2..]), planes(x, b));
+            let dot = signed_dot::<PLANES>(load32(&block[2..]), planes::<PLANES, 32>(x, b));
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc);
         }
         *out = sum(acc);
@@ -155,9 +157,9 @@ struct Round<'a> {
 impl<'a> Round<'a> {
     /// Those from `256 · s` on.
     #[inline]
-    fn new(x: IntRows<'a>, s: usize) -> Self {
+    fn new<const PLANES: usize>(x: IntRows<'a>, s: usize) -> Self {
         Round {
-            planes: planes(x, s),
+            planes: planes::<PLANES, 256>(x, s),
             d: &x.d.as_chunks().0[s],
             dsum16: &x.dsum16.as_chunks().0[s],
             dsum32: &x.dsum32.as_chunks().0[s],
@@ -184,7 +186,7 @@ fn each_k<const TYPE: usize, const B: usize, const PLANES: usize>(rows: &[u8], x
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.cols / 256 * B)) {
         let mut sums = [_mm256_setzero_ps(); 2];
         for (s, block) in row.as_chunks::<B>().0.iter().enumerate() {
-            let x = Round::new(x, s);
+            let x = Round::new::<PLANES>(x, s);
             if TYPE == Q6_K {
                 q6_k::<PLANES>(block, &x, &mut sums);
             } else {

@@ -100,11 +100,11 @@ impl<'a> Planes<'a> {
 /// Bytes of 256 weights.
 const fn round_bytes<const TYPE: usize>() -> usize {
     match TYPE {
-        Q4_0 => 8 * 18,
-        Q8_0 => 8 * 34,
-        Q4_K => 144,
-        Q5_K => 176,
-        _ => 210,
+        Q4_0 => 8 * DType::Q4_0.block_bytes(),
+        Q8_0 => 8 * DType::Q8_0.block_bytes(),
+        Q4_K => DType::Q4K.block_bytes(),
+        Q5_K => DType::Q5K.block_bytes(),
+        _ => DType::Q6K.block_bytes(),
     }
 }
 
@@ -238,12 +238,10 @@ impl<const PLANES: usize, const R: usize> Sums<PLANES, R> {
             group_scales[r] = _mm512_mul_ps(scale, d);
             self.lower[r] = _mm512_fmadd_ps(lower, dsum, self.lower[r]);
         }
-        let q = &x.bytes[0][at..at + ROUND];
-        let low = if PLANES > 1 { &x.bytes[1][at..at + ROUND] } else { q };
-        let lowest = if PLANES > 2 { &x.bytes[2][at..at + ROUND] } else { q };
+        let plane = |p: usize| -> &[u8] { bytemuck::cast_slice(&x.bytes[p.min(PLANES - 1)][at..at + ROUND]) };
+        let planes = [plane(0), plane(1), plane(2)];
         for step in 0..4 {
-            let (q, low, lowest) =
-                (self::bytes(&q[64 * step..]), self::bytes(&low[64 * step..]), self::bytes(&lowest[64 * step..]));
+            let [q, low, lowest] = planes.map(|plane| load64(plane, 64 * step));
             let lanes = group_lanes(group_of::<TYPE>(), step as i32);
             for r in 0..R {
                 let w = weights::<TYPE>(&rows[r * stride..r * stride + bytes], step);
@@ -281,15 +279,6 @@ impl<const PLANES: usize, const R: usize> Sums<PLANES, R> {
         }
         sums
     }
-}
-
-/// 64 of the activations' bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn bytes(values: &[i8]) -> __m512i {
-    assert!(values.len() >= 64);
-    // SAFETY: 64 bytes are readable, just checked.
-    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
 /// The group of each lane's four weights, of 64 from `64 · step` on.
