@@ -74,6 +74,8 @@ struct Bench<'a> {
     tokens: Vec<TokenId>,
     /// Of all experts in the file, in bytes.
     expert_bytes: usize,
+    /// Bytes that products read less than the file has.
+    saved: usize,
     /// Bytes per second.
     bandwidth: f64,
     /// Operations per second, two a multiply-add.
@@ -135,17 +137,18 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     let (mut decoder, _) = loading::load(&mut files, &engine.load_options(), &mut |_| {})?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
+    let tiles = tiles::find(&files, decoder.backend())?;
     let vocab = decoder.config().vocab_size as u64;
     let mut rng = Rng::from_seed(1);
     let mut bench = Bench {
         tokens: (0..longest).map(|_| TokenId((rng.next_u64() % vocab) as u32)).collect(),
         expert_bytes: expert_bytes(&files),
+        saved: tiles.saved(&files),
         bandwidth,
         int8_peak,
         decoder: &mut decoder,
     };
     let (backend, work) = (bench.decoder.backend().name(), work::prompt_work(bench.decoder.config()));
-    let tiles = tiles::find(&files, bench.decoder.backend())?;
     if !args.json {
         writeln!(out, "{}: {backend}, {threads} threads, loaded in {load_ms:.0} ms", files.source())?;
         if let Some(said) = say(&tiles, &files) {
@@ -229,7 +232,8 @@ impl Bench<'_> {
         let share = match test {
             Test::Prompt(_) => 2.0 * work::prompt_work(config).done as f64 * median / self.int8_peak,
             Test::Answer(n) => {
-                work::decode_bytes(config, memory, self.expert_bytes, depth + n / 2) as f64 * median / self.bandwidth
+                let bytes = work::decode_bytes(config, memory, self.expert_bytes, depth + n / 2) - self.saved;
+                bytes as f64 * median / self.bandwidth
             }
         };
         Ok(Line { test, depth, speeds, share })

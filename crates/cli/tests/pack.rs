@@ -46,12 +46,12 @@ fn packed(model: &Path) -> Option<PathBuf> {
 
 #[test]
 fn answers_are_the_same_from_interleaved_weights() {
-    for kind in ["q4_0", "q8_0"] {
+    for kind in ["q4_0", "q8_0", "bf16"] {
         let dir = Scratch::new(&format!("pack-{kind}"));
         let model = model(&dir, kind);
         let before = logits(&model);
         let Some(tiles) = packed(&model) else { return };
-        // Products are integers, exact in any order: what differs is the rounding of sums in f32.
+        // Products are integers, exact in any order, or those of the same floats: what differs is the rounding of sums in f32.
         let after = error(&logits(&model), &before);
         assert!(after < 1e-5, "{kind}: {after:e}");
         let check = || carat(&["pack", "--check", model.to_str().unwrap()]).output().unwrap();
@@ -69,6 +69,27 @@ fn answers_are_the_same_from_interleaved_weights() {
         done(carat(&["pack", "--remove", model.to_str().unwrap()]).output().unwrap());
         assert!(!tiles.exists() && logits(&model) == before);
     }
+}
+
+#[test]
+fn a_directory_keeps_its_copy_in_itself() {
+    let dir = Scratch::new("pack-directory");
+    std::fs::create_dir(&dir.0).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(Path::new(SOURCE).join(file), dir.0.join(file)).unwrap();
+    }
+    let before = logits(&dir.0);
+    let said = String::from_utf8(done(carat(&["pack", dir.arg()]).output().unwrap())).unwrap();
+    let tiles = dir.0.join("model.tiles");
+    if said.contains("nothing to do") {
+        assert!(!tiles.exists() && !cfg!(target_arch = "x86_64"), "{said}");
+        return;
+    }
+    assert!(said.contains("model.tiles"), "{said}");
+    assert!(error(&logits(&dir.0), &before) < 1e-5);
+    done(carat(&["pack", "--check", dir.arg()]).output().unwrap());
+    done(carat(&["pack", "--remove", dir.arg()]).output().unwrap());
+    assert!(!tiles.exists() && logits(&dir.0) == before);
 }
 
 #[test]

@@ -127,6 +127,11 @@ impl Acts {
         &self.x[i * self.cols..(i + 1) * self.cols]
     }
 
+    /// Rows in f32.
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> &[f32] {
+        &self.x[rows.start * self.cols..rows.end * self.cols]
+    }
+
     /// Rows as integers; [`Acts::quantise`] must have been called.
     pub fn int_rows(&self, rows: std::ops::Range<usize>) -> IntRows<'_> {
         self.ints.rows(self.cols, rows)

@@ -7,6 +7,7 @@ use carat_tensor::DType;
 use carat_tensor::backend::Rounding;
 
 use crate::acts::Acts;
+use crate::e4m7;
 use crate::interleaved::{GROUP, PANEL, Tiles, has_layout, interleave};
 use crate::ints::quantise_row;
 use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
@@ -190,7 +191,7 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         }
                     }
                     if rows == TILE && has_layout(dtype) {
-                        let mut tiles = vec![0; weights.len()];
+                        let mut tiles = Vec::new();
                         interleave(dtype, &weights, row_bytes, &mut tiles);
                         let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
                         let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
@@ -241,10 +242,10 @@ fn tiles_agree_with_the_rows_they_were_made_of() {
     let mut random = Random(0x7175);
     let (tiles, cols) = (GROUP + 2, 2 * PANEL + 256);
     for k in tables() {
-        for dtype in DType::ALL.into_iter().filter(|&t| has_layout(t)) {
+        for dtype in DType::ALL.into_iter().filter(|&t| t.is_quantised() && has_layout(t)) {
             let row_bytes = dtype.row_bytes(cols).unwrap();
             let weights = random.weights(dtype, tiles * TILE, cols);
-            let mut interleaved = vec![0; weights.len()];
+            let mut interleaved = Vec::new();
             interleave(dtype, &weights, row_bytes, &mut interleaved);
             for ((some, n), rounding) in
                 [(0..tiles, 1), (1..GROUP + 1, 9)].into_iter().flat_map(|what| ROUNDINGS.map(|r| (what.clone(), r)))
@@ -273,6 +274,50 @@ fn tiles_agree_with_the_rows_they_were_made_of() {
             }
         }
     }
+}
+
+/// BF16 in 12 bits, in pieces, for rows that share a reading and for those that don't.
+#[test]
+fn products_with_interleaved_bf16_agree_with_the_definition() {
+    let mut random = Random(0xbf16);
+    for k in tables() {
+        for (tiles, cols) in [(1, 64), (1, 192), (2, PANEL), (GROUP + 2, 2 * PANEL + 128)] {
+            let weights = random.weights(DType::BF16, tiles * TILE, cols);
+            let mut interleaved = Vec::new();
+            interleave(DType::BF16, &weights, 2 * cols, &mut interleaved);
+            for (some, n) in [(0..tiles, 1), (tiles / 2..tiles, 2), (0..tiles, 3), (tiles - 1..tiles, 9)] {
+                let what = format!("{} tiles {some:?} of {cols} columns, n={n}", k.isa);
+                let (x, rows) = (random.ranging(n * cols), some.start * TILE..some.end * TILE);
+                let tiles = Tiles::new(DType::BF16, cols, &interleaved, rows.clone());
+                let (mut found, mut expected) = (vec![f32::NAN; n * rows.len()], vec![f32::NAN; n * rows.len()]);
+                (k.matvec_e4m7)(tiles, &x, &mut Vec::new(), &mut found);
+                e4m7::matvec(tiles, &x, &mut Vec::new(), &mut expected);
+                let bound = |at: usize| {
+                    let row = (rows.start + at % rows.len()) * 2 * cols;
+                    let x = &x[at / rows.len() * cols..][..cols];
+                    (cols as f32 + 8.0) * f32::EPSILON * magnitude(DType::BF16, &weights[row..row + 2 * cols], x)
+                };
+                assert_close(&found, &expected, bound, &what);
+                let (mut rows, mut at) = (Vec::new(), Vec::new());
+                e4m7::for_units(tiles, k.widen_e4m7, |row, col, weights| {
+                    at.push((row, col));
+                    rows.extend_from_slice(weights);
+                });
+                let mut same = rows.chunks_exact(e4m7::COLS).zip(at).zip(e4m7_rows(tiles));
+                assert!(
+                    same.all(|((found, at), (place, expected))| at == place && found == expected),
+                    "{what} widened"
+                );
+            }
+        }
+    }
+}
+
+/// Units as the definition widens them, with their places.
+fn e4m7_rows(tiles: Tiles<'_>) -> Vec<((usize, usize), Vec<f32>)> {
+    let mut units = Vec::new();
+    e4m7::for_units(tiles, e4m7::widen, |row, col, weights| units.push(((row, col), weights.to_vec())));
+    units
 }
 
 /// Kernels that sum in 16 bits have no room to spare.
@@ -313,7 +358,7 @@ fn the_largest_weights_and_activations_are_summed_right() {
                             block[192..208].fill(i8::MIN.cast_unsigned());
                         }
                     }
-                    let mut tiles = vec![0; weights.len()];
+                    let mut tiles = Vec::new();
                     interleave(dtype, &weights, weights.len() / TILE, &mut tiles);
                     let tiles = Tiles::new(dtype, cols, &tiles, 0..TILE);
                     (k.matvec_tiles)(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut fast);

@@ -15,8 +15,8 @@ use carat_tensor::{Bytes, DType, Tensor, TokenId};
 use crate::acts::{Acts, Wanted, grow};
 use crate::attention::{self, Stored, View};
 use crate::conv;
-use crate::interleaved::has_layout;
-use crate::kernels::{Isa, Kernels, TILE, available, table};
+use crate::interleaved;
+use crate::kernels::{Isa, Kernels, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
 use crate::matmul::{Matrix, Product, Scratch};
 use crate::moe::{Routes, Workspace, lock};
@@ -161,12 +161,13 @@ impl CpuBackend {
         })
     }
 
-    /// Whether this machine's kernels read weights of a type faster where the rows are interleaved by 16 ([`interleave`]):
-    /// all but the scalar ones do, for Q4_0, Q8_0, Q4_K and Q6_K.
+    /// Bytes of a tensor's interleaved rows ([`interleave`]); `None` where this machine's kernels read it as fast as it is: all but
+    /// the scalar ones read whole tiles faster, of Q4_0, Q8_0, Q4_K, Q6_K and BF16.
     ///
     /// [`interleave`]: crate::interleave
-    pub fn prefers_tiles(&self, dtype: DType) -> bool {
-        self.integer.is_some() && has_layout(dtype) && self.kernels.tile_rows > 0
+    pub fn tiles_bytes(&self, tensor: &Tensor) -> Option<usize> {
+        let prefers = self.integer.is_some() && self.kernels.tile_rows > 0;
+        interleaved::bytes(tensor.dtype, (tensor.rows(), tensor.cols())).filter(|_| prefers)
     }
 
     /// Asks `tiles` for the interleaved rows of every tensor that a matrix is made of from now on, if this machine's kernels
@@ -298,8 +299,8 @@ impl Backend for CpuBackend {
             let (name, backend) = (tensor.name.clone(), self.name());
             return Err(BackendError::UnsupportedType { name, dtype, backend });
         };
-        let whole = self.prefers_tiles(dtype) && rows.is_multiple_of(TILE);
-        let tiles = if whole { (self.tiles)(tensor).filter(|tiles| tiles.len() == tensor.data.len()) } else { None };
+        let of_tiles = self.tiles_bytes(tensor);
+        let tiles = of_tiles.and_then(|bytes| (self.tiles)(tensor).filter(|tiles| tiles.len() == bytes));
         Ok(Matrix { data: tensor.data.clone(), dtype, rows, cols, row_bytes, tiles })
     }
 

@@ -4,7 +4,7 @@
 //! unit of a row's block, four bytes or the two of a scale that stands alone, is followed by the same unit of the next row:
 //! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`. A tile takes what its rows took, bit for bit, but for
 //! Q6_K, whose bits are put in another order first ([`in_sixes`]). One load then has the same columns of several rows, a row in
-//! each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared.
+//! each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared. Rows in BF16 lie by two, in 12 bits a weight ([`crate::e4m7`]).
 //!
 //! Four tiles are a group, of which the first 1,536 columns of each tile follow one another, then the next 1,536: pieces of
 //! tiles, panel by panel. Whoever reads a matrix from front to back has four uses of the activations while the first cache
@@ -18,8 +18,8 @@ use carat_tensor::quant::k4_scale_min;
 use half::f16;
 
 use crate::kernels::{PackedTile, TILE};
-use crate::scalar;
 use crate::unpack::form;
+use crate::{e4m7, scalar};
 
 /// Rows of a tile.
 pub const ROWS: usize = TILE;
@@ -62,7 +62,7 @@ impl<'a> Tiles<'a> {
     /// If there are no such rows.
     pub fn new(dtype: DType, cols: usize, bytes: &'a [u8], rows: Range<usize>) -> Self {
         assert!(rows.start.is_multiple_of(ROWS) && rows.end.is_multiple_of(ROWS), "rows {rows:?} of tiles");
-        let of_groups = GROUP * ROWS * row_bytes(dtype, cols);
+        let of_groups = GROUP * tile_bytes(dtype, cols);
         let (first, end) = (rows.start / ROWS, rows.end / ROWS);
         let groups = &bytes[first / GROUP * of_groups..(end.div_ceil(GROUP) * of_groups).min(bytes.len())];
         Tiles { dtype, cols, groups, first: first % GROUP, count: end - first }
@@ -75,13 +75,12 @@ impl<'a> Tiles<'a> {
 
     /// The pieces, in the order of memory.
     pub fn pieces(self) -> Pieces<'a> {
-        let bytes = |cols: usize| ROWS * row_bytes(self.dtype, cols);
-        let last = (self.cols - 1) % PANEL + 1;
+        let tile_bytes = tile_bytes(self.dtype, self.cols);
         Pieces {
-            all: self.groups.len() / bytes(self.cols),
-            tile_bytes: bytes(self.cols),
-            panel_bytes: bytes(PANEL),
-            last_bytes: bytes(last),
+            all: self.groups.len() / tile_bytes,
+            tile_bytes,
+            panel_bytes: piece_bytes(self.dtype, PANEL),
+            last_bytes: piece_bytes(self.dtype, last_cols(self.cols)),
             tile: self.first,
             col: 0,
             tiles: self,
@@ -128,6 +127,28 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
+/// Bytes of a matrix's tiles; `None` where its rows can't be interleaved.
+pub fn bytes(dtype: DType, (rows, cols): (usize, usize)) -> Option<usize> {
+    let whole = dtype != DType::BF16 || cols.is_multiple_of(e4m7::COLS);
+    let some = rows.is_multiple_of(ROWS) && rows > 0 && cols > 0;
+    (has_layout(dtype) && whole && some).then(|| rows / ROWS * tile_bytes(dtype, cols))
+}
+
+/// Bytes of a tile.
+pub fn tile_bytes(dtype: DType, cols: usize) -> usize {
+    (cols - 1) / PANEL * piece_bytes(dtype, PANEL) + piece_bytes(dtype, last_cols(cols))
+}
+
+/// Columns of a row's last panel.
+fn last_cols(cols: usize) -> usize {
+    (cols - 1) % PANEL + 1
+}
+
+/// Bytes of so many columns of a tile.
+fn piece_bytes(dtype: DType, cols: usize) -> usize {
+    if dtype == DType::BF16 { e4m7::piece_bytes(cols) } else { ROWS * row_bytes(dtype, cols) }
+}
+
 /// Bytes of so many columns of a row.
 fn row_bytes(dtype: DType, cols: usize) -> usize {
     dtype.row_bytes(cols).expect("the matrix was made with whole blocks")
@@ -142,7 +163,7 @@ struct Run {
     count: usize,
 }
 
-/// A row's block, of Q6_K [`in_sixes`].
+/// A row's block, of Q6_K [`in_sixes`]; `None` for types that have no layout, and for BF16, whose is another.
 const fn runs(dtype: DType) -> Option<&'static [Run]> {
     const fn run(at: usize, size: usize, count: usize) -> Run {
         Run { at, size, count }
@@ -216,17 +237,22 @@ fn place_in_q6_k(g: usize) -> (usize, usize, (usize, usize)) {
 
 /// Whether rows of the type can be interleaved.
 pub const fn has_layout(dtype: DType) -> bool {
-    runs(dtype).is_some()
+    runs(dtype).is_some() || matches!(dtype, DType::BF16)
 }
 
-/// Interleaves whole tiles: `rows` and `out` have the same length, a multiple of 16 rows of `row_bytes`. Of a matrix's rows
+/// Interleaves whole tiles: `rows` are a multiple of 16 rows of `row_bytes`, and `out` becomes their tiles. Of a matrix's rows
 /// whole groups ([`GROUP_ROWS`]) can be interleaved alone.
 ///
 /// # Panics
-/// If the type has no layout or the lengths aren't as said.
-pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+/// If the rows have no layout ([`bytes`]).
+pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut Vec<u8>) {
     let (block, tile) = (dtype.block_bytes(), ROWS * row_bytes);
-    assert!(rows.len() == out.len() && rows.len().is_multiple_of(tile), "{} bytes of tiles", rows.len());
+    let cols = row_bytes / block * dtype.block_len();
+    let len = bytes(dtype, (rows.len() / row_bytes, cols));
+    out.resize(len.unwrap_or_else(|| panic!("{} bytes of {dtype}, {cols} columns", rows.len())), 0);
+    if dtype == DType::BF16 {
+        return interleave_bf16(rows, cols, out);
+    }
     let panel = PANEL / dtype.block_len();
     for (rows, out) in rows.chunks(GROUP * tile).zip(out.chunks_mut(GROUP * tile)) {
         let mut places = out.chunks_exact_mut(ROWS * block);
@@ -235,6 +261,22 @@ pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut [u8]) {
                 for (b, out) in (first..(first + panel).min(row_bytes / block)).zip(&mut places) {
                     interleave_block(dtype, rows, row_bytes, b, out);
                 }
+            }
+        }
+    }
+}
+
+/// The same of BF16, in 12 bits.
+fn interleave_bf16(rows: &[u8], cols: usize, out: &mut [u8]) {
+    let (size, tile_bytes) = (DType::BF16.block_bytes(), tile_bytes(DType::BF16, cols));
+    let tile = ROWS * cols * size;
+    for (rows, mut out) in rows.chunks(GROUP * tile).zip(out.chunks_mut(GROUP * tile_bytes)) {
+        for first in (0..cols).step_by(PANEL) {
+            let cols = first..(first + PANEL).min(cols);
+            for rows in rows.chunks_exact(tile) {
+                let piece = out.split_off_mut(..e4m7::piece_bytes(cols.len())).expect("a piece for each panel");
+                let part = cols.start * size..cols.end * size;
+                e4m7::compress(rows.chunks_exact(tile / ROWS).map(|row| &row[part.clone()]), piece);
             }
         }
     }
@@ -268,8 +310,11 @@ fn interleave_block(dtype: DType, rows: &[u8], row_bytes: usize, b: usize, out: 
     }
 }
 
-/// The rows of some tiles as they were before.
+/// The rows of some tiles as they were before, those in BF16 but for their smallest weights.
 pub fn rows_of(tiles: Tiles<'_>) -> Vec<u8> {
+    if tiles.dtype == DType::BF16 {
+        return e4m7::rows_of(tiles);
+    }
     let (block, row_bytes) = (tiles.dtype.block_bytes(), row_bytes(tiles.dtype, tiles.cols));
     let mut all = vec![0; tiles.count * ROWS * row_bytes];
     for piece in tiles.pieces() {
@@ -314,7 +359,7 @@ pub fn pack_tile(one: Tiles<'_>, tile: &mut PackedTile) {
 /// [`crate::scalar::pack`]: whole tiles of types that have a layout are interleaved block by block on the way, which is faster.
 pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
     let row_bytes = dtype.row_bytes(cols).expect("the matrix was made with whole blocks");
-    if !has_layout(dtype) || rows.len() != ROWS * row_bytes {
+    if runs(dtype).is_none() || rows.len() != ROWS * row_bytes {
         return scalar::pack(dtype, rows, cols, tile);
     }
     tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
@@ -416,13 +461,20 @@ mod tests {
     #[test]
     fn rows_come_back() {
         for dtype in DType::ALL.into_iter().filter(|&dtype| has_layout(dtype)) {
-            let len: usize = runs(dtype).unwrap().iter().map(|run| run.size * run.count).sum();
-            assert_eq!(len, dtype.block_bytes(), "{dtype}");
+            if let Some(runs) = runs(dtype) {
+                let len: usize = runs.iter().map(|run| run.size * run.count).sum();
+                assert_eq!(len, dtype.block_bytes(), "{dtype}");
+            }
             // A panel and less, two and more; a group and more.
             for (tiles, cols) in [(2, 3 * 256), (GROUP + 2, PANEL), (2 * GROUP + 1, 2 * PANEL + 512)] {
                 let row_bytes = dtype.row_bytes(cols).unwrap();
-                let rows: Vec<u8> = (0..ROWS * tiles * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
-                let mut interleaved = vec![0; rows.len()];
+                let mut rows: Vec<u8> =
+                    (0..ROWS * tiles * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
+                if dtype == DType::BF16 {
+                    // Exponents of 60 to 67: all are kept.
+                    rows.iter_mut().skip(1).step_by(2).for_each(|high| *high = *high & 0x83 | 0x3c);
+                }
+                let mut interleaved = Vec::new();
                 interleave(dtype, &rows, row_bytes, &mut interleaved);
                 for some in [0..tiles, 1..2, tiles - 1..tiles] {
                     let some = some.start * ROWS..some.end * ROWS;
@@ -452,7 +504,7 @@ mod tests {
     #[test]
     fn a_q4_0_tile_lies_as_described() {
         let rows: Vec<u8> = (0..16u8).flat_map(|r| (0..18).map(move |i| 16 * (i % 16) + r)).collect();
-        let mut tile = vec![0; rows.len()];
+        let mut tile = Vec::new();
         interleave(DType::Q4_0, &rows, 18, &mut tile);
         // Scales first, then bytes 2 to 5 of rows 0, 1, ….
         assert_eq!(tile[..6], [0, 16, 1, 17, 2, 18]);

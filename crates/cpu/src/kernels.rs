@@ -7,6 +7,7 @@
 
 use carat_tensor::DType;
 
+use crate::e4m7::{self, Widen};
 use crate::interleaved::{self, Tiles};
 use crate::ints::{IntRows, Sums};
 use crate::scalar::{self, RowScale};
@@ -119,6 +120,8 @@ pub struct Kernels {
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
     pub matvec_f32: fn(DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
     pub gemm_f32: fn(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]),
+    pub matvec_e4m7: fn(Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
+    pub widen_e4m7: Widen,
     pub scores: fn(q: &[f32], k: &[f32], d: usize, scores: &mut [f32]),
     pub weighted_sum: fn(p: &[f32], v: &[f32], d: usize, out: &mut [f32]),
     /// The same two with keys and values in f16, `d` a multiple of 16; where they are faster than decoding first.
@@ -179,6 +182,8 @@ static SCALAR: Kernels = Kernels {
     decode: scalar::decode,
     matvec_f32: scalar::matvec_f32,
     gemm_f32: scalar::gemm_f32,
+    matvec_e4m7: e4m7::matvec,
+    widen_e4m7: e4m7::widen,
     scores: scalar::scores,
     weighted_sum: scalar::weighted_sum,
     halves: None,
@@ -224,6 +229,10 @@ static AVX2: Kernels = {
         matvec_f32: |dtype, rows, x, scratch, out| unsafe { avx2::matvec_f32(dtype, rows, x, scratch, out) },
         // SAFETY: as above.
         gemm_f32: |tile, x, cols, out| unsafe { avx2::gemm_f32(tile, x, cols, out) },
+        // SAFETY: as above.
+        matvec_e4m7: |tiles, x, scratch, out| unsafe { avx2::matvec_e4m7(tiles, x, scratch, out) },
+        // SAFETY: as above.
+        widen_e4m7: |unit, roots, out| unsafe { avx2::widen_e4m7(unit, roots, out) },
         // SAFETY: as above.
         scores: |q, k, d, scores| unsafe { avx2::scores(q, k, d, scores) },
         // SAFETY: as above.
@@ -289,6 +298,10 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         gemm_f32: |tile, x, cols, out| unsafe { avx512::gemm_f32(tile, x, cols, out) },
         // SAFETY: as above.
+        matvec_e4m7: |tiles, x, scratch, out| unsafe { avx512::matvec_e4m7(tiles, x, scratch, out) },
+        // SAFETY: as above.
+        widen_e4m7: |unit, roots, out| unsafe { avx512::widen_e4m7(unit, roots, out) },
+        // SAFETY: as above.
         scores: |q, k, d, scores| unsafe { avx512::scores(q, k, d, scores) },
         // SAFETY: as above.
         weighted_sum: |p, v, d, out| unsafe { avx512::weighted_sum(p, v, d, out) },
@@ -353,6 +366,7 @@ static NEON: Kernels = {
         gemm: |tiles, x, out| unsafe { neon::gemm(tiles, x, out) },
         matvec_f32: neon::matvec_f32,
         gemm_f32: neon::gemm_f32,
+        matvec_e4m7: neon::matvec_e4m7,
         scores: neon::scores,
         weighted_sum: neon::weighted_sum,
         halves: Some(HalfKernels { scores: neon::scores_f16, weighted_sum: neon::weighted_sum_f16 }),

@@ -17,6 +17,7 @@ mod avx2;
 mod avx512;
 mod backend;
 mod conv;
+mod e4m7;
 mod halves;
 mod interleaved;
 mod ints;
@@ -40,7 +41,7 @@ mod workspace;
 mod x86;
 
 pub use backend::{Buffer, CpuBackend, CpuError, CpuOptions, Precision, Vector};
-pub use interleaved::{GROUP_ROWS, ROWS as TILE_ROWS, interleave};
+pub use interleaved::{GROUP_ROWS, interleave};
 pub use kernels::{Isa, available};
 pub use kv::Kv;
 pub use matmul::Matrix;

@@ -10,7 +10,8 @@ use std::ops::Range;
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
-use crate::interleaved::{GROUP_ROWS, Tiles};
+use crate::e4m7;
+use crate::interleaved::{GROUP_ROWS, Tiles, tile_bytes};
 use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
 use crate::pool::{Output, Tile};
 
@@ -42,7 +43,7 @@ impl Matrix {
     }
 
     /// Whole tiles of these rows, where there are some.
-    fn tiles(&self, rows: Range<usize>) -> Option<Tiles<'_>> {
+    pub(crate) fn tiles(&self, rows: Range<usize>) -> Option<Tiles<'_>> {
         let whole = rows.start.is_multiple_of(TILE) && rows.end.is_multiple_of(TILE);
         let tiles = self.tiles.as_ref().filter(|_| whole)?;
         Some(Tiles::new(self.dtype, self.cols, tiles, rows))
@@ -52,8 +53,10 @@ impl Matrix {
     pub(crate) fn view(&self, rows: Range<usize>) -> Self {
         let bytes = rows.start * self.row_bytes..rows.end * self.row_bytes;
         let ends = |row: usize| row.is_multiple_of(GROUP_ROWS) || row == self.rows;
-        let tiles = self.tiles.as_ref().filter(|_| ends(rows.start) && ends(rows.end));
-        let tiles = tiles.map(|tiles| tiles.slice(bytes.clone()));
+        let tiles = self.tiles.as_ref().filter(|_| ends(rows.start) && ends(rows.end)).map(|tiles| {
+            let tile_bytes = tile_bytes(self.dtype, self.cols);
+            tiles.slice(rows.start / TILE * tile_bytes..rows.end / TILE * tile_bytes)
+        });
         Matrix { data: self.data.slice(bytes), tiles, rows: rows.len(), ..*self }
     }
 }
@@ -111,7 +114,8 @@ impl Product<'_> {
     /// The output of a product of `n` activation rows, cut into tasks. With many rows every thread has some of its own, as it
     /// has in what is done before and after.
     pub fn output<'o>(&self, out: &'o mut [f32], matrix: &Matrix, n: usize, threads: usize) -> Output<'o> {
-        let shares = if matrix.tiles.is_some() { (n / SHARE_ROWS).clamp(1, threads) } else { 1 };
+        let cheap = matrix.tiles.is_some() && matrix.dtype.is_quantised();
+        let shares = if cheap { (n / SHARE_ROWS).clamp(1, threads) } else { 1 };
         let rows = n.div_ceil(shares);
         Output::new(out, n, matrix.rows, rows, self.task_rows(matrix, n, threads))
     }
@@ -149,7 +153,10 @@ impl Product<'_> {
         grow(out, acts.len() * len);
         let out = &mut out[..acts.len() * len];
         let integers = self.uses_integers(matrix);
-        if integers && let Some(tiles) = matrix.tiles(rows.clone()) {
+        if let Some(tiles) = matrix.tiles(rows.clone()) {
+            if dtype == DType::BF16 {
+                return (k.matvec_e4m7)(tiles, self.acts.rows(acts), scratch, out);
+            }
             return (k.matvec_tiles)(tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), out);
         }
         let weights = matrix.row_bytes(rows);
@@ -203,14 +210,21 @@ impl Product<'_> {
         grow(packed.row, m.cols);
         packed.tile_f32.clear();
         packed.tile_f32.resize(m.cols * TILE, 0.0);
-        for (r, bytes) in m.row_bytes(strip.rows.clone()).chunks_exact(m.row_bytes).enumerate() {
-            (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
-            for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
-                tile[r] = w;
+        if let Some(tile) = m.tiles(strip.rows.clone()) {
+            e4m7::for_units(tile, k.widen_e4m7, |r, col, weights| {
+                for (tile, &w) in packed.tile_f32[col * TILE..].chunks_exact_mut(TILE).zip(weights) {
+                    tile[r] = w;
+                }
+            });
+        } else {
+            for (r, bytes) in m.row_bytes(strip.rows.clone()).chunks_exact(m.row_bytes).enumerate() {
+                (k.decode)(m.dtype, bytes, &mut packed.row[..m.cols]);
+                for (tile, &w) in packed.tile_f32.chunks_exact_mut(TILE).zip(packed.row.iter()) {
+                    tile[r] = w;
+                }
             }
         }
-        let x = &self.acts.x[acts.start * m.cols..acts.end * m.cols];
-        (k.gemm_f32)(packed.tile_f32, x, m.cols, out);
+        (k.gemm_f32)(packed.tile_f32, self.acts.rows(acts), m.cols, out);
     }
 
     /// Fills a tile (activation rows × weight rows) with the product, then lets `finish` work on each finished part of

@@ -7,6 +7,7 @@
 //! from the slices they come from or checked once for all, and those lines.
 #![allow(unsafe_code, reason = "vector loads and stores by pointer, and instructions without an intrinsic")]
 
+mod e4m7;
 mod gemm;
 mod group;
 mod halves;
@@ -17,6 +18,7 @@ mod plain;
 mod tiles;
 mod wise;
 
+pub use e4m7::matvec_e4m7;
 pub use gemm::{arrange, gemm, gemm_f32};
 pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{SUMS, dot_rounds};

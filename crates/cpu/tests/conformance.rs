@@ -48,7 +48,7 @@ fn check(precision: Precision, exactness: Exactness) {
             let mut backend = CpuBackend::new(options).expect("an available instruction set");
             if interleaved {
                 backend.set_tiles(|tensor| {
-                    let mut tiles = vec![0; tensor.data.len()];
+                    let mut tiles = Vec::new();
                     interleave(tensor.dtype, &tensor.data, tensor.data.len() / tensor.rows(), &mut tiles);
                     Some(Bytes::from_vec(tiles))
                 });

@@ -1,7 +1,7 @@
 //! Which hardware a model runs on. The only place that names a backend.
 
 use carat_cpu::{CpuBackend, CpuOptions};
-pub use carat_cpu::{GROUP_ROWS, Precision, TILE_ROWS, interleave, large_pages};
+pub use carat_cpu::{GROUP_ROWS, Precision, interleave, large_pages};
 
 use crate::Error;
 

@@ -83,7 +83,8 @@ fn plan_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
     let senses = Senses::of(files, options)?;
-    let plan = memory_plan(&config, &resolved, file_bytes(files)?).map_err(|e| Error::of_files(files.source(), e))?;
+    let file = file_bytes(device, files)?;
+    let plan = memory_plan(&config, &resolved, file).map_err(|e| Error::of_files(files.source(), e))?;
     Ok(senses.join(plan, &config).on(device))
 }
 
@@ -119,8 +120,12 @@ impl Senses {
     }
 }
 
-fn file_bytes(files: &ModelFiles) -> Result<FileBytes, Error> {
-    carat_model::load::file_bytes(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))
+/// Those of the files, less what interleaved weights take less.
+fn file_bytes(device: &Device, files: &ModelFiles) -> Result<FileBytes, Error> {
+    let of_files = |error| Error::of_files(files.source(), error);
+    let mut bytes = carat_model::load::file_bytes(files.checkpoint()).map_err(of_files)?;
+    bytes.weights -= tiles::find(files, device)?.saved(files);
+    Ok(bytes)
 }
 
 /// A limit on a model's memory, in bytes.
@@ -159,7 +164,7 @@ pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Opti
 }
 
 fn longest_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    let (config, file, senses) = (files.config()?, file_bytes(files)?, Senses::of(files, options)?);
+    let (config, file, senses) = (files.config()?, file_bytes(device, files)?, Senses::of(files, options)?);
     Ok(longest_within(&config, file, &senses, options, device, &limits(options.memory, host::available_memory())))
 }
 

@@ -1,8 +1,8 @@
 //! A model's weights once more, their rows interleaved by 16 as this machine's kernels like them, in a file beside the model's.
 //!
 //! The file is made once ([`Packing`]), mapped at every load, and may be removed at any time. It is a safetensors file: for
-//! each tensor its bytes in the order of [`interleave`], and under [`IDENTITY`] what model file it was made of, by
-//! size and time, and the version of the order. A file made of another one, or in another order, is not used.
+//! each tensor its bytes in the order of [`interleave`], and under [`IDENTITY`] what model files it was made of, by
+//! size and time, and the version of the order. A file made of others, or in another order, is not used.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -11,10 +11,10 @@ use std::time::UNIX_EPOCH;
 
 use carat_model::load::ModelTensors;
 use carat_tensor::{Bytes, Tensor};
-use carat_weights::{Checkpoint, MappedFile, safetensors};
+use carat_weights::{MappedFile, safetensors};
 use serde_json::{Map, json};
 
-use crate::device::{Device, GROUP_ROWS, TILE_ROWS, interleave};
+use crate::device::{Device, GROUP_ROWS, interleave};
 use crate::{Error, ModelFiles, ModelSource};
 
 /// The tensor that says what the others were made of.
@@ -28,9 +28,9 @@ const ALIGNMENT: usize = 64;
 /// Bytes interleaved at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where the interleaved weights of a model are, if they are anywhere.
+/// Where the interleaved weights of a model are, if they are anywhere: beside its file, or in its directory.
 pub fn path(model: &Path) -> PathBuf {
-    let mut name = model.as_os_str().to_owned();
+    let mut name = if model.is_dir() { model.join("model") } else { model.to_owned() }.into_os_string();
     name.push(EXTENSION);
     name.into()
 }
@@ -45,6 +45,15 @@ pub enum Tiles {
     Stale,
     /// The interleaved rows of tensors, by name.
     Found(HashMap<String, Bytes>),
+}
+
+impl Tiles {
+    /// Bytes that products read less of interleaved rows than of the model's files.
+    pub fn saved(&self, files: &ModelFiles) -> usize {
+        let Tiles::Found(tiles) = self else { return 0 };
+        let tensors = files.checkpoint().tensors().iter();
+        tensors.filter_map(|tensor| Some(tensor.data.len().saturating_sub(tiles.get(&tensor.name)?.len()))).sum()
+    }
 }
 
 /// Looks for the interleaved weights of a model.
@@ -72,7 +81,8 @@ fn read(packing: &Packing) -> Option<HashMap<String, Bytes>> {
 pub struct Packing {
     path: PathBuf,
     identity: String,
-    tensors: Vec<Tensor>,
+    /// With the bytes of their interleaved rows.
+    tensors: Vec<(Tensor, usize)>,
 }
 
 impl Packing {
@@ -81,12 +91,11 @@ impl Packing {
     /// # Errors
     /// If the model's tensors can't be listed.
     pub fn new(files: &ModelFiles, device: &Device) -> Result<Option<Self>, Error> {
-        let (Checkpoint::Gguf(_), ModelSource::Path(model)) = (files.checkpoint(), files.source()) else {
-            return Ok(None);
-        };
+        let ModelSource::Path(model) = files.source() else { return Ok(None) };
         let of_files = |error| Error::of_files(files.source(), error);
-        let mut tensors = ModelTensors::new(files.checkpoint()).and_then(|list| list.products()).map_err(of_files)?;
-        tensors.retain(|t| device.prefers_tiles(t.dtype) && t.rows().is_multiple_of(TILE_ROWS) && !t.is_empty());
+        let tensors = ModelTensors::new(files.checkpoint()).and_then(|list| list.products()).map_err(of_files)?;
+        let with_bytes = |tensor: Tensor| device.tiles_bytes(&tensor).map(|bytes| (tensor, bytes));
+        let tensors: Vec<_> = tensors.into_iter().filter_map(with_bytes).collect();
         if tensors.is_empty() {
             return Ok(None);
         }
@@ -106,7 +115,7 @@ impl Packing {
 
     /// Bytes of the file, but for its header.
     pub fn bytes(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.data.len() as u64).sum()
+        self.tensors.iter().map(|&(_, bytes)| bytes as u64).sum()
     }
 
     /// Writes the file; `wrote` is told of bytes as they go, and of the tensor they are of.
@@ -117,16 +126,15 @@ impl Packing {
         out.write_all(&self.header())?;
         out.write_all(self.identity.as_bytes())?;
         let mut tiles = Vec::new();
-        for Tensor { name, dtype, data, shape } in &self.tensors {
+        for (Tensor { name, dtype, data, shape }, _) in &self.tensors {
             let rows: usize = shape[..shape.len() - 1].iter().product();
             let row_bytes = data.len() / rows;
             let group = GROUP_ROWS * row_bytes;
             let piece = (PIECE / group).max(1) * group;
             for rows in data.chunks(piece) {
-                tiles.resize(rows.len(), 0);
                 interleave(*dtype, rows, row_bytes, &mut tiles);
                 out.write_all(&tiles)?;
-                wrote(name, rows.len())?;
+                wrote(name, tiles.len())?;
             }
         }
         out.flush()
@@ -134,7 +142,7 @@ impl Packing {
 
     fn header(&self) -> Vec<u8> {
         let (mut header, mut at) = (Map::new(), 0);
-        let lens = self.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.data.len()));
+        let lens = self.tensors.iter().map(|(tensor, bytes)| (tensor.name.as_str(), *bytes));
         for (name, len) in std::iter::once((IDENTITY, self.identity.len())).chain(lens) {
             header.insert(name.into(), json!({"dtype": "U8", "shape": [len], "data_offsets": [at, at + len]}));
             at += len;

@@ -6,6 +6,7 @@
 //! definitions.
 #![allow(unsafe_code, reason = "vector loads and stores by pointer")]
 
+mod e4m7;
 mod gemm;
 mod halves;
 mod limit;
@@ -14,6 +15,7 @@ mod plain;
 mod tiles;
 mod wise;
 
+pub use e4m7::{matvec_e4m7, widen_e4m7};
 pub use gemm::{gemm, gemm_f32};
 pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{PRODUCTS, dot_rounds, read_all};

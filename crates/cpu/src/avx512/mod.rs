@@ -5,6 +5,7 @@
 //! `unsafe` blocks here are loads and stores, with bounds from the slices they come from.
 #![allow(unsafe_code, reason = "vector loads and stores by pointer")]
 
+mod e4m7;
 mod gemm;
 mod halves;
 mod ints;
@@ -16,6 +17,7 @@ mod tiles;
 mod wise;
 pub mod words;
 
+pub use e4m7::{matvec_e4m7, widen_e4m7};
 pub use gemm::{gemm, gemm_f32};
 pub use halves::{scores_f16, weighted_sum_f16};
 pub use ints::{largest, quantise, sum_up};

@@ -115,16 +115,18 @@ impl<'a> ModelTensors<'a> {
         Ok(tensor)
     }
 
-    /// The matrices that products are made with, as the file holds each in one tensor of its own: those are the ones whose
-    /// names loading gives to a backend. Without the router's, which is small, and tables of which rows are read.
+    /// The matrices that products are made with, as the file holds each in one tensor of its own that nothing is copied of: those
+    /// are the ones whose names loading gives to a backend. Without the router's, which is small, and tables of which rows are
+    /// read.
     ///
     /// # Errors
     /// As [`ModelTensors::read`].
     pub fn products(&self) -> Result<Vec<Tensor>, ModelError> {
-        self.of_products().map(|tensor| self.read(tensor)).collect()
+        let mapped = |tensor: &&ModelTensor| self.source.mapped(tensor.name, tensor.layer).is_some();
+        self.of_products().filter(mapped).map(|tensor| self.read(tensor)).collect()
     }
 
-    /// Of the same those that products read where the file is mapped, which nothing is copied for.
+    /// The same as the file has them.
     pub fn mapped_products(&self) -> impl Iterator<Item = &TensorInfo> {
         self.of_products().filter_map(|tensor| self.source.mapped(tensor.name, tensor.layer))
     }
