@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use carat_runtime::device::{self, DeviceOptions};
@@ -49,16 +49,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.check {
         return check(&packing);
     }
-    let (path, bytes) = (packing.path(), packing.bytes());
-    let explain = |error| output::explain(error, path, bytes);
-    let pending = Pending::new(path, &args.model, true)?;
-    let mut file = BufWriter::with_capacity(AT_ONCE, pending.create_file()?);
-    write(&packing, &mut file).map_err(explain)?;
-    drop(file);
-    pending.commit()?;
+    make(&packing, &args.model)?;
     let mut out = print::stdout();
-    writeln!(out, "{}: {}", path.display(), print::bytes(bytes))?;
+    writeln!(out, "{}: {}", packing.path().display(), print::bytes(packing.bytes()))?;
     Ok(out.flush()?)
+}
+
+/// Makes the file of a model that may have been named otherwise.
+pub fn make(packing: &Packing, model: &Path) -> anyhow::Result<()> {
+    let (path, bytes) = (packing.path(), packing.bytes());
+    let pending = Pending::new(path, model, true)?;
+    let mut file = BufWriter::with_capacity(AT_ONCE, pending.create_file()?);
+    write(packing, &mut file).map_err(|error| output::explain(error, path, bytes))?;
+    drop(file);
+    pending.commit()
 }
 
 /// Writes what is to be written, with progress.

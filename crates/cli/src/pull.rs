@@ -8,12 +8,12 @@ use std::path::Path;
 
 use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Revision, Settings};
 use carat_runtime::device::{self, DeviceOptions};
-use carat_runtime::tiles::Packing;
+use carat_runtime::tiles::{self, Packing, Tiles};
 use carat_runtime::{ModelFiles, ModelSource};
 use serde_json::json;
 
 use crate::args::UsageError;
-use crate::output;
+use crate::{interrupt, output, pack};
 use progress::Progress;
 pub use resolve::{located, looks_like_a_name};
 
@@ -36,6 +36,9 @@ pub struct Args {
     /// Leave out the drafter
     #[arg(long)]
     no_drafter: bool,
+    /// Then write the weights once more, in the order this machine's kernels like, as `carat pack` does
+    #[arg(long)]
+    pack: bool,
     /// Don't use the network: only say whether the model is here
     #[arg(long)]
     offline: bool,
@@ -65,24 +68,40 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.json {
         let line = json!({ "event": "pulled", "name": name.to_string(), "path": pulled.path, "bytes": pulled.bytes });
         output::json_line(&mut out, &line)?;
-        return Ok(out.flush()?);
+    } else {
+        writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
     }
-    writeln!(out, "{name}: {} in {}", output::bytes(pulled.bytes), pulled.path.display())?;
     out.flush()?;
-    if let Some(bytes) = room_for_packing(&pulled.path).map(output::bytes) {
+    if args.pack {
+        if let Some(packing) = packing(&pulled.path)? {
+            interrupt::listen();
+            pack::make(&packing, &pulled.path)?;
+            let (path, bytes) = (packing.path(), packing.bytes());
+            if args.json {
+                output::json_line(&mut out, &json!({ "event": "packed", "path": path, "bytes": bytes }))?;
+            } else {
+                writeln!(out, "{}: {}", path.display(), output::bytes(bytes))?;
+            }
+        }
+    } else if !args.json
+        && let Ok(Some(packing)) = packing(&pulled.path)
+    {
+        let bytes = output::bytes(packing.bytes());
         eprintln!(
             "`carat pack {name}` would make answers faster: it writes the weights once more, {bytes}, as kernels like them"
         );
     }
-    Ok(())
+    Ok(out.flush()?)
 }
 
-/// Bytes that `carat pack` would write for a model; `None` where it has nothing to do or can't tell.
-fn room_for_packing(model: &Path) -> Option<u64> {
-    let files = ModelFiles::open(&ModelSource::Path(model.to_owned())).ok()?;
-    let device = device::open(DeviceOptions::default()).ok()?;
-    let packing = Packing::new(&files, &device).ok()??;
-    (!packing.path().exists()).then(|| packing.bytes())
+/// What `carat pack` would write for a model; `None` where it has nothing to do.
+fn packing(model: &Path) -> anyhow::Result<Option<Packing>> {
+    let files = ModelFiles::open(&ModelSource::Path(model.to_owned()))?;
+    let device = device::open(DeviceOptions::default())?;
+    Ok(match tiles::find(&files, &device)? {
+        Tiles::NotWanted | Tiles::Found(_) => None,
+        Tiles::Absent | Tiles::Stale => Packing::new(&files, &device)?,
+    })
 }
 
 /// What is asked for.

@@ -312,6 +312,10 @@ fn a_model_that_packing_makes_faster_says_so_once_it_is_here() {
     assert!(!says(&["pull", "org/m-GGUF", "--json"]));
     assert_eq!(before, !place.done(&["pack", "org/m-GGUF"]).contains("nothing to do"));
     assert!(!says(&["pull", "org/m-GGUF", "--offline"]));
+    place.done(&["pack", "org/m-GGUF", "--remove"]);
+    let packed = |args: &[&str]| place.done(args).contains("m-Q4_0.gguf.tiles");
+    assert_eq!(packed(&["pull", "org/m-GGUF", "--pack", "--json"]), before);
+    assert!(!packed(&["pull", "org/m-GGUF", "--pack"]), "there is nothing left to do");
 }
 
 #[test]
