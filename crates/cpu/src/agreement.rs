@@ -11,7 +11,7 @@ use crate::e4m7;
 use crate::interleaved::{GROUP, PANEL, Tiles, has_layout, interleave};
 use crate::ints::quantise_row;
 use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
-use crate::pool::Pool;
+use crate::pool::{Pool, Tile};
 use crate::scalar;
 use crate::unpack::{Unpacked, form, unpack};
 
@@ -196,8 +196,8 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                         let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
                         let (mut fast, mut slow) = (vec![0.0; n * TILE], vec![0.0; n * TILE]);
                         let tiles = Tiles::new(dtype, cols, &tiles, 0..TILE);
-                        (k.matvec_tiles)(tiles, x_rows, rest, &mut fast);
-                        scalar::matvec_tiles(tiles, x_rows, rest, &mut slow);
+                        (k.matvec_tiles)(tiles, x_rows, rest, &mut Tile::of(&mut fast, TILE));
+                        scalar::matvec_tiles(tiles, x_rows, rest, &mut Tile::of(&mut slow, TILE));
                         let (mut packed, mut expected) = (PackedTile::new(), PackedTile::new());
                         (k.pack_tile)(tiles, &mut packed);
                         scalar::pack(dtype, &weights, cols, &mut expected);
@@ -255,7 +255,8 @@ fn tiles_agree_with_the_rows_they_were_made_of() {
                 let (x_rows, rest) = (x.int_rows(0..n), x.rest_rows(0..n));
                 let rows = some.start * TILE..some.end * TILE;
                 let mut found = vec![f32::NAN; n * rows.len()];
-                (k.matvec_tiles)(Tiles::new(dtype, cols, &interleaved, rows.clone()), x_rows, rest, &mut found);
+                let of_rows = Tiles::new(dtype, cols, &interleaved, rows.clone());
+                (k.matvec_tiles)(of_rows, x_rows, rest, &mut Tile::of(&mut found, rows.len()));
                 for (i, found) in found.chunks_exact(rows.len()).enumerate() {
                     for (found, tile) in found.chunks_exact(TILE).zip(some.clone()) {
                         let weights = &weights[tile * TILE * row_bytes..(tile + 1) * TILE * row_bytes];
@@ -290,8 +291,8 @@ fn products_with_interleaved_bf16_agree_with_the_definition() {
                 let (x, rows) = (random.ranging(n * cols), some.start * TILE..some.end * TILE);
                 let tiles = Tiles::new(DType::BF16, cols, &interleaved, rows.clone());
                 let (mut found, mut expected) = (vec![f32::NAN; n * rows.len()], vec![f32::NAN; n * rows.len()]);
-                (k.matvec_e4m7)(tiles, &x, &mut Vec::new(), &mut found);
-                e4m7::matvec(tiles, &x, &mut Vec::new(), &mut expected);
+                (k.matvec_e4m7)(tiles, &x, &mut Vec::new(), &mut Tile::of(&mut found, rows.len()));
+                e4m7::matvec(tiles, &x, &mut Vec::new(), &mut Tile::of(&mut expected, rows.len()));
                 let bound = |at: usize| {
                     let row = (rows.start + at % rows.len()) * 2 * cols;
                     let x = &x[at / rows.len() * cols..][..cols];
@@ -361,8 +362,8 @@ fn the_largest_weights_and_activations_are_summed_right() {
                     let mut tiles = Vec::new();
                     interleave(dtype, &weights, weights.len() / TILE, &mut tiles);
                     let tiles = Tiles::new(dtype, cols, &tiles, 0..TILE);
-                    (k.matvec_tiles)(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut fast);
-                    scalar::matvec_tiles(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut slow);
+                    (k.matvec_tiles)(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut Tile::of(&mut fast, TILE));
+                    scalar::matvec_tiles(tiles, x.int_rows(0..7), x.rest_rows(0..7), &mut Tile::of(&mut slow, TILE));
                     // A block's scales are up to 128 times its own, of weights below 64, or 64 times.
                     assert_close(&fast, &slow, |_| 128.0 * bound, &format!("{what} matvec_tiles"));
                 }

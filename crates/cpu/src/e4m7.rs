@@ -17,6 +17,7 @@ use carat_tensor::DType;
 use half::bf16;
 
 use crate::interleaved::{PANEL, ROWS, Tiles};
+use crate::pool::Tile;
 
 /// Columns of a unit.
 pub const COLS: usize = 64;
@@ -146,12 +147,11 @@ pub fn enlarge<'a>(x: &[f32], scratch: &'a mut Vec<f32>) -> &'a [f32] {
 }
 
 /// `out[i, r] = Σ_c w[r, c] · x[i, c]`; `x` `[n, cols]`, below 2^63, and `out` `[n, rows]`. `scratch` is the kernel's own.
-pub fn matvec(tiles: Tiles<'_>, x: &[f32], _scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let rows = tiles.count() * ROWS;
-    out.fill(0.0);
+pub fn matvec(tiles: Tiles<'_>, x: &[f32], _scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
     for_units(tiles, widen, |row, col, weights| {
-        for (x, out) in x.chunks_exact(tiles.cols).zip(out.chunks_exact_mut(rows)) {
-            out[row] += weights.iter().zip(&x[col..]).map(|(w, x)| w * x).sum::<f32>();
+        for (i, x) in x.chunks_exact(tiles.cols).enumerate() {
+            out.row(i)[row] += weights.iter().zip(&x[col..]).map(|(w, x)| w * x).sum::<f32>();
         }
     });
 }

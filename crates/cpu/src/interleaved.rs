@@ -89,6 +89,7 @@ impl<'a> Tiles<'a> {
 }
 
 /// See [`Tiles::pieces`].
+#[derive(Clone)]
 pub struct Pieces<'a> {
     tiles: Tiles<'a>,
     /// Tiles of the groups.

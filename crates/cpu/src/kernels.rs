@@ -10,6 +10,7 @@ use carat_tensor::DType;
 use crate::e4m7::{self, Widen};
 use crate::interleaved::{self, Tiles};
 use crate::ints::{IntRows, Sums};
+use crate::pool::Tile;
 use crate::scalar::{self, RowScale};
 use crate::unpack::Form;
 use crate::words::{self, WordKernels};
@@ -104,7 +105,7 @@ pub struct Kernels {
     pub sum_up: fn(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>),
     pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
     pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
-    pub matvec_tiles: fn(Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]),
+    pub matvec_tiles: fn(Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>),
     /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
     pub tile_rows: usize,
@@ -120,7 +121,7 @@ pub struct Kernels {
     pub decode: fn(DType, row: &[u8], out: &mut [f32]),
     pub matvec_f32: fn(DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
     pub gemm_f32: fn(tile: &[f32], x: &[f32], cols: usize, out: &mut [f32]),
-    pub matvec_e4m7: fn(Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]),
+    pub matvec_e4m7: fn(Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>),
     pub widen_e4m7: Widen,
     pub scores: fn(q: &[f32], k: &[f32], d: usize, scores: &mut [f32]),
     pub weighted_sum: fn(p: &[f32], v: &[f32], d: usize, out: &mut [f32]),

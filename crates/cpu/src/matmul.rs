@@ -77,8 +77,7 @@ const TASK_BYTES: usize = 512 << 10;
 /// Activation rows of a thread's own, at least: with fewer, reading weights for each thread would take as long as using them.
 const SHARE_ROWS: usize = 128;
 
-/// Activation rows whose products are brought to their places together, while the first cache has them; on their way there they
-/// wait for nothing, as the next ones are computed meanwhile.
+/// Activation rows whose products are finished together, while the first cache has them.
 const PART: usize = 32;
 
 /// Memory of one worker.
@@ -88,7 +87,6 @@ pub struct Scratch {
     row: Vec<f32>,
     tile_f32: Vec<f32>,
     out: Vec<f32>,
-    up: Vec<f32>,
 }
 
 impl Scratch {
@@ -148,19 +146,18 @@ impl Product<'_> {
     }
 
     /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]` for few activation rows; `out` `[acts.len(), rows.len()]`.
-    fn few(&self, matrix: &Matrix, rows: Range<usize>, acts: Range<usize>, scratch: &mut Vec<f32>, out: &mut Vec<f32>) {
-        let (k, dtype, len) = (self.kernels, matrix.dtype, rows.len());
-        grow(out, acts.len() * len);
-        let out = &mut out[..acts.len() * len];
+    fn few(&self, matrix: &Matrix, rows: Range<usize>, acts: Range<usize>, scratch: &mut Vec<f32>, mut out: Tile<'_>) {
+        let (k, dtype) = (self.kernels, matrix.dtype);
         let integers = self.uses_integers(matrix);
         if let Some(tiles) = matrix.tiles(rows.clone()) {
             if dtype == DType::BF16 {
-                return (k.matvec_e4m7)(tiles, self.acts.rows(acts), scratch, out);
+                return (k.matvec_e4m7)(tiles, self.acts.rows(acts), scratch, &mut out);
             }
-            return (k.matvec_tiles)(tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), out);
+            return (k.matvec_tiles)(tiles, self.acts.int_rows(acts.clone()), self.acts.rest_rows(acts), &mut out);
         }
         let weights = matrix.row_bytes(rows);
-        for (i, out) in acts.zip(out.chunks_exact_mut(len.max(1))) {
+        for (at, i) in acts.enumerate() {
+            let out = out.row(at);
             if !integers {
                 (k.matvec_f32)(dtype, weights, self.acts.row(i), scratch, out);
                 continue;
@@ -239,13 +236,10 @@ impl Product<'_> {
     ) {
         let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
         if self.is_few(matrix, acts.len()) {
-            let Scratch { row, out, .. } = scratch;
             for acts in parts_of(acts) {
-                self.few(matrix, first + cols.start..first + cols.end, acts.clone(), row, out);
-                for (i, out) in acts.zip(out.chunks_exact(cols.len().max(1))) {
-                    copy_row(tile.row(i), out);
-                    finish(i, cols.clone(), tile.row(i));
-                }
+                let rows = first + cols.start..first + cols.end;
+                self.few(matrix, rows, acts.clone(), &mut scratch.row, tile.part(acts.clone()));
+                acts.for_each(|i| finish(i, cols.clone(), tile.row(i)));
             }
             return;
         }
@@ -281,16 +275,15 @@ impl Product<'_> {
     ) {
         let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
         if self.is_few(gate, acts.len()) {
-            let Scratch { row, out, up: up_out, .. } = scratch;
-            self.few(gate, first.0 + cols.start..first.0 + cols.end, acts.clone(), row, out);
+            let Scratch { row, out, .. } = scratch;
             let len = cols.len().max(1);
-            for (acts, out) in parts_of(acts).zip(out.chunks_mut(PART * len)) {
-                self.few(up, first.1 + cols.start..first.1 + cols.end, acts.clone(), row, up_out);
+            for acts in parts_of(acts) {
+                let rows = |first: usize| first + cols.start..first + cols.end;
+                self.few(gate, rows(first.0), acts.clone(), row, tile.part(acts.clone()));
+                grow(out, acts.len() * len);
                 let out = &mut out[..acts.len() * len];
-                (k.gelu_mul)(out, &up_out[..acts.len() * len]);
-                for (i, out) in acts.zip(out.chunks_exact(len)) {
-                    copy_row(tile.row(i), out);
-                }
+                self.few(up, rows(first.1), acts.clone(), row, Tile::of(out, len));
+                acts.zip(out.chunks_exact(len)).for_each(|(i, up)| (k.gelu_mul)(tile.row(i), up));
             }
             return;
         }

@@ -365,15 +365,33 @@ pub struct Tile<'a> {
     lifetime: std::marker::PhantomData<&'a mut [f32]>,
 }
 
-impl Tile<'_> {
+impl<'a> Tile<'a> {
+    /// All of some rows of `len` values that follow one another.
+    pub fn of(values: &'a mut [f32], len: usize) -> Self {
+        let rows = 0..values.len() / len.max(1);
+        Tile { data: values.as_mut_ptr(), stride: len, rows, cols: 0..len, lifetime: std::marker::PhantomData }
+    }
+
+    /// Some of the tile's rows, numbered from 0 on.
+    ///
+    /// # Panics
+    /// If the tile hasn't all of them.
+    pub fn part(&mut self, rows: Range<usize>) -> Tile<'_> {
+        let here = self.rows.start <= rows.start && rows.end <= self.rows.end;
+        assert!(here, "rows {rows:?} of a tile of rows {:?}", self.rows);
+        let data = self.data.wrapping_add(rows.start * self.stride);
+        Tile { data, rows: 0..rows.len(), cols: self.cols.clone(), ..*self }
+    }
+
     /// The tile's part of row `i` of the output.
     ///
     /// # Panics
     /// If the row is not in the tile.
     pub fn row(&mut self, i: usize) -> &mut [f32] {
         assert!(self.rows.contains(&i), "row {i} of a tile of rows {:?}", self.rows);
-        // SAFETY: the rectangle lies within the output's slice (checked in `Output::new` and `tile`), no other tile
-        // overlaps it, and `&mut self` makes this the only reference into it.
+        // SAFETY: the rectangle lies within the output's slice (checked in `Output::new` and `tile`) or is all of one, no
+        // other tile overlaps it but one that it is a part of, which is borrowed as long, and `&mut self` makes this the only
+        // reference into it.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(i * self.stride + self.cols.start), self.cols.len()) }
     }
 }
@@ -394,6 +412,20 @@ mod tests {
                 assert!(counts.iter().all(|c| c.load(Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_a_tile_is_its_rows_from_nought_on() {
+        let mut values = [0.0; 12];
+        let mut all = Tile::of(&mut values, 3);
+        let mut part = all.part(1..3);
+        assert_eq!((part.rows.clone(), part.cols.clone()), (0..2, 0..3));
+        part.row(1).fill(1.0);
+        part.part(0..1).row(0)[2] = 2.0;
+        all.row(3)[0] = 3.0;
+        assert_eq!(values, [0.0, 0.0, 0.0, 0.0, 0.0, 2.0, 1.0, 1.0, 1.0, 3.0, 0.0, 0.0]);
+        let beyond = catch_unwind(AssertUnwindSafe(|| Tile::of(&mut values, 3).part(3..5).rows.len()));
+        assert!(beyond.is_err());
     }
 
     #[test]

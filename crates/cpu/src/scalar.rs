@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::interleaved::{self, Tiles};
 use crate::ints::{Eight, IntRows, Sums};
 use crate::kernels::{PackedTile, TILE};
+use crate::pool::Tile;
 use crate::unpack::{Unpacked, form, unpack};
 
 /// The largest activation in 8 bits.
@@ -150,12 +151,12 @@ pub fn in_two_parts(
 
 /// `out[i, r] = w[r] · x[i]` for rows in tiles of 16 ([`crate::interleaved`]), with the activations' `rest` where they have
 /// 22 bits; `out` `[n, 16 · tiles]`.
-pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
     let rows = interleaved::rows_of(tiles);
-    for (i, out) in out.chunks_exact_mut(TILE * tiles.count()).enumerate() {
+    for i in out.rows.clone() {
         match rest {
-            None => matvec(tiles.dtype, &rows, x.row(i), out),
-            Some(rest) => matvec_finest(tiles.dtype, &rows, x.row(i), rest.row(i), out),
+            None => matvec(tiles.dtype, &rows, x.row(i), out.row(i)),
+            Some(rest) => matvec_finest(tiles.dtype, &rows, x.row(i), rest.row(i), out.row(i)),
         }
     }
 }

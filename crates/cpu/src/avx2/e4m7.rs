@@ -5,22 +5,25 @@ use std::arch::x86_64::*;
 use super::{load, store, sum};
 use crate::e4m7::{self, COLS, FIRST, HIGH, SECOND, Unit};
 use crate::interleaved::{Piece, ROWS, Tiles};
+use crate::pool::Tile;
 
 /// How far ahead weights are asked for, in units.
 const AHEAD: usize = 20;
 
 /// See [`e4m7::matvec`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let (cols, rows) = (tiles.cols, tiles.count() * ROWS);
-    assert_eq!(out.len() / rows, x.len() / cols, "rows of activations and of what is made of them");
+pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
+    let cols = tiles.cols;
+    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
     let x = e4m7::enlarge(x, scratch);
-    out.fill(0.0);
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
-        for (x, out) in x.chunks(2 * cols).zip(out.chunks_mut(2 * rows)) {
-            match x.len() / cols {
-                1 => few::<1>(&piece, x, out),
-                _ => few::<2>(&piece, x, out),
+        for (first, x) in (0..).step_by(2).zip(x.chunks(2 * cols)) {
+            let n = x.len() / cols;
+            let mut out = out.part(first..first + n);
+            match n {
+                1 => few::<1>(&piece, x, &mut out),
+                _ => few::<2>(&piece, x, &mut out),
             }
         }
     }
@@ -29,8 +32,8 @@ pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mu
 /// Adds the products of a piece and `N` rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
-    let (cols, rows) = (x.len() / N, out.len() / N);
+fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut Tile<'_>) {
+    let cols = x.len() / N;
     for (p, pair) in e4m7::pairs(piece.bytes).enumerate() {
         let mut acc = [[[_mm256_setzero_ps(); 2]; N]; 2];
         for (u, unit) in pair.units.iter().enumerate() {
@@ -53,7 +56,7 @@ fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
         for (r, acc) in acc.iter().enumerate() {
             for (i, [a, b]) in acc.iter().enumerate() {
                 let sum = pair.sum(r, sum(_mm256_add_ps(*a, *b)));
-                out[i * rows + piece.tile * ROWS + 2 * p + r] += sum;
+                out.row(i)[piece.tile * ROWS + 2 * p + r] += sum;
             }
         }
     }

@@ -13,6 +13,7 @@ use super::{load, store};
 use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Block, IntRows};
 use crate::kernels::PackedTile;
+use crate::pool::Tile;
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4 << 10;
@@ -25,13 +26,12 @@ pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
 
 /// See [`crate::scalar::matvec_tiles`]. Each piece of a tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let (n, rows) = (x.q.len() / x.cols, tiles.count() * ROWS);
-    assert!(out.len() == n * rows && tiles.cols == x.cols);
-    out.fill(0.0);
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
+    assert!(out.rows == (0..x.q.len() / x.cols) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
-        for i in 0..n {
-            let out = &mut out[i * rows + ROWS * piece.tile..][..ROWS];
+        for i in out.rows.clone() {
+            let out = &mut out.row(i)[ROWS * piece.tile..][..ROWS];
             one_row(tiles.dtype, &piece, (x, rest), i, out);
         }
     }

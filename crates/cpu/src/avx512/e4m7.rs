@@ -5,24 +5,27 @@ use std::arch::x86_64::*;
 use super::{load, load16, load64, store};
 use crate::e4m7::{self, COLS, FIRST, HIGH, SECOND, Unit};
 use crate::interleaved::{Piece, ROWS, Tiles};
+use crate::pool::Tile;
 
 /// Activation rows that share a reading of the weights; there are registers for so many.
 const SHARE: usize = 4;
 
 /// See [`e4m7::matvec`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let (cols, rows) = (tiles.cols, tiles.count() * ROWS);
-    assert_eq!(out.len() / rows, x.len() / cols, "rows of activations and of what is made of them");
+pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
+    let cols = tiles.cols;
+    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
     let x = e4m7::enlarge(x, scratch);
-    out.fill(0.0);
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
-        for (x, out) in x.chunks(SHARE * cols).zip(out.chunks_mut(SHARE * rows)) {
-            match x.len() / cols {
-                1 => few::<1>(&piece, x, out),
-                2 => few::<2>(&piece, x, out),
-                3 => few::<3>(&piece, x, out),
-                _ => few::<SHARE>(&piece, x, out),
+        for (first, x) in (0..).step_by(SHARE).zip(x.chunks(SHARE * cols)) {
+            let n = x.len() / cols;
+            let mut out = out.part(first..first + n);
+            match n {
+                1 => few::<1>(&piece, x, &mut out),
+                2 => few::<2>(&piece, x, &mut out),
+                3 => few::<3>(&piece, x, &mut out),
+                _ => few::<SHARE>(&piece, x, &mut out),
             }
         }
     }
@@ -31,8 +34,8 @@ pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mu
 /// Adds the products of a piece and `N` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
-    let (cols, rows) = (x.len() / N, out.len() / N);
+fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut Tile<'_>) {
+    let cols = x.len() / N;
     for (p, pair) in e4m7::pairs(piece.bytes).enumerate() {
         let mut acc = [[[_mm512_setzero_ps(); 2]; N]; 2];
         for (u, unit) in pair.units.iter().enumerate() {
@@ -50,7 +53,7 @@ fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
         for (r, acc) in acc.iter().enumerate() {
             for (i, [a, b]) in acc.iter().enumerate() {
                 let sum = pair.sum(r, _mm512_reduce_add_ps(_mm512_add_ps(*a, *b)));
-                out[i * rows + piece.tile * ROWS + 2 * p + r] += sum;
+                out.row(i)[piece.tile * ROWS + 2 * p + r] += sum;
             }
         }
     }

@@ -11,9 +11,10 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::{load16, load32, load64, store};
-use crate::interleaved::{self, GROUP, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
+use crate::interleaved::{self, GROUP, Pieces, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
+use crate::pool::Tile;
 
 /// Four dots with each of eight rows, of `$w` with the dwords at `$x` and `$stride` bytes further each, every row's after the
 /// last one's: a row's own follow one another only after eight, longer than a dot takes, so none waits. Compilers put a row's
@@ -55,42 +56,50 @@ pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
-    let n = x.q.len() / x.cols;
-    let rows = out.len() / n;
-    assert!(tiles.cols == x.cols && rows == tiles.count() * ROWS);
-    let mut i = 0;
-    while i < n {
-        let taken = SHARE.min(n - i);
-        let out = &mut out[i * rows..(i + taken) * rows];
-        let planes = Planes { x, rest: rest.unwrap_or(x), first: i };
-        match taken {
-            1 => by_planes::<1>(tiles, planes, rest.is_some(), out),
-            2 => by_planes::<2>(tiles, planes, rest.is_some(), out),
-            3 => by_planes::<3>(tiles, planes, rest.is_some(), out),
-            4 => by_planes::<4>(tiles, planes, rest.is_some(), out),
-            5 => by_planes::<5>(tiles, planes, rest.is_some(), out),
-            6 => by_planes::<6>(tiles, planes, rest.is_some(), out),
-            7 => by_planes::<7>(tiles, planes, rest.is_some(), out),
-            _ => by_planes::<SHARE>(tiles, planes, rest.is_some(), out),
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
+    assert!(out.rows == (0..x.q.len() / x.cols) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+    match (x.is_fine(), &rest) {
+        (false, _) => by_rows::<1>(tiles, (&x, &x), out),
+        (true, None) => by_rows::<2>(tiles, (&x, &x), out),
+        (true, Some(rest)) => by_rows::<3>(tiles, (&x, rest), out),
+    }
+}
+
+/// As many rows together as share a pass.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn by_rows<const P: usize>(tiles: Tiles<'_>, (x, rest): (&IntRows<'_>, &IntRows<'_>), out: &mut Tile<'_>) {
+    let n = out.rows.len();
+    check::<P>(x, rest, n);
+    let pieces = tiles.pieces();
+    let mut open = [[_mm512_setzero_ps(); SHARE]; GROUP];
+    for first in (0..n).step_by(SHARE) {
+        let mut out = out.part(first..(first + SHARE).min(n));
+        let planes = Planes { x, rest, first };
+        let tiles = AllTiles { dtype: tiles.dtype, pieces: pieces.clone(), open: &mut open };
+        match out.rows.len() {
+            1 => by_type::<P, 1>(tiles, planes, &mut out),
+            2 => by_type::<P, 2>(tiles, planes, &mut out),
+            3 => by_type::<P, 3>(tiles, planes, &mut out),
+            4 => by_type::<P, 4>(tiles, planes, &mut out),
+            5 => by_type::<P, 5>(tiles, planes, &mut out),
+            6 => by_type::<P, 6>(tiles, planes, &mut out),
+            7 => by_type::<P, 7>(tiles, planes, &mut out),
+            _ => by_type::<P, SHARE>(tiles, planes, &mut out),
         }
-        i += taken;
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_planes<const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, has_rest: bool, out: &mut [f32]) {
-    match (x.x.is_fine(), has_rest) {
-        (false, _) => by_type::<1, N>(tiles, x, out),
-        (true, false) => by_type::<2, N>(tiles, x, out),
-        (true, true) => by_type::<3, N>(tiles, x, out),
-    }
+/// What rows that share a pass go through.
+struct AllTiles<'a, 'o> {
+    dtype: DType,
+    pieces: Pieces<'a>,
+    /// Where sums wait, of the tiles of a group, while their panels take turns.
+    open: &'o mut [[__m512; SHARE]; GROUP],
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_type<const P: usize, const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, out: &mut [f32]) {
-    x.check::<P, N>();
-    let units = std::array::from_fn(|i| if P == 3 { &x.rest } else { &x.x }.unit(x.first + i));
+fn by_type<const P: usize, const N: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
+    let units = std::array::from_fn(|i| if P == 3 { x.rest } else { x.x }.unit(x.first + i));
     match tiles.dtype {
         DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
         DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
@@ -108,26 +117,23 @@ fn by_type<const P: usize, const N: usize>(tiles: Tiles<'_>, x: Planes<'_>, out:
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn all<const BYTES: usize, const COLS: usize, const N: usize>(
-    tiles: Tiles<'_>,
-    out: &mut [f32],
+    tiles: AllTiles<'_, '_>,
+    out: &mut Tile<'_>,
     units: [f32; N],
     add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
 ) {
-    let rows = out.len() / N;
-    let none = Sums([_mm512_setzero_ps(); N]);
-    // Of the tiles of a group, while their panels take turns.
-    let mut open = [none; GROUP];
-    for piece in tiles.pieces() {
-        let mut sums = if piece.col == 0 { none } else { open[piece.tile % GROUP] };
+    for piece in tiles.pieces {
+        let open = tiles.open[piece.tile % GROUP].first_chunk_mut::<N>().expect("no more rows share a pass");
+        let mut sums = Sums(if piece.col == 0 { [_mm512_setzero_ps(); N] } else { *open });
         for (b, block) in (piece.col / COLS..).zip(piece.bytes.as_chunks::<BYTES>().0) {
             add(block, b, &mut sums);
         }
         if !piece.is_last {
-            open[piece.tile % GROUP] = sums;
+            *open = sums.0;
             continue;
         }
-        for i in 0..N {
-            store(&mut out[i * rows + piece.tile * ROWS..], _mm512_mul_ps(sums.0[i], _mm512_set1_ps(units[i])));
+        for (i, (sum, unit)) in sums.0.into_iter().zip(units).enumerate() {
+            store(&mut out.row(i)[piece.tile * ROWS..], _mm512_mul_ps(sum, _mm512_set1_ps(unit)));
         }
     }
 }
@@ -152,24 +158,24 @@ impl<const N: usize> Sums<N> {
 /// of its rest.
 #[derive(Clone, Copy)]
 struct Planes<'a> {
-    x: IntRows<'a>,
-    rest: IntRows<'a>,
+    x: &'a IntRows<'a>,
+    rest: &'a IntRows<'a>,
     first: usize,
 }
 
-impl Planes<'_> {
-    /// Panics unless there are `N` rows of `P` planes, with all sums and scales: what other functions here rely on.
-    fn check<const P: usize, const N: usize>(&self) {
-        let (cols, end) = (self.x.cols, self.first + N);
-        let planes = [self.x.q, self.x.low, self.rest.q];
-        assert!(planes[..P].iter().all(|plane| plane.len() >= end * cols), "{end} rows of {P} planes of {cols} values");
-        for x in [&self.x, &self.rest] {
-            assert!(x.exps.len() >= end * (cols / 32) && x.dsum32.len() >= end * (cols / 32));
-            assert!(x.neg16.len() >= end * (cols / 16) && x.neg32.len() >= end * (cols / 32));
-        }
-        assert!(!cols.is_multiple_of(256) || self.x.eights.len() >= end * (cols / 256));
+/// Panics unless there are `n` rows of `P` planes, with all sums and scales: what [`Planes`] rely on.
+fn check<const P: usize>(x: &IntRows<'_>, rest: &IntRows<'_>, n: usize) {
+    let cols = x.cols;
+    let planes = [x.q, x.low, rest.q];
+    assert!(planes[..P].iter().all(|plane| plane.len() >= n * cols), "{n} rows of {P} planes of {cols} values");
+    for x in [x, rest] {
+        assert!(x.exps.len() >= n * (cols / 32) && x.dsum32.len() >= n * (cols / 32));
+        assert!(x.neg16.len() >= n * (cols / 16) && x.neg32.len() >= n * (cols / 32));
     }
+    assert!(!cols.is_multiple_of(256) || x.eights.len() >= n * (cols / 256));
+}
 
+impl Planes<'_> {
     /// For each row sums of 32-bit lanes over `QUADS` quads of weights and its columns from `at` on, all planes together;
     /// `start` gives `−offset · Σ v` of a row.
     #[inline]
@@ -212,7 +218,7 @@ impl Planes<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> __m512i {
         let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
-        _mm512_set1_epi32(if P == 3 { 128 * of(&self.x) + of(&self.rest) } else { of(&self.x) })
+        _mm512_set1_epi32(if P == 3 { 128 * of(self.x) + of(self.rest) } else { of(self.x) })
     }
 
     /// Scale of the 32 columns from `32 · g` on of row `i` ([`IntRows::exps`]): the same for all planes, each in its unit.

@@ -5,18 +5,21 @@ use std::arch::aarch64::*;
 use super::{load, load_u8};
 use crate::e4m7::{self, COLS, FIRST, HIGH, SECOND, Unit};
 use crate::interleaved::{Piece, ROWS, Tiles};
+use crate::pool::Tile;
 
 /// See [`e4m7::matvec`].
-pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let (cols, rows) = (tiles.cols, tiles.count() * ROWS);
-    assert_eq!(out.len() / rows, x.len() / cols, "rows of activations and of what is made of them");
+pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
+    let cols = tiles.cols;
+    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
     let x = e4m7::enlarge(x, scratch);
-    out.fill(0.0);
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
-        for (x, out) in x.chunks(2 * cols).zip(out.chunks_mut(2 * rows)) {
-            match x.len() / cols {
-                1 => few::<1>(&piece, x, out),
-                _ => few::<2>(&piece, x, out),
+        for (first, x) in (0..).step_by(2).zip(x.chunks(2 * cols)) {
+            let n = x.len() / cols;
+            let mut out = out.part(first..first + n);
+            match n {
+                1 => few::<1>(&piece, x, &mut out),
+                _ => few::<2>(&piece, x, &mut out),
             }
         }
     }
@@ -24,8 +27,8 @@ pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mu
 
 /// Adds the products of a piece and `N` rows.
 #[inline]
-fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
-    let (cols, rows) = (x.len() / N, out.len() / N);
+fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut Tile<'_>) {
+    let cols = x.len() / N;
     for (p, pair) in e4m7::pairs(piece.bytes).enumerate() {
         // SAFETY: NEON is part of every 64-bit Arm; memory is touched by the checked loads alone.
         let sums: [[f32; N]; 2] = unsafe {
@@ -49,7 +52,7 @@ fn few<const N: usize>(piece: &Piece<'_>, x: &[f32], out: &mut [f32]) {
         };
         for (r, sums) in sums.iter().enumerate() {
             for (i, &sum) in sums.iter().enumerate() {
-                out[i * rows + piece.tile * ROWS + 2 * p + r] += pair.sum(r, sum);
+                out.row(i)[piece.tile * ROWS + 2 * p + r] += pair.sum(r, sum);
             }
         }
     }

@@ -12,10 +12,11 @@ use super::group::{Group, Rows, share};
 use super::{load, load_u8, store, upper_over, widen, widen_both};
 use crate::interleaved::{Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::IntRows;
+use crate::pool::Tile;
 
 /// See [`crate::scalar::matvec_tiles`].
 #[target_feature(enable = "dotprod")]
-pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut [f32]) {
+pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
     match (x.is_fine(), rest) {
         (false, _) => by_rows::<1>(tiles, x, x, out),
         (true, None) => by_rows::<2>(tiles, x, x, out),
@@ -25,19 +26,19 @@ pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>,
 
 /// Each piece of a tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "dotprod")]
-fn by_rows<const P: usize>(tiles: Tiles<'_>, x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
-    let (n, rows) = (x.q.len() / x.cols, tiles.count() * ROWS);
-    assert!(out.len() == n * rows && tiles.cols == x.cols);
-    out.fill(0.0);
+fn by_rows<const P: usize>(tiles: Tiles<'_>, x: IntRows<'_>, rest: IntRows<'_>, out: &mut Tile<'_>) {
+    let n = x.q.len() / x.cols;
+    assert!(out.rows == (0..n) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+    (0..n).for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
         let mut i = 0;
         while i < n {
             let taken = share(n - i);
-            let out = &mut out[i * rows + ROWS * piece.tile..];
+            let mut out = out.part(i..i + taken);
             match taken {
-                1 => by_type::<P, 1>(tiles.dtype, &piece, Rows::new::<P, 1>(x, rest, i), rows, out),
-                2 => by_type::<P, 2>(tiles.dtype, &piece, Rows::new::<P, 2>(x, rest, i), rows, out),
-                _ => by_type::<P, 4>(tiles.dtype, &piece, Rows::new::<P, 4>(x, rest, i), rows, out),
+                1 => by_type::<P, 1>(tiles.dtype, &piece, Rows::new::<P, 1>(x, rest, i), &mut out),
+                2 => by_type::<P, 2>(tiles.dtype, &piece, Rows::new::<P, 2>(x, rest, i), &mut out),
+                _ => by_type::<P, 4>(tiles.dtype, &piece, Rows::new::<P, 4>(x, rest, i), &mut out),
             }
             i += taken;
         }
@@ -50,43 +51,28 @@ type Sums<const N: usize> = [[float32x4_t; 2]; N];
 /// What the functions for types rely on: the feature, enabled for all of them; rows that [`Rows::new`] has checked for `P`
 /// and `N`; and a piece of a tile of `cols / block` blocks, so that each lies within a row.
 #[target_feature(enable = "dotprod")]
-fn by_type<const P: usize, const N: usize>(
-    dtype: DType,
-    piece: &Piece<'_>,
-    x: Rows<'_>,
-    stride: usize,
-    out: &mut [f32],
-) {
+fn by_type<const P: usize, const N: usize>(dtype: DType, piece: &Piece<'_>, x: Rows<'_>, out: &mut Tile<'_>) {
     match dtype {
-        DType::Q4_0 => {
-            all::<_, 32, _>(piece, stride, out, |block, at, half, acc| q4_0::<P, N>(block, half, x, at, acc))
-        }
-        DType::Q8_0 => {
-            all::<_, 32, _>(piece, stride, out, |block, at, half, acc| q8_0::<P, N>(block, half, x, at, acc))
-        }
-        DType::Q4K => {
-            all::<_, 256, _>(piece, stride, out, |block, at, half, acc| q4_k::<P, N>(block, half, x, at, acc))
-        }
-        DType::Q6K => {
-            all::<_, 256, _>(piece, stride, out, |block, at, half, acc| q6_k::<P, N>(block, half, x, at, acc))
-        }
+        DType::Q4_0 => all::<_, 32, _>(piece, out, |block, at, half, acc| q4_0::<P, N>(block, half, x, at, acc)),
+        DType::Q8_0 => all::<_, 32, _>(piece, out, |block, at, half, acc| q8_0::<P, N>(block, half, x, at, acc)),
+        DType::Q4K => all::<_, 256, _>(piece, out, |block, at, half, acc| q4_k::<P, N>(block, half, x, at, acc)),
+        DType::Q6K => all::<_, 256, _>(piece, out, |block, at, half, acc| q6_k::<P, N>(block, half, x, at, acc)),
         _ => unreachable!("{dtype} has no layout in tiles"),
     }
 }
-/// A piece of a tile: `add` adds a half of the block of `COLS` columns at a column, `BYTES` long, to the sums, which stand
-/// `stride` apart.
+
+/// A piece of a tile: `add` adds a half of the block of `COLS` columns at a column, `BYTES` long, to the sums.
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn all<const BYTES: usize, const COLS: usize, const N: usize>(
     piece: &Piece<'_>,
-    stride: usize,
-    out: &mut [f32],
+    out: &mut Tile<'_>,
     add: impl Fn(&[u8; BYTES], usize, usize, &mut Sums<N>),
 ) {
     let mut acc = [[[vdupq_n_f32(0.0); 2]; N]; 2];
     for (half, acc) in acc.iter_mut().enumerate() {
         for (i, acc) in acc.iter_mut().enumerate() {
-            let out = &out[i * stride + 8 * half..];
+            let out = &out.row(i)[ROWS * piece.tile + 8 * half..];
             *acc = [load(out), load(&out[4..])];
         }
     }
@@ -97,7 +83,7 @@ fn all<const BYTES: usize, const COLS: usize, const N: usize>(
     }
     for (half, acc) in acc.iter().enumerate() {
         for (i, acc) in acc.iter().enumerate() {
-            let out = &mut out[i * stride + 8 * half..];
+            let out = &mut out.row(i)[ROWS * piece.tile + 8 * half..];
             store(out, acc[0]);
             store(&mut out[4..], acc[1]);
         }
