@@ -13,8 +13,8 @@ use crate::scalar::{self, RowScale};
 /// Memory of [`IntRows`].
 #[derive(Default)]
 pub struct Ints {
-    q: Vec<i8>,
-    low: Vec<i8>,
+    q: Plane<0>,
+    low: Plane<1024>,
     wide: Vec<i16>,
     blocks: Vec<Block>,
     d: Vec<f32>,
@@ -209,7 +209,7 @@ impl Ints {
         self.fine = false;
         self.fill(k, pool, x.len(), cols, |_, part, at| {
             let blocks = at.start / 32..at.end / 32;
-            part.rest_of(&x[at.clone()], (&of.q[at.clone()], &of.low[at], &of.d[blocks]));
+            part.rest_of(&x[at.clone()], (&of.q.get()[at.clone()], &of.low.get()[at], &of.d[blocks]));
         });
     }
 
@@ -251,8 +251,8 @@ impl Ints {
         let [neg16, neg32] = &mut self.neg;
         let [dsum16, dsum32] = &mut self.dsum;
         Part {
-            q: room(&mut self.q, len),
-            low: room(&mut self.low, low),
+            q: self.q.room(len),
+            low: self.low.room(low),
             wide: room(&mut self.wide, pairs),
             blocks: room(&mut self.blocks, pairs / 32),
             d: room(&mut self.d, len / 32),
@@ -270,8 +270,8 @@ impl Ints {
         let at = |len: usize| rows.start * len..rows.end * len;
         IntRows {
             cols: c,
-            q: &self.q[at(c)],
-            low: if self.fine { &self.low[at(c)] } else { &[] },
+            q: &self.q.get()[at(c)],
+            low: if self.fine { &self.low.get()[at(c)] } else { &[] },
             wide: if self.in_pairs { &self.wide[at(c)] } else { &[] },
             blocks: if self.in_pairs { &self.blocks[at(c / 32)] } else { &[] },
             d: &self.d[at(c / 32)],
@@ -297,6 +297,30 @@ pub fn quantise_row(k: &Kernels, x: &[f32], q: &mut [i8], low: &mut [i8], d: &mu
             sum.fill(0);
             d.fill(scale);
         }
+    }
+}
+
+/// A plane of bytes, whose first lies `AT` bytes after a multiple of 4096. Rows of so many columns, or a multiple, have all their
+/// lines in the same places of the first cache, eight of them, which eight rows fill: those of another plane belong elsewhere.
+#[derive(Default)]
+struct Plane<const AT: usize>(Vec<i8>);
+
+impl<const AT: usize> Plane<AT> {
+    const PERIOD: usize = 4096;
+
+    fn start(&self) -> usize {
+        self.0.as_ptr().align_offset(Self::PERIOD) + AT
+    }
+
+    /// The first `len` bytes, which it grows to if need be; what they were is lost then.
+    fn room(&mut self, len: usize) -> &mut [i8] {
+        grow(&mut self.0, len + Self::PERIOD + AT);
+        let start = self.start();
+        &mut self.0[start..start + len]
+    }
+
+    fn get(&self) -> &[i8] {
+        self.0.get(self.start()..).unwrap_or_default()
     }
 }
 

@@ -35,6 +35,11 @@ pub fn path(model: &Path) -> PathBuf {
     name.into()
 }
 
+/// Whether something is there; without reading it.
+pub fn are_there(files: &ModelFiles) -> bool {
+    matches!(files.source(), ModelSource::Path(model) if path(model).exists())
+}
+
 /// What there is beside a model's file.
 pub enum Tiles {
     /// They would be of no use: another kind of file, or kernels that read it as it is.
