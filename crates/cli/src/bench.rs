@@ -72,7 +72,7 @@ impl Test {
 struct Bench<'a> {
     decoder: &'a mut Decoder<Device>,
     tokens: Vec<TokenId>,
-    /// Of all experts in the file, in bytes.
+    /// Of all experts, as they are read, in bytes.
     expert_bytes: usize,
     /// Bytes that products read less than the file has.
     saved: usize,
@@ -142,8 +142,8 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     let mut rng = Rng::from_seed(1);
     let mut bench = Bench {
         tokens: (0..longest).map(|_| TokenId((rng.next_u64() % vocab) as u32)).collect(),
-        expert_bytes: expert_bytes(&files),
-        saved: tiles.saved(&files),
+        expert_bytes: expert_bytes(&files, &tiles),
+        saved: tiles.saved(&files, |_| true),
         bandwidth,
         int8_peak,
         decoder: &mut decoder,
@@ -288,9 +288,9 @@ impl Line {
     }
 }
 
-/// Bytes of the experts, which a token reads in part. Their names are those of both file formats.
-pub fn expert_bytes(files: &ModelFiles) -> usize {
-    let experts =
-        files.checkpoint().tensors().iter().filter(|t| t.name.contains(".experts.") || t.name.contains("_exps."));
-    experts.map(|t| t.data.len()).sum()
+/// Bytes of the experts as they are read, by a token in part. Their names are those of both file formats.
+pub fn expert_bytes(files: &ModelFiles, tiles: &Tiles) -> usize {
+    let is_of_experts = |name: &str| name.contains(".experts.") || name.contains("_exps.");
+    let experts = files.checkpoint().tensors().iter().filter(|t| is_of_experts(&t.name));
+    experts.map(|t| t.data.len()).sum::<usize>() - tiles.saved(files, is_of_experts)
 }

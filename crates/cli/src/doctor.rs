@@ -10,7 +10,7 @@ use carat_cpu::measure;
 use carat_hub::installed::{self, Installed};
 use carat_hub::{Cache, Settings};
 use carat_runtime::device::{self, DeviceOptions};
-use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, work};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, tiles, work};
 use serde_json::{Value, json};
 
 use crate::{bench, output};
@@ -119,7 +119,8 @@ fn most_tokens(limits: Option<Limits>, model: &Installed) -> Option<f64> {
     let limits = limits.filter(|_| !model.is_drafter)?;
     let files = ModelFiles::open(&ModelSource::Path(model.path.clone())).ok()?;
     let memory = loading::plan(&files, &LoadOptions::default()).ok()?;
-    let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files), 0);
+    let tiles = tiles::find(&files, &device::open(DeviceOptions::default()).ok()?).ok()?;
+    let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files, &tiles), 0);
     Some(limits.bandwidth / bytes as f64)
 }
 

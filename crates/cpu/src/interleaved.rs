@@ -4,7 +4,8 @@
 //! unit of a row's block, four bytes or the two of a scale that stands alone, is followed by the same unit of the next row:
 //! what lies at byte `o` of row `r`'s block lies at `16 · o + r · unit`. A tile takes what its rows took, bit for bit, but for
 //! Q6_K, whose bits are put in another order first ([`in_sixes`]). One load then has the same columns of several rows, a row in
-//! each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared. Rows in BF16 lie by two, in 12 bits a weight ([`crate::e4m7`]).
+//! each 32-bit lane: sums stay in their lanes, and the activations, broadcast, are shared. Rows in BF16 lie two and two, in 12 bits a
+//! weight ([`crate::e4m7`]).
 //!
 //! Four tiles are a group, of which the first 1,536 columns of each tile follow one another, then the next 1,536: pieces of
 //! tiles, panel by panel. Whoever reads a matrix from front to back has four uses of the activations while the first cache

@@ -125,7 +125,7 @@ fn file_bytes(device: &Device, files: &ModelFiles) -> Result<FileBytes, Error> {
     let of_files = |error| Error::of_files(files.source(), error);
     let mut bytes = carat_model::load::file_bytes(files.checkpoint()).map_err(of_files)?;
     if tiles::are_there(files) {
-        bytes.weights -= tiles::find(files, device)?.saved(files);
+        bytes.weights -= tiles::find(files, device)?.saved(files, |_| true);
     }
     Ok(bytes)
 }

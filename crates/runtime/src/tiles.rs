@@ -53,10 +53,10 @@ pub enum Tiles {
 }
 
 impl Tiles {
-    /// Bytes that products read less of interleaved rows than of the model's files.
-    pub fn saved(&self, files: &ModelFiles) -> usize {
+    /// Bytes that products read less of interleaved rows than of the model's files, in tensors of some names.
+    pub fn saved(&self, files: &ModelFiles, counts: impl Fn(&str) -> bool) -> usize {
         let Tiles::Found(tiles) = self else { return 0 };
-        let tensors = files.checkpoint().tensors().iter();
+        let tensors = files.checkpoint().tensors().iter().filter(|tensor| counts(&tensor.name));
         tensors.filter_map(|tensor| Some(tensor.data.len().saturating_sub(tiles.get(&tensor.name)?.len()))).sum()
     }
 }
