@@ -246,7 +246,7 @@ pub const fn has_layout(dtype: DType) -> bool {
 /// whole groups ([`GROUP_ROWS`]) can be interleaved alone.
 ///
 /// # Panics
-/// If the rows have no layout ([`bytes`]).
+/// If the rows have no layout: see [`crate::CpuBackend::tiles_bytes`].
 pub fn interleave(dtype: DType, rows: &[u8], row_bytes: usize, out: &mut Vec<u8>) {
     let (block, tile) = (dtype.block_bytes(), ROWS * row_bytes);
     let cols = row_bytes / block * dtype.block_len();
