@@ -16,7 +16,7 @@
 use carat_tensor::DType;
 use half::bf16;
 
-use crate::interleaved::{PANEL, ROWS, Tiles};
+use crate::interleaved::{PANEL, Piece, ROWS, Tiles};
 use crate::pool::Tile;
 
 /// Columns of a unit.
@@ -139,11 +139,26 @@ pub fn widen(unit: &Unit, roots: [f32; 2], out: [&mut [f32; COLS]; 2]) {
     }
 }
 
-/// `x` multiplied with [`LARGE`].
-pub fn enlarge<'a>(x: &[f32], scratch: &'a mut Vec<f32>) -> &'a [f32] {
+/// The order in which instruction sets' kernels go through what [`matvec`] is given: `few(piece, n, x, out)` adds the products of a
+/// piece and `n` rows, at most `SHARE`, that were multiplied with [`LARGE`].
+pub fn by_pieces<const SHARE: usize>(
+    tiles: Tiles<'_>,
+    x: &[f32],
+    scratch: &mut Vec<f32>,
+    out: &mut Tile<'_>,
+    few: impl Fn(&Piece<'_>, usize, &[f32], &mut Tile<'_>),
+) {
+    let cols = tiles.cols;
+    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
     scratch.clear();
     scratch.extend(x.iter().map(|x| x * LARGE));
-    scratch
+    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
+    for piece in tiles.pieces() {
+        for (first, x) in (0..).step_by(SHARE).zip(scratch.chunks(SHARE * cols)) {
+            let n = x.len() / cols;
+            few(&piece, n, x, &mut out.part(first..first + n));
+        }
+    }
 }
 
 /// `out[i, r] = Σ_c w[r, c] · x[i, c]`; `x` `[n, cols]`, below 2^63, and `out` `[n, rows]`. `scratch` is the kernel's own.

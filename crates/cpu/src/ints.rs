@@ -9,6 +9,7 @@ use crate::kernels::Kernels;
 use crate::moe::lock;
 use crate::pool::Pool;
 use crate::scalar::{self, RowScale};
+use crate::words::Lines;
 
 /// Memory of [`IntRows`].
 #[derive(Default)]
@@ -251,8 +252,8 @@ impl Ints {
         let [neg16, neg32] = &mut self.neg;
         let [dsum16, dsum32] = &mut self.dsum;
         Part {
-            q: self.q.room(len),
-            low: self.low.room(low),
+            q: self.q.take(len),
+            low: self.low.take(low),
             wide: room(&mut self.wide, pairs),
             blocks: room(&mut self.blocks, pairs / 32),
             d: room(&mut self.d, len / 32),
@@ -302,27 +303,7 @@ pub fn quantise_row(k: &Kernels, x: &[f32], q: &mut [i8], low: &mut [i8], d: &mu
 
 /// A plane of bytes, whose first lies `AT` bytes after a multiple of 4096. Rows of so many columns, or a multiple, have all their
 /// lines in the same places of the first cache, eight of them, which eight rows fill: those of another plane belong elsewhere.
-#[derive(Default)]
-struct Plane<const AT: usize>(Vec<i8>);
-
-impl<const AT: usize> Plane<AT> {
-    const PERIOD: usize = 4096;
-
-    fn start(&self) -> usize {
-        self.0.as_ptr().align_offset(Self::PERIOD) + AT
-    }
-
-    /// The first `len` bytes, which it grows to if need be; what they were is lost then.
-    fn room(&mut self, len: usize) -> &mut [i8] {
-        grow(&mut self.0, len + Self::PERIOD + AT);
-        let start = self.start();
-        &mut self.0[start..start + len]
-    }
-
-    fn get(&self) -> &[i8] {
-        self.0.get(self.start()..).unwrap_or_default()
-    }
-}
+type Plane<const AT: usize> = Lines<i8, 4096, AT>;
 
 /// The first `len` values, which it grows to if need be.
 fn room<T: Clone + Default>(v: &mut Vec<T>, len: usize) -> &mut [T] {

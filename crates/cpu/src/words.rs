@@ -80,21 +80,26 @@ pub struct Panel<'a> {
     pub d: &'a [f32],
 }
 
-/// Memory that begins with a line of the cache: a vector across two lines is read twice. It grows and stays.
+/// Memory that begins with a line of the cache, as a vector across two lines is read twice, or `AT` values after a multiple of
+/// `PERIOD` bytes. It grows and stays.
 #[derive(Default)]
-pub struct Lines<T>(Vec<T>);
+pub struct Lines<T, const PERIOD: usize = LINE, const AT: usize = 0>(Vec<T>);
 
-impl<T: Copy + Default> Lines<T> {
+impl<T: Copy + Default, const PERIOD: usize, const AT: usize> Lines<T, PERIOD, AT> {
+    fn start(&self) -> usize {
+        self.0.as_ptr().align_offset(PERIOD) + AT
+    }
+
     /// Room for `len` values.
     pub fn take(&mut self, len: usize) -> &mut [T] {
-        grow(&mut self.0, len + LINE / size_of::<T>());
-        let start = self.0.as_ptr().align_offset(LINE);
+        grow(&mut self.0, len + PERIOD / size_of::<T>() + AT);
+        let start = self.start();
         &mut self.0[start..start + len]
     }
 
-    /// The values.
+    /// The values; none before there was room for some.
     pub fn get(&self) -> &[T] {
-        &self.0[self.0.as_ptr().align_offset(LINE)..]
+        self.0.get(self.start()..).unwrap_or_default()
     }
 }
 

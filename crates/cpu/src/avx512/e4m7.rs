@@ -13,22 +13,12 @@ const SHARE: usize = 4;
 /// See [`e4m7::matvec`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
-    let cols = tiles.cols;
-    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
-    let x = e4m7::enlarge(x, scratch);
-    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
-    for piece in tiles.pieces() {
-        for (first, x) in (0..).step_by(SHARE).zip(x.chunks(SHARE * cols)) {
-            let n = x.len() / cols;
-            let mut out = out.part(first..first + n);
-            match n {
-                1 => few::<1>(&piece, x, &mut out),
-                2 => few::<2>(&piece, x, &mut out),
-                3 => few::<3>(&piece, x, &mut out),
-                _ => few::<SHARE>(&piece, x, &mut out),
-            }
-        }
-    }
+    e4m7::by_pieces::<SHARE>(tiles, x, scratch, out, |piece, n, x, out| match n {
+        1 => few::<1>(piece, x, out),
+        2 => few::<2>(piece, x, out),
+        3 => few::<3>(piece, x, out),
+        _ => few::<SHARE>(piece, x, out),
+    });
 }
 
 /// Adds the products of a piece and `N` rows.

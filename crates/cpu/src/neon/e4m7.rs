@@ -9,20 +9,10 @@ use crate::pool::Tile;
 
 /// See [`e4m7::matvec`].
 pub fn matvec_e4m7(tiles: Tiles<'_>, x: &[f32], scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
-    let cols = tiles.cols;
-    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
-    let x = e4m7::enlarge(x, scratch);
-    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
-    for piece in tiles.pieces() {
-        for (first, x) in (0..).step_by(2).zip(x.chunks(2 * cols)) {
-            let n = x.len() / cols;
-            let mut out = out.part(first..first + n);
-            match n {
-                1 => few::<1>(&piece, x, &mut out),
-                _ => few::<2>(&piece, x, &mut out),
-            }
-        }
-    }
+    e4m7::by_pieces::<2>(tiles, x, scratch, out, |piece, n, x, out| match n {
+        1 => few::<1>(piece, x, out),
+        _ => few::<2>(piece, x, out),
+    });
 }
 
 /// Adds the products of a piece and `N` rows.
