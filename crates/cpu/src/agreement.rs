@@ -175,20 +175,23 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                     let (mut fast, mut slow) = (vec![0.0; rows], vec![0.0; rows]);
                     let mut expected = vec![0.0; n * rows];
                     for i in 0..n {
-                        let row = x.int_rows(i..i + 1);
-                        (k.matvec)(dtype, &weights, row, &mut fast);
-                        scalar::matvec(dtype, &weights, row, &mut slow);
-                        expected[i * rows..(i + 1) * rows].copy_from_slice(&slow);
+                        let (row, rest) = (x.int_rows(i..i + 1), x.rest_rows(i..i + 1));
                         let bound = |r: usize| {
                             let weights = &weights[r * row_bytes..(r + 1) * row_bytes];
                             (cols as f32 / 16.0 + 8.0) * f32::EPSILON * magnitude(dtype, weights, x.row(i))
                         };
-                        assert_close(&fast, &slow, bound, &format!("{what} matvec"));
-                        if let Some(rest) = x.rest_rows(i..i + 1) {
-                            (k.matvec_finest)(dtype, &weights, row, rest, &mut fast);
-                            scalar::matvec_finest(dtype, &weights, row, rest, &mut slow);
-                            assert_close(&fast, &slow, bound, &format!("{what} matvec_finest"));
+                        let mut scratch = Vec::new();
+                        for rest in [rest, None] {
+                            (k.matvec)(dtype, &weights, row, rest, &mut scratch, &mut fast);
+                            scalar::matvec(dtype, &weights, row, rest, &mut scratch, &mut slow);
+                            assert_close(
+                                &fast,
+                                &slow,
+                                bound,
+                                &format!("{what} matvec, with a rest: {}", rest.is_some()),
+                            );
                         }
+                        expected[i * rows..(i + 1) * rows].copy_from_slice(&slow);
                     }
                     if rows == TILE && has_layout(dtype) {
                         let mut tiles = Vec::new();
@@ -261,12 +264,8 @@ fn tiles_agree_with_the_rows_they_were_made_of() {
                     for (found, tile) in found.chunks_exact(TILE).zip(some.clone()) {
                         let weights = &weights[tile * TILE * row_bytes..(tile + 1) * TILE * row_bytes];
                         let mut expected = vec![0.0; TILE];
-                        match rest {
-                            None => scalar::matvec(dtype, weights, x_rows.row(i), &mut expected),
-                            Some(rest) => {
-                                scalar::matvec_finest(dtype, weights, x_rows.row(i), rest.row(i), &mut expected);
-                            }
-                        }
+                        let rest = rest.map(|rest| rest.row(i));
+                        scalar::matvec(dtype, weights, x_rows.row(i), rest, &mut Vec::new(), &mut expected);
                         let mut packed = PackedTile::new();
                         scalar::pack(dtype, weights, cols, &mut packed);
                         assert_close(found, &expected, |r| tile_bound(dtype, weights, &packed, &x, (i, r)), &what);
@@ -402,7 +401,7 @@ fn integer_products_approach_the_decoded_weights() {
         for rounding in ROUNDINGS {
             let x = acts(table(crate::Isa::Scalar).unwrap(), rounding, x.clone(), 1, cols);
             let mut out = [0.0];
-            scalar::matvec(dtype, &weights, x.int_rows(0..1), &mut out);
+            scalar::matvec(dtype, &weights, x.int_rows(0..1), None, &mut Vec::new(), &mut out);
             let bound = f64::from(cols as f32 * f32::EPSILON * magnitude(dtype, &weights, x.row(0)));
             assert!((f64::from(out[0]) - exact).abs() <= bound, "{dtype} {rounding:?}: {} against {exact}", out[0]);
         }

@@ -22,7 +22,7 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA, F16C.
     Avx2,
-    /// AVX-512 F, BW, VL, DQ, VBMI, VNNI.
+    /// AVX-512 F, BW, VL, DQ, VBMI, VNNI, and GFNI.
     Avx512,
     /// ARMv8 Advanced SIMD, with integer dot products.
     Neon,
@@ -103,8 +103,8 @@ pub struct Kernels {
     pub largest: fn(x: &[f32]) -> f32,
     pub quantise: fn(x: &[f32], scale: RowScale, q: &mut [i8], low: &mut [i8], d: &mut [f32], sum: &mut [i32]),
     pub sum_up: fn(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>),
-    pub matvec: fn(DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]),
-    pub matvec_finest: fn(DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]),
+    pub matvec:
+        fn(DType, rows: &[u8], x: IntRows<'_>, rest: Option<IntRows<'_>>, scratch: &mut Vec<f32>, out: &mut [f32]),
     pub matvec_tiles: fn(Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>),
     /// Up to so many activation rows [`Kernels::matvec_tiles`] is faster than all else, for a type that has a layout; 0
     /// where it never is.
@@ -171,7 +171,6 @@ static SCALAR: Kernels = Kernels {
     quantise: scalar::quantise,
     sum_up: scalar::sum_up,
     matvec: scalar::matvec,
-    matvec_finest: scalar::matvec_finest,
     matvec_tiles: scalar::matvec_tiles,
     tile_rows: 0,
     in_pairs: false,
@@ -211,8 +210,11 @@ static AVX2: Kernels = {
         quantise: |x, scale, q, low, d, sum| unsafe { avx2::quantise(x, scale, q, low, d, sum) },
         sum_up: scalar::sum_up,
         // SAFETY: as above.
-        matvec: |dtype, rows, x, out| unsafe { avx2::matvec(dtype, rows, x, out) },
-        matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(AVX2.matvec, dtype, rows, x, rest, out),
+        matvec: |dtype, rows, x, rest, _, out| {
+            // SAFETY: as above.
+            let part = |dtype, rows: &_, x: IntRows<'_>, out: &mut _| unsafe { avx2::matvec(dtype, rows, x, out) };
+            scalar::in_parts(part, dtype, rows, x, rest, out);
+        },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx2::matvec_tiles(tiles, x, rest, out) },
         tile_rows: 8,
@@ -277,9 +279,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         sum_up: |sum, d, exps, out| unsafe { avx512::sum_up(sum, d, exps, out) },
         // SAFETY: as above.
-        matvec: |dtype, rows, x, out| unsafe { avx512::matvec(dtype, rows, x, out) },
-        // SAFETY: as above.
-        matvec_finest: |dtype, rows, x, rest, out| unsafe { avx512::matvec_finest(dtype, rows, x, rest, out) },
+        matvec: |dtype, rows, x, rest, scratch, out| unsafe { avx512::matvec(dtype, rows, x, rest, scratch, out) },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx512::matvec_tiles(tiles, x, rest, out) },
         tile_rows: usize::MAX,
@@ -354,8 +354,11 @@ static NEON: Kernels = {
         quantise: neon::quantise,
         sum_up: scalar::sum_up,
         // SAFETY: `table` hands this out only after the CPU reported `dotprod`.
-        matvec: |dtype, rows, x, out| unsafe { neon::matvec(dtype, rows, x, out) },
-        matvec_finest: |dtype, rows, x, rest, out| scalar::in_two_parts(NEON.matvec, dtype, rows, x, rest, out),
+        matvec: |dtype, rows, x, rest, _, out| {
+            // SAFETY: as above.
+            let part = |dtype, rows: &_, x: IntRows<'_>, out: &mut _| unsafe { neon::matvec(dtype, rows, x, out) };
+            scalar::in_parts(part, dtype, rows, x, rest, out);
+        },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { neon::matvec_tiles(tiles, x, rest, out) },
         // More are worth a tile unpacked for all.
@@ -430,6 +433,7 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("gfni")
         && is_x86_feature_detected!("avx512vnni")
 }
 

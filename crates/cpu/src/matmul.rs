@@ -162,11 +162,8 @@ impl Product<'_> {
                 (k.matvec_f32)(dtype, weights, self.acts.row(i), scratch, out);
                 continue;
             }
-            let x = self.acts.int_rows(i..i + 1);
-            match self.acts.rest_rows(i..i + 1) {
-                None => (k.matvec)(dtype, weights, x, out),
-                Some(rest) => (k.matvec_finest)(dtype, weights, x, rest, out),
-            }
+            let (x, rest) = (self.acts.int_rows(i..i + 1), self.acts.rest_rows(i..i + 1));
+            (k.matvec)(dtype, weights, x, rest, scratch, out);
         }
     }
 

@@ -98,8 +98,21 @@ pub fn sum_up(sum: &[i32], d: &[f32], exps: &[i32], out: Sums<'_>) {
     eights.iter_mut().zip(blocks).for_each(|(eight, (sums, exps))| *eight = Eight::new(sums, exps));
 }
 
-/// `out[r] = w[r] · x` for quantised rows: `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv`.
-pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+/// `out[r] = w[r] · x` for quantised rows, with the activations' `rest` where they have 22 bits:
+/// `Σ_groups scale · d · (q · v − offset · Σv) − min · d · Σv` of each part.
+pub fn matvec(
+    dtype: DType,
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: Option<IntRows<'_>>,
+    _scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    in_parts(matvec_part, dtype, rows, x, rest, out);
+}
+
+/// [`matvec`] of one part.
+pub fn matvec_part(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     let form = form(dtype).expect("only quantised types reach the integer kernels");
     let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
     let (group, len) = (form.group, dtype.block_len());
@@ -124,27 +137,25 @@ pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     }
 }
 
-/// The same with a row of 22 bits, in two parts.
-pub fn matvec_finest(dtype: DType, rows: &[u8], x: IntRows<'_>, rest: IntRows<'_>, out: &mut [f32]) {
-    in_two_parts(matvec, dtype, rows, x, rest, out);
-}
-
-/// [`matvec_finest`] by a [`matvec`] for each part.
-pub fn in_two_parts(
-    matvec: fn(DType, &[u8], IntRows<'_>, &mut [f32]),
+/// [`matvec`] by `part` for each part.
+pub fn in_parts(
+    part: fn(DType, &[u8], IntRows<'_>, &mut [f32]),
     dtype: DType,
     rows: &[u8],
     x: IntRows<'_>,
-    rest: IntRows<'_>,
+    rest: Option<IntRows<'_>>,
     out: &mut [f32],
 ) {
     const ROWS: usize = 16;
+    let Some(rest) = rest else {
+        return part(dtype, rows, x, out);
+    };
     let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
     for (rows, out) in rows.chunks(ROWS * row_bytes).zip(out.chunks_mut(ROWS)) {
         let mut more = [0.0; ROWS];
         let more = &mut more[..out.len()];
-        matvec(dtype, rows, x, out);
-        matvec(dtype, rows, rest, more);
+        part(dtype, rows, x, out);
+        part(dtype, rows, rest, more);
         out.iter_mut().zip(more).for_each(|(out, more)| *out += *more);
     }
 }
@@ -154,10 +165,7 @@ pub fn in_two_parts(
 pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
     let rows = interleaved::rows_of(tiles);
     for i in out.rows.clone() {
-        match rest {
-            None => matvec(tiles.dtype, &rows, x.row(i), out.row(i)),
-            Some(rest) => matvec_finest(tiles.dtype, &rows, x.row(i), rest.row(i), out.row(i)),
-        }
+        in_parts(matvec_part, tiles.dtype, &rows, x.row(i), rest.map(|rest| rest.row(i)), out.row(i));
     }
 }
 

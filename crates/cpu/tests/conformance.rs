@@ -12,7 +12,10 @@ use carat_tensor::backend::Rounding;
 fn expected() -> Vec<Isa> {
     let mut expected = vec![Isa::Scalar];
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vnni") {
+    if is_x86_feature_detected!("avx512vbmi")
+        && is_x86_feature_detected!("avx512vnni")
+        && is_x86_feature_detected!("gfni")
+    {
         expected.push(Isa::Avx512);
     }
     #[cfg(target_arch = "aarch64")]

@@ -12,7 +12,7 @@ use super::{dot_signed, half, load, store, sum};
 use crate::ints::IntRows;
 use crate::scalar;
 
-/// See [`crate::scalar::matvec`].
+/// See [`crate::scalar::matvec_part`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     if x.is_fine() {
@@ -30,7 +30,7 @@ fn by_type<const PLANES: usize>(dtype: DType, rows: &[u8], x: IntRows<'_>, out: 
         DType::Q4K => each_k::<Q4_K, 144, PLANES>(rows, x, out),
         DType::Q5K => each_k::<Q5_K, 176, PLANES>(rows, x, out),
         DType::Q6K => each_k::<Q6_K, 210, PLANES>(rows, x, out),
-        _ => scalar::matvec(dtype, rows, x, out),
+        _ => scalar::matvec_part(dtype, rows, x, out),
     }
 }
 

@@ -1,4 +1,4 @@
-//! AVX-512 kernels (F, BW, VL, DQ, VBMI, VNNI): one file per family, each function defined by its namesake in
+//! AVX-512 kernels (F, BW, VL, DQ, VBMI, VNNI, and GFNI where it says so): one file per family, each function defined by its namesake in
 //! [`crate::scalar`].
 //!
 //! Functions are safe where their features are enabled; the dispatch table alone calls them from elsewhere.
@@ -22,7 +22,7 @@ pub use gemm::{gemm, gemm_f32};
 pub use halves::{scores_f16, weighted_sum_f16};
 pub use ints::{largest, quantise, sum_up};
 pub use limit::{SUMS, dot_rounds, read_all};
-pub use matvec::{matvec, matvec_finest};
+pub use matvec::matvec;
 pub use pack::pack;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::{matvec_tiles, pack_tile};

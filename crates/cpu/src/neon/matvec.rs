@@ -13,7 +13,7 @@ use super::{load, load_i8, load_u8, sdot, store, upper_over, widen};
 use crate::ints::IntRows;
 use crate::unpack::{Unpacked, form, unpack};
 
-/// See [`crate::scalar::matvec`].
+/// See [`crate::scalar::matvec_part`].
 #[target_feature(enable = "dotprod")]
 pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     if x.is_fine() { by_type::<true>(dtype, rows, x, out) } else { by_type::<false>(dtype, rows, x, out) }
