@@ -6,9 +6,10 @@
 //!
 //! Many rows that only fill the cache round the inputs of their feed-forward networks to 8 bits, as they are bound by
 //! arithmetic; a row whose logits are wanted never does, and none of a model with experts, where rounding may choose
-//! another one. So the last token of a long prompt is a chunk of its own:
-//! one more reading of the weights of the layers that fill the cache, for logits that owe nothing to coarse
-//! rounding but what they read in the cache. A coarse decoder ([`DecoderOptions::coarse`]) rounds all inputs of such rows to 8 bits.
+//! another one. So the last token of a long prompt is a chunk of its own: one more reading of the weights of the layers that fill
+//! the cache, for logits that owe nothing to coarse rounding but what they read in the cache. A coarse decoder
+//! ([`DecoderOptions::coarse`]) rounds all inputs of such rows to 8 bits, and reads rows of models with experts no finer than
+//! others'.
 //! Source: transformers `modeling_gemma4.Gemma4TextModel`.
 
 use std::ops::Range;
@@ -44,8 +45,8 @@ pub struct DecoderOptions {
     pub block: usize,
     /// The most rows of a step whose logits the memory plan counts; a step that wants more takes more.
     pub logits: LogitRows,
-    /// Whether of many rows that only fill the cache all inputs of products may be rounded to 8 bits ([`Rounding::Coarse`]).
-    /// Few rows, those of an answer among them, would be no faster for it.
+    /// Whether of many rows that only fill the cache all inputs of products may be rounded to 8 bits ([`Rounding::Coarse`]), and
+    /// those of others as finely with experts as without ([`Rounding::Fine`]). Few rows would be no faster for 8 bits.
     pub coarse: bool,
 }
 
@@ -74,6 +75,12 @@ impl DecoderOptions {
             (false, false) => [Rounding::Fine, Rounding::Coarse],
             (false, true) => [Rounding::Fine; 2],
         }
+    }
+
+    /// The same of rows that are read, and of few: finely, and most so where experts are chosen, as next to a tie any error makes
+    /// another choice. Coarse rows before them have made theirs already.
+    pub(crate) fn reading(&self, config: &ModelConfig) -> Rounding {
+        if config.experts.is_some() && !self.coarse { Rounding::Finest } else { Rounding::Fine }
     }
 
     /// Rows of the largest pass of a model.
@@ -461,13 +468,12 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    /// How finely products' inputs may be rounded, and the feed-forward networks'. Rows that are read are rounded finely,
-    /// and most so where experts are chosen: next to a tie any error makes another choice.
+    /// How finely products' inputs may be rounded, and the feed-forward networks'.
     fn roundings(&self, n: usize, keep: usize) -> [Rounding; 2] {
-        match (keep == 0 && n > FINE_ROWS, self.config.experts.is_some()) {
-            (true, _) => self.options.filling(&self.config),
-            (false, false) => [Rounding::Fine; 2],
-            (false, true) => [Rounding::Finest; 2],
+        if keep == 0 && n > FINE_ROWS {
+            self.options.filling(&self.config)
+        } else {
+            [self.options.reading(&self.config); 2]
         }
     }
 

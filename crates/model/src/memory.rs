@@ -170,10 +170,10 @@ fn work(config: &ModelConfig, plan: &[LayerPlan], rows: usize, options: &Decoder
     });
     let most = |of: fn(&LayerPlan) -> usize| plan.iter().map(of).max().unwrap_or(0);
     let (head_dim, group) = (most(|p| p.head_dim), most(|p| p.n_heads / p.n_kv_heads));
-    let finest_rows = match (&experts, read) {
-        (None, _) => 0,
-        (Some(_), true) => rows,
-        (Some(_), false) => rows.min(FINE_ROWS),
+    let finest_rows = match (options.reading(config), read) {
+        (Rounding::Finest, true) => rows,
+        (Rounding::Finest, false) => rows.min(FINE_ROWS),
+        _ => 0,
     };
     Work {
         rows,
