@@ -22,6 +22,8 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA, F16C.
     Avx2,
+    /// The same with the integer dot products of AVX-VNNI, or of AVX-512 VNNI and VL.
+    Vnni,
     /// AVX-512 F, BW, VL, DQ, VBMI, VNNI, and GFNI.
     Avx512,
     /// ARMv8 Advanced SIMD, with integer dot products.
@@ -36,6 +38,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Vnni => "vnni",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
             Isa::I8mm => "i8mm",
@@ -199,7 +202,7 @@ static SCALAR: Kernels = Kernels {
 };
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = {
+const AVX2: Kernels = {
     use crate::avx2;
     // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx2`.
     Kernels {
@@ -265,6 +268,32 @@ static AVX2: Kernels = {
         dot_rounds: (|rounds| unsafe { avx2::dot_rounds(rounds) }, 2 * 32 * avx2::PRODUCTS),
     }
 };
+
+#[cfg(target_arch = "x86_64")]
+static AVX_VNNI: Kernels = vnni::<false>();
+
+#[cfg(target_arch = "x86_64")]
+static AVX512_VNNI: Kernels = vnni::<true>();
+
+/// With the dot products in one of their encodings.
+#[cfg(target_arch = "x86_64")]
+const fn vnni<const EVEX: bool>() -> Kernels {
+    use crate::vnni;
+    // SAFETY (all entries): `table` hands this out only after the CPU reported `avx2`'s features and this encoding.
+    Kernels {
+        isa: Isa::Vnni,
+        // SAFETY: as above.
+        matvec_tiles: |tiles, x, rest, out| unsafe { vnni::matvec_tiles::<EVEX>(tiles, x, rest, out) },
+        tile_rows: 8,
+        in_pairs: false,
+        tiles: 4,
+        // SAFETY: as above.
+        gemm: |tiles, x, out| unsafe { vnni::gemm::<EVEX>(tiles, x, out) },
+        // SAFETY: as above.
+        dot_rounds: (|rounds| unsafe { vnni::dot_rounds::<EVEX>(rounds) }, 2 * 32 * vnni::SUMS),
+        ..AVX2
+    }
+}
 
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = {
@@ -412,6 +441,8 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => has_avx2().then_some(&AVX2),
         #[cfg(target_arch = "x86_64")]
+        Isa::Vnni => has_avx2().then(vnni_table).flatten(),
+        #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => has_avx512().then_some(&AVX512),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
@@ -424,6 +455,12 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vnni_table() -> Option<&'static Kernels> {
+    let has_evex = || is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl");
+    if is_x86_feature_detected!("avxvnni") { Some(&AVX_VNNI) } else { has_evex().then_some(&AVX512_VNNI) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -445,7 +482,7 @@ fn has_i8mm() -> bool {
 
 /// Instruction sets this machine can run, best first; the scalar one is always there.
 pub fn available() -> Vec<Isa> {
-    [Isa::Avx512, Isa::Avx2, Isa::I8mm, Isa::Neon, Isa::Scalar]
+    [Isa::Avx512, Isa::Vnni, Isa::Avx2, Isa::I8mm, Isa::Neon, Isa::Scalar]
         .into_iter()
         .filter(|&isa| table(isa).is_some())
         .collect()

@@ -1,7 +1,7 @@
 //! The CPU backend: scalar reference, SIMD kernels, thread pool.
 //!
-//! [`CpuBackend`] implements [`carat_tensor::Backend`]. `scalar` defines every kernel; `avx2`, `avx512` and
-//! `neon` hold faster versions of the same functions in a table (`kernels`) that is chosen once, at start.
+//! [`CpuBackend`] implements [`carat_tensor::Backend`]. `scalar` defines every kernel; `avx2`, `vnni`, `avx512`
+//! and `neon` hold faster versions of the same functions in a table (`kernels`) that is chosen once, at start.
 //! Everything above the table (tiling, threading, attention, experts) is written once.
 //!
 //! `unsafe` is denied but for the dispatch table, the SIMD modules, the pool and advice on pages.
@@ -30,11 +30,15 @@ mod near;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pages;
+#[cfg(target_arch = "x86_64")]
+mod planes;
 mod pool;
 mod rows;
 mod scalar;
 mod topology;
 mod unpack;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 mod words;
 mod workspace;
 #[cfg(target_arch = "x86_64")]

@@ -18,6 +18,10 @@ fn expected() -> Vec<Isa> {
     {
         expected.push(Isa::Avx512);
     }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avxvnni") || is_x86_feature_detected!("avx512vnni") {
+        expected.push(Isa::Vnni);
+    }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("dotprod") {
         expected.push(Isa::Neon);

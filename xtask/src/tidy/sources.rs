@@ -16,6 +16,8 @@ const UNSAFE: &[&str] = &[
     "crates/cpu/src/avx2/",
     "crates/cpu/src/avx512.rs",
     "crates/cpu/src/avx512/",
+    "crates/cpu/src/planes.rs",
+    "crates/cpu/src/vnni/",
     "crates/cpu/src/neon.rs",
     "crates/cpu/src/neon/",
 ];

@@ -14,6 +14,7 @@ use super::{load16, load32, load64, store};
 use crate::interleaved::{self, GROUP, Pieces, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
+use crate::planes::{Planes, check};
 use crate::pool::Tile;
 
 /// Four dots with each of eight rows, of `$w` with the dwords at `$x` and `$stride` bytes further each, every row's after the
@@ -154,27 +155,6 @@ impl<const N: usize> Sums<N> {
     }
 }
 
-/// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
-/// of its rest.
-#[derive(Clone, Copy)]
-struct Planes<'a> {
-    x: &'a IntRows<'a>,
-    rest: &'a IntRows<'a>,
-    first: usize,
-}
-
-/// Panics unless there are `n` rows of `P` planes, with all sums and scales: what [`Planes`] rely on.
-fn check<const P: usize>(x: &IntRows<'_>, rest: &IntRows<'_>, n: usize) {
-    let cols = x.cols;
-    let planes = [x.q, x.low, rest.q];
-    assert!(planes[..P].iter().all(|plane| plane.len() >= n * cols), "{n} rows of {P} planes of {cols} values");
-    for x in [x, rest] {
-        assert!(x.exps.len() >= n * (cols / 32) && x.dsum32.len() >= n * (cols / 32));
-        assert!(x.neg16.len() >= n * (cols / 16) && x.neg32.len() >= n * (cols / 32));
-    }
-    assert!(!cols.is_multiple_of(256) || x.eights.len() >= n * (cols / 256));
-}
-
 impl Planes<'_> {
     /// For each row sums of 32-bit lanes over `QUADS` quads of weights and its columns from `at` on, all planes together;
     /// `start` gives `−offset · Σ v` of a row.
@@ -184,21 +164,18 @@ impl Planes<'_> {
         &self,
         w: &[__m512i; QUADS],
         at: usize,
-        start: impl Fn(usize) -> __m512i,
+        start: impl Fn(usize) -> i32,
     ) -> [__m512i; N] {
         debug_assert!(at + 4 * QUADS <= self.x.cols);
-        let planes = [self.x.q, self.x.low, self.rest.q];
         let add = |sums: &mut [__m512i; N], p: usize| {
             // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
-            unsafe {
-                add_dots::<false, QUADS, N>(sums, w, planes[p].as_ptr().add(self.first * self.x.cols + at), self.x.cols)
-            };
+            unsafe { add_dots::<false, QUADS, N>(sums, w, self.of_plane(p, at), self.x.cols) };
         };
         let finer = |sums: [__m512i; N], by: [__m512i; N]| -> [__m512i; N] {
             std::array::from_fn(|i| _mm512_add_epi32(_mm512_slli_epi32::<7>(sums[i]), by[i]))
         };
-        let start: [__m512i; N] = std::array::from_fn(start);
+        let start: [__m512i; N] = std::array::from_fn(|i| _mm512_set1_epi32(start(i)));
         let mut sums = [_mm512_setzero_si512(); N];
         // There are no registers for sums of each plane of so many rows; those of few would wait for the plane before.
         let in_turn = N == SHARE;
@@ -213,26 +190,6 @@ impl Planes<'_> {
         sums
     }
 
-    /// [`IntRows::neg32`] or [`IntRows::neg16`] of group `g` of so many columns of row `i`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> __m512i {
-        let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
-        _mm512_set1_epi32(if P == 3 { 128 * of(self.x) + of(self.rest) } else { of(self.x) })
-    }
-
-    /// Scale of the 32 columns from `32 · g` on of row `i` ([`IntRows::exps`]): the same for all planes, each in its unit.
-    #[inline]
-    fn exp(&self, i: usize, g: usize) -> i32 {
-        self.of_group::<32, _>(self.x.exps, i, g)
-    }
-
-    /// `d · Σ v` of the same, all three planes together.
-    #[inline]
-    fn weighted(&self, i: usize, g: usize) -> f32 {
-        self.of_group::<32, _>(self.x.dsum32, i, g) + self.of_group::<32, _>(self.rest.dsum32, i, g)
-    }
-
     /// For each row the dot of `mins`, two of each lane's row in a lane, with the sums of block `b` of 256 columns.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -242,25 +199,6 @@ impl Planes<'_> {
         // SAFETY: `check` has seen the sums of `N` rows, `stride` apart.
         unsafe { add_dots::<true, 4, N>(&mut dots, mins, sums, stride) };
         dots
-    }
-
-    /// The sums of block `b` of 256 columns of row `i`.
-    #[inline]
-    fn eight(&self, i: usize, b: usize) -> &Eight {
-        let at = (self.first + i) * (self.x.cols / 256) + b;
-        debug_assert!(at < self.x.eights.len());
-        // SAFETY: as in `of_group`, of types whose blocks have 256 columns.
-        unsafe { self.x.eights.get_unchecked(at) }
-    }
-
-    /// What row `i` has for group `g`.
-    #[inline]
-    fn of_group<const GROUP: usize, T: Copy>(&self, values: &[T], i: usize, g: usize) -> T {
-        let at = (self.first + i) * (self.x.cols / GROUP) + g;
-        debug_assert!(at < values.len());
-        // SAFETY: `check` has seen the rows' values, and callers' groups lie within a row, as every tile has
-        // `cols / block` blocks.
-        unsafe { *values.get_unchecked(at) }
     }
 }
 
@@ -347,12 +285,12 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
     }
     let scale = halves(block, 0);
     if P < 3 {
-        let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative::<P, 32>(i, b)));
+        let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative::<P, 32>(i, b) << 4);
         sums.add(dots, scale, |i| x.exp(i, b));
     } else {
         let rest = Planes { x: x.rest, ..x };
-        let high = x.dots::<2, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(x.negative::<2, 32>(i, b)));
-        let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| _mm512_slli_epi32::<4>(rest.negative::<1, 32>(i, b)));
+        let high = x.dots::<2, 8, N>(&w, 32 * b, |i| x.negative::<2, 32>(i, b) << 4);
+        let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| rest.negative::<1, 32>(i, b) << 4);
         sums.add(high, scale, |i| x.exp(i, b) + (7 << 23));
         sums.add(low, scale, |i| x.exp(i, b));
     }
@@ -390,7 +328,7 @@ fn q4_k<const P: usize, const N: usize>(
         let (low, high) = (|k| low_nibbles(bytes(k)), |k| if in_place { in_upper(k) } else { high_nibbles(bytes(k)) });
         for (w, j) in [std::array::from_fn(low), std::array::from_fn(high)].iter().zip(2 * pair..) {
             let g = 8 * b + j;
-            sums.add(x.dots::<P, 8, N>(w, 32 * g, |_| _mm512_setzero_si512()), scales[j], |i| x.exp(i, g));
+            sums.add(x.dots::<P, 8, N>(w, 32 * g, |_| 0), scales[j], |i| x.exp(i, g));
         }
     }
     if P < 3 {

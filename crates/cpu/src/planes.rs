@@ -1,0 +1,71 @@
+//! Activation rows as kernels of interleaved weights go through them: planes of bytes, and what goes with them.
+#![allow(unsafe_code, reason = "lengths are checked once for all rows, not at each of many places")]
+
+use crate::ints::{Eight, IntRows};
+
+/// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
+/// of its rest. [`check`] has seen them.
+#[derive(Clone, Copy)]
+pub struct Planes<'a> {
+    pub x: &'a IntRows<'a>,
+    pub rest: &'a IntRows<'a>,
+    pub first: usize,
+}
+
+/// Panics unless there are `n` rows of `P` planes, with all sums and scales: what [`Planes`] rely on.
+pub fn check<const P: usize>(x: &IntRows<'_>, rest: &IntRows<'_>, n: usize) {
+    let cols = x.cols;
+    let planes = [x.q, x.low, rest.q];
+    assert!(planes[..P].iter().all(|plane| plane.len() >= n * cols), "{n} rows of {P} planes of {cols} values");
+    for x in [x, rest] {
+        assert!(x.exps.len() >= n * (cols / 32) && x.dsum32.len() >= n * (cols / 32));
+        assert!(x.neg16.len() >= n * (cols / 16) && x.neg32.len() >= n * (cols / 32));
+    }
+    assert!(!cols.is_multiple_of(256) || x.eights.len() >= n * (cols / 256));
+}
+
+impl Planes<'_> {
+    /// Plane `p` of the first row, from column `at` on.
+    #[inline]
+    pub fn of_plane(&self, p: usize, at: usize) -> *const i8 {
+        [self.x.q, self.x.low, self.rest.q][p].as_ptr().wrapping_add(self.first * self.x.cols + at)
+    }
+
+    /// [`IntRows::neg32`] or [`IntRows::neg16`] of group `g` of so many columns of row `i`, all planes together.
+    #[inline]
+    pub fn negative<const P: usize, const GROUP: usize>(&self, i: usize, g: usize) -> i32 {
+        let of = |x: &IntRows<'_>| self.of_group::<GROUP, _>(if GROUP == 32 { x.neg32 } else { x.neg16 }, i, g);
+        if P == 3 { 128 * of(self.x) + of(self.rest) } else { of(self.x) }
+    }
+
+    /// Scale of the 32 columns from `32 · g` on of row `i` ([`IntRows::exps`]): the same for all planes, each in its unit.
+    #[inline]
+    pub fn exp(&self, i: usize, g: usize) -> i32 {
+        self.of_group::<32, _>(self.x.exps, i, g)
+    }
+
+    /// `d · Σ v` of the same, all three planes together.
+    #[inline]
+    pub fn weighted(&self, i: usize, g: usize) -> f32 {
+        self.of_group::<32, _>(self.x.dsum32, i, g) + self.of_group::<32, _>(self.rest.dsum32, i, g)
+    }
+
+    /// The sums of block `b` of 256 columns of row `i`.
+    #[inline]
+    pub fn eight(&self, i: usize, b: usize) -> &Eight {
+        let at = (self.first + i) * (self.x.cols / 256) + b;
+        debug_assert!(at < self.x.eights.len());
+        // SAFETY: as in `of_group`, of types whose blocks have 256 columns.
+        unsafe { self.x.eights.get_unchecked(at) }
+    }
+
+    /// What row `i` has for group `g`.
+    #[inline]
+    fn of_group<const GROUP: usize, T: Copy>(&self, values: &[T], i: usize, g: usize) -> T {
+        let at = (self.first + i) * (self.x.cols / GROUP) + g;
+        debug_assert!(at < values.len());
+        // SAFETY: `check` has seen the rows' values, and callers' groups lie within a row, as every tile has
+        // `cols / block` blocks.
+        unsafe { *values.get_unchecked(at) }
+    }
+}
