@@ -213,9 +213,10 @@ const AVX2: Kernels = {
         quantise: |x, scale, q, low, d, sum| unsafe { avx2::quantise(x, scale, q, low, d, sum) },
         sum_up: scalar::sum_up,
         // SAFETY: as above.
-        matvec: |dtype, rows, x, rest, _, out| {
+        matvec: |dtype, rows, x, rest, scratch, out| {
             // SAFETY: as above.
-            let part = |dtype, rows: &_, x: IntRows<'_>, out: &mut _| unsafe { avx2::matvec(dtype, rows, x, out) };
+            let part =
+                |dtype, rows: &_, x: IntRows<'_>, out: &mut _| unsafe { avx2::matvec(dtype, rows, x, scratch, out) };
             scalar::in_parts(part, dtype, rows, x, rest, out);
         },
         // SAFETY: as above.

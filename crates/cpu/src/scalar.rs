@@ -139,7 +139,7 @@ pub fn matvec_part(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
 
 /// [`matvec`] by `part` for each part.
 pub fn in_parts(
-    part: fn(DType, &[u8], IntRows<'_>, &mut [f32]),
+    mut part: impl FnMut(DType, &[u8], IntRows<'_>, &mut [f32]),
     dtype: DType,
     rows: &[u8],
     x: IntRows<'_>,

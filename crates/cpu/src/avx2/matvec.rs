@@ -1,5 +1,9 @@
-//! Products of quantised rows with one activation row: 32 weights per step. Weights below 128 stay unsigned, as `vpmaddubsw`
-//! wants them, and what they are too large by is taken off by the activations' sums; those of Q8_0 lend their signs.
+//! Products of quantised rows with one activation row: 256 weights per round, in four steps of 64.
+//!
+//! A step is two vectors of 32 weights whose lanes hold weights of the same groups: `vpmaddubsw` sums pairs in 16 bits, which both
+//! vectors fit into, and only their sum is widened, converted and multiplied with the groups' scales. The activations are laid out
+//! in the same order once, before the first row ([`Round`]). Weights stay unsigned, as `vpmaddubsw` wants them, and what they are
+//! too large by is taken off by the activations' sums; those of Q8_0 lend their signs.
 //!
 //! Types without a kernel of their own take the definition.
 
@@ -9,29 +13,294 @@ use carat_tensor::DType;
 use carat_tensor::quant::k4_scales_mins;
 
 use super::{dot_signed, half, load, store, sum};
+use crate::acts::grow;
 use crate::ints::IntRows;
 use crate::scalar;
 
+/// Weights of a round.
+const ROUND: usize = 256;
+/// Steps of a round.
+const STEPS: usize = 4;
+
+// Types by number: what a closure does would not be part of the loop for certain.
+const Q4_0: usize = DType::Q4_0 as usize;
+const Q4_K: usize = DType::Q4K as usize;
+const Q5_K: usize = DType::Q5K as usize;
+const Q6_K: usize = DType::Q6K as usize;
+
+/// 256 activations with all that their products need: eight vectors of bytes of each of two planes, in the order in which
+/// [`weights`] makes weights; [`SCALES`]; [`SUMS`].
+type Round = [[f32; 8]; 20];
+/// Scales of groups, of which Q6_K has two vectors.
+const SCALES: usize = 16;
+/// `d · Σ v` of as many.
+const SUMS: usize = 18;
+
 /// See [`crate::scalar::matvec_part`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, scratch: &mut Vec<f32>, out: &mut [f32]) {
     if x.is_fine() {
-        by_type::<2>(dtype, rows, x, out);
+        by_type::<2>(dtype, rows, x, scratch, out);
     } else {
-        by_type::<1>(dtype, rows, x, out);
+        by_type::<1>(dtype, rows, x, scratch, out);
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn by_type<const PLANES: usize>(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn by_type<const PLANES: usize>(dtype: DType, rows: &[u8], x: IntRows<'_>, scratch: &mut Vec<f32>, out: &mut [f32]) {
     match dtype {
-        DType::Q4_0 => q4_0::<PLANES>(rows, x, out),
         DType::Q8_0 => q8_0::<PLANES>(rows, x, out),
-        DType::Q4K => each_k::<Q4_K, 144, PLANES>(rows, x, out),
-        DType::Q5K => each_k::<Q5_K, 176, PLANES>(rows, x, out),
-        DType::Q6K => each_k::<Q6_K, 210, PLANES>(rows, x, out),
+        DType::Q4_0 if x.cols >= ROUND => all_rows::<Q4_0, PLANES>(rows, x, scratch, out),
+        DType::Q4K => all_rows::<Q4_K, PLANES>(rows, x, scratch, out),
+        DType::Q5K => all_rows::<Q5_K, PLANES>(rows, x, scratch, out),
+        DType::Q6K => all_rows::<Q6_K, PLANES>(rows, x, scratch, out),
         _ => scalar::matvec_part(dtype, rows, x, out),
     }
+}
+
+/// Bytes of 256 weights.
+const fn round_bytes<const TYPE: usize>() -> usize {
+    match TYPE {
+        Q4_0 => 8 * DType::Q4_0.block_bytes(),
+        Q4_K => DType::Q4K.block_bytes(),
+        Q5_K => DType::Q5K.block_bytes(),
+        _ => DType::Q6K.block_bytes(),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn all_rows<const TYPE: usize, const PLANES: usize>(
+    rows: &[u8],
+    x: IntRows<'_>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    const LINE: usize = 64;
+    let count = x.cols.div_ceil(ROUND);
+    grow(scratch, (count * size_of::<Round>() + LINE) / size_of::<f32>());
+    let start = scratch.as_ptr().align_offset(LINE);
+    let rounds = &mut scratch[start..].as_chunks_mut::<8>().0.as_chunks_mut().0[..count];
+    for (c, round) in rounds.iter_mut().enumerate() {
+        make_round::<TYPE, PLANES>(x, c, round);
+    }
+    let row_bytes = x.cols * round_bytes::<TYPE>() / ROUND;
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        *out = one_row::<TYPE, PLANES>(row, rounds);
+    }
+}
+
+/// The groups of 32 that the halves of a step's vectors are of.
+const fn halves<const TYPE: usize>(step: usize) -> [usize; 2] {
+    match TYPE {
+        // The low or the high nibbles of four groups.
+        Q4_K | Q5_K => [step / 2 * 4 + step % 2, step / 2 * 4 + step % 2 + 2],
+        _ => [2 * step, 2 * step + 1],
+    }
+}
+
+/// Two vectors of 32 as a step has them: first halves, then second ones; of Q6_K, whose groups have 16, eight bytes of each by turns.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn order<const TYPE: usize>(first: __m256i, second: __m256i) -> [__m256i; 2] {
+    if TYPE == Q6_K {
+        [_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second)]
+    } else {
+        [_mm256_permute2x128_si256::<0x20>(first, second), _mm256_permute2x128_si256::<0x31>(first, second)]
+    }
+}
+
+/// Lays out round `c`. The last one of a row that isn't whole rounds has its last 256 values, with zero scales for those that
+/// earlier rounds had.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn make_round<const TYPE: usize, const PLANES: usize>(x: IntRows<'_>, c: usize, round: &mut Round) {
+    let at = (c * ROUND).min(x.cols - ROUND);
+    let had = (c * ROUND - at) / 32;
+    for (plane, bytes) in [x.q, x.low][..PLANES].iter().enumerate() {
+        let bytes: &[u8] = bytemuck::cast_slice(&bytes[at..at + ROUND]);
+        for step in 0..STEPS {
+            let [first, second] = halves::<TYPE>(step).map(|block| load32(&bytes[32 * block..]));
+            for (i, v) in order::<TYPE>(first, second).into_iter().enumerate() {
+                store(&mut round[8 * plane + 2 * step + i], _mm256_castsi256_ps(v));
+            }
+        }
+    }
+    let (mut scales, mut sums) = ([0.0; 16], [0.0; 16]);
+    let groups = at / 32..at / 32 + 8;
+    let (of_groups, size) =
+        if TYPE == Q6_K { (&x.dsum16[2 * groups.start..2 * groups.end], 2) } else { (&x.dsum32[groups.clone()], 1) };
+    for (i, (scale, sum)) in scales.iter_mut().zip(&mut sums).enumerate().take(8 * size).skip(size * had) {
+        (*scale, *sum) = (x.d[groups.start + i / size], of_groups[i]);
+    }
+    round[SCALES..SUMS].as_flattened_mut().copy_from_slice(&scales);
+    round[SUMS..].as_flattened_mut().copy_from_slice(&sums);
+}
+
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one_row<const TYPE: usize, const PLANES: usize>(row: &[u8], rounds: &[Round]) -> f32 {
+    let bytes = round_bytes::<TYPE>();
+    // Sums of steps by turns, which don't wait for each other.
+    let (mut acc, mut lower) = ([_mm256_setzero_ps(); 2], _mm256_setzero_ps());
+    for (c, round) in rounds.iter().enumerate() {
+        let block = &row[(c * bytes).min(row.len() - bytes)..][..bytes];
+        let [scales, more] = scales::<TYPE>(block);
+        let mut shares = [_mm256_mul_ps(scales, load(&round[SCALES])); 2];
+        if TYPE == Q6_K {
+            shares[1] = _mm256_mul_ps(more, load(&round[SCALES + 1]));
+            lower = _mm256_fmadd_ps(more, load(&round[SUMS + 1]), lower);
+        }
+        let of_sums = if matches!(TYPE, Q4_K | Q5_K) { more } else { scales };
+        lower = _mm256_fmadd_ps(of_sums, load(&round[SUMS]), lower);
+        for step in 0..STEPS {
+            let dot = dot::<PLANES>(weights::<TYPE>(block, step), round, step);
+            let of_groups = if TYPE == Q6_K { shares[step / 2] } else { shares[0] };
+            let share = _mm256_permutevar8x32_ps(of_groups, group_lanes::<TYPE>(step));
+            acc[step % 2] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), share, acc[step % 2]);
+        }
+    }
+    // Unsigned weights are too large by this; minima are multiplied.
+    let offset = match TYPE {
+        Q4_0 => 8.0,
+        Q6_K => 32.0,
+        _ => 1.0,
+    };
+    let acc = _mm256_add_ps(acc[0], acc[1]);
+    sum(_mm256_fnmadd_ps(lower, _mm256_set1_ps(offset), acc))
+}
+
+/// `Σ w · v` of every four of a step's weights, of both vectors and one or two planes. Four products of 63 and 127 fit 16 bits.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot<const PLANES: usize>(w: [__m256i; 2], round: &Round, step: usize) -> __m256i {
+    let of_plane = |plane: usize| {
+        let at = 8 * plane + 2 * step;
+        let [first, second] = [at, at + 1].map(|at| _mm256_castps_si256(load(&round[at])));
+        _mm256_add_epi16(_mm256_maddubs_epi16(w[0], first), _mm256_maddubs_epi16(w[1], second))
+    };
+    let (high, one) = (of_plane(0), _mm256_set1_epi16(1));
+    if PLANES == 1 {
+        return _mm256_madd_epi16(high, one);
+    }
+    let low = _mm256_madd_epi16(of_plane(1), one);
+    _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(128)), low)
+}
+
+/// The group of each lane's weights in a step; of Q6_K among eight.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn group_lanes<const TYPE: usize>(step: usize) -> __m256i {
+    if TYPE == Q6_K {
+        let first = _mm256_setr_epi32(0, 0, 2, 2, 1, 1, 3, 3);
+        return _mm256_add_epi32(first, _mm256_set1_epi32(4 * (step as i32 % 2)));
+    }
+    let [a, b] = halves::<TYPE>(step).map(|group| group as i32);
+    _mm256_setr_epi32(a, a, a, a, b, b, b, b)
+}
+
+/// The groups' scales of a round, and minima; of Q6_K the scales of 16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scales<const TYPE: usize>(block: &[u8]) -> [__m256; 2] {
+    match TYPE {
+        Q4_0 => {
+            let blocks: &[[u8; 18]; 8] = block.as_chunks().0.first_chunk().expect("eight blocks");
+            let mut halves = [0; 8];
+            for (half, block) in halves.iter_mut().zip(blocks) {
+                *half = u16::from_le_bytes([block[0], block[1]]);
+            }
+            [_mm256_cvtph_ps(load16(bytemuck::cast_slice(&halves))), _mm256_setzero_ps()]
+        }
+        Q4_K | Q5_K => {
+            let (d, d_min) = (half([block[0], block[1]]), half([block[2], block[3]]));
+            let (scales, mins) = k4_scales_mins(block[4..16].try_into().expect("12 bytes"));
+            [whole(scales, d), whole(mins, d_min)]
+        }
+        // 8-bit scales of 16 groups, then the block's.
+        _ => {
+            let d = _mm256_set1_ps(half([block[208], block[209]]));
+            let bytes = load16(&block[192..]);
+            let (first, second) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)));
+            [_mm256_mul_ps(_mm256_cvtepi32_ps(first), d), _mm256_mul_ps(_mm256_cvtepi32_ps(second), d)]
+        }
+    }
+}
+
+/// Eight bytes times `d`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn whole(bytes: u64, d: f32) -> __m256 {
+    let bytes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed()));
+    _mm256_mul_ps(_mm256_cvtepi32_ps(bytes), _mm256_set1_ps(d))
+}
+
+/// The weights of a step, unsigned.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn weights<const TYPE: usize>(block: &[u8], step: usize) -> [__m256i; 2] {
+    match TYPE {
+        // Eight blocks of 18 bytes: scale, 16 bytes of nibbles.
+        Q4_0 => {
+            let nibbles = two(load16(&block[36 * step + 2..]), load16(&block[36 * step + 20..]));
+            [low_nibbles(nibbles), high_nibbles(nibbles)]
+        }
+        // After scales and minima, and Q5_K's fifth bits, 32 bytes of nibbles for every two groups.
+        Q4_K | Q5_K => {
+            let at = (if TYPE == Q5_K { 48 } else { 16 }) + 64 * (step / 2);
+            let first = two(load16(&block[at..]), load16(&block[at + 32..]));
+            let second = two(load16(&block[at + 16..]), load16(&block[at + 48..]));
+            let [first, second] = if step.is_multiple_of(2) {
+                [low_nibbles(first), low_nibbles(second)]
+            } else {
+                [high_nibbles(first), high_nibbles(second)]
+            };
+            if TYPE == Q4_K {
+                return [first, second];
+            }
+            let [a, b] = halves::<TYPE>(step).map(|group| _mm_set1_epi8((1u8 << group).cast_signed()));
+            let bits = two(a, b);
+            [with_fifths(first, load16(&block[16..]), bits), with_fifths(second, load16(&block[32..]), bits)]
+        }
+        // For each 128 weights 64 bytes of nibbles; then, for each, 32 bytes of two high bits.
+        _ => {
+            let part = step / 2;
+            let (a, b) = (load32(&block[64 * part..]), load32(&block[64 * part + 32..]));
+            let bits = load32(&block[128 + 32 * part..]);
+            let twos = |v| _mm256_and_si256(v, _mm256_set1_epi8(0x30));
+            if step.is_multiple_of(2) {
+                let first = _mm256_or_si256(low_nibbles(a), twos(_mm256_slli_epi16::<4>(bits)));
+                order::<TYPE>(first, _mm256_or_si256(low_nibbles(b), twos(_mm256_slli_epi16::<2>(bits))))
+            } else {
+                let first = _mm256_or_si256(high_nibbles(a), twos(bits));
+                order::<TYPE>(first, _mm256_or_si256(high_nibbles(b), twos(_mm256_srli_epi16::<2>(bits))))
+            }
+        }
+    }
+}
+
+/// Adds 16 to the weights of which a byte of `fifths`, one for each place in a group, has the bit of their group.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn with_fifths(w: __m256i, fifths: __m128i, bits: __m256i) -> __m256i {
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_broadcastsi128_si256(fifths), bits), bits);
+    _mm256_or_si256(w, _mm256_and_si256(set, _mm256_set1_epi8(16)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn two(low: __m128i, high: __m128i) -> __m256i {
+    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_nibbles(v: __m256i) -> __m256i {
+    _mm256_and_si256(v, _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn high_nibbles(v: __m256i) -> __m256i {
+    low_nibbles(_mm256_srli_epi16::<4>(v))
 }
 
 /// The first 16 bytes.
@@ -52,86 +321,6 @@ fn load32(bytes: &[u8]) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
-/// The first four values.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn load4(values: &[f32]) -> __m128 {
-    assert!(values.len() >= 4);
-    // SAFETY: four values are readable, just checked.
-    unsafe { _mm_loadu_ps(values.as_ptr()) }
-}
-
-/// `Σ w · v` of every four of 32 values in one or two planes, `w` bytes below 128.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot<const PLANES: usize>(w: __m256i, [q, low]: [&[i8; 32]; 2]) -> __m256i {
-    let one = _mm256_set1_epi16(1);
-    let high = _mm256_maddubs_epi16(w, load32(bytemuck::cast_slice(q)));
-    if PLANES == 1 {
-        return _mm256_madd_epi16(high, one);
-    }
-    let low = _mm256_madd_epi16(_mm256_maddubs_epi16(w, load32(bytemuck::cast_slice(low))), one);
-    _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(128)), low)
-}
-
-/// The `b`-th `N` activations; of a row in one plane the second is the first again.
-#[inline]
-fn planes<const PLANES: usize, const N: usize>(x: IntRows<'_>, b: usize) -> [&[i8; N]; 2] {
-    let low = if PLANES == 1 { x.q } else { x.low };
-    [&x.q.as_chunks().0[b], &low.as_chunks().0[b]]
-}
-
-/// The same of signed `w`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn signed_dot<const PLANES: usize>(w: __m256i, [q, low]: [&[i8; 32]; 2]) -> __m256i {
-    let high = dot_signed(w, load32(bytemuck::cast_slice(q)));
-    if PLANES == 1 {
-        return high;
-    }
-    _mm256_add_epi32(_mm256_slli_epi32::<7>(high), dot_signed(w, load32(bytemuck::cast_slice(low))))
-}
-
-/// Eight blocks of 18 bytes at a time: their scales are read and multiplied at once.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
-    const BYTES: usize = 18;
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.cols / 32 * BYTES)) {
-        let (eights, rest) = row.as_chunks::<{ 8 * BYTES }>();
-        let (mut acc, mut lower) = (_mm256_setzero_ps(), _mm256_setzero_ps());
-        for (c, blocks) in eights.iter().enumerate() {
-            let (x, mut shares) = (Round::new::<PLANES>(x, c), [0.0; 8]);
-            let half = |i: usize| i16::from_le_bytes([blocks[BYTES * i], blocks[BYTES * i + 1]]);
-            let halves = _mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7));
-            let scales = _mm256_cvtph_ps(halves);
-            lower = _mm256_fmadd_ps(scales, load(x.dsum32), lower);
-            store(&mut shares, _mm256_mul_ps(scales, load(x.d)));
-            for (j, (block, &share)) in blocks.as_chunks::<BYTES>().0.iter().zip(&shares).enumerate() {
-                let dot = _mm256_cvtepi32_ps(x.dot::<PLANES>(nibbles(&block[2..]), j));
-                acc = _mm256_fmadd_ps(dot, _mm256_set1_ps(share), acc);
-            }
-        }
-        let (mut sum, mut offsets) = (sum(acc), sum(lower));
-        for (i, block) in rest.as_chunks::<BYTES>().0.iter().enumerate() {
-            let (b, scale) = (8 * eights.len() + i, half([block[0], block[1]]));
-            sum += scale
-                * x.d[b]
-                * self::sum(_mm256_cvtepi32_ps(dot::<PLANES>(nibbles(&block[2..]), planes::<PLANES, 32>(x, b))));
-            offsets += scale * x.dsum32[b];
-        }
-        *out = sum - 8.0 * offsets;
-    }
-}
-
-/// The nibbles of 16 bytes, low ones first.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn nibbles(bytes: &[u8]) -> __m256i {
-    let v = load16(bytes);
-    let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(v), _mm_srli_epi16::<4>(v));
-    _mm256_and_si256(both, _mm256_set1_epi8(15))
-}
-
 /// Blocks of 34 bytes: scale, 32 signed bytes.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q8_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
@@ -139,131 +328,14 @@ fn q8_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         let mut acc = _mm256_setzero_ps();
         for (b, (block, &d)) in row.as_chunks::<34>().0.iter().zip(x.d).enumerate() {
             let scale = _mm256_set1_ps(half([block[0], block[1]]) * d);
-            let dot = signed_dot::<PLANES>(load32(&block[2..]), planes::<PLANES, 32>(x, b));
+            let w = load32(&block[2..]);
+            let of_plane = |plane: &[i8]| dot_signed(w, load32(bytemuck::cast_slice(&plane[32 * b..32 * b + 32])));
+            let mut dot = of_plane(x.q);
+            if PLANES > 1 {
+                dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), of_plane(x.low));
+            }
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc);
         }
         *out = sum(acc);
-    }
-}
-
-/// 256 activations.
-struct Round<'a> {
-    planes: [&'a [i8; 256]; 2],
-    d: &'a [f32; 8],
-    dsum16: &'a [f32; 16],
-    dsum32: &'a [f32; 8],
-}
-
-impl<'a> Round<'a> {
-    /// Those from `256 · s` on.
-    #[inline]
-    fn new<const PLANES: usize>(x: IntRows<'a>, s: usize) -> Self {
-        Round {
-            planes: planes::<PLANES, 256>(x, s),
-            d: &x.d.as_chunks().0[s],
-            dsum16: &x.dsum16.as_chunks().0[s],
-            dsum32: &x.dsum32.as_chunks().0[s],
-        }
-    }
-
-    /// As [`dot`], of group `j` of 32.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot<const PLANES: usize>(&self, w: __m256i, j: usize) -> __m256i {
-        let [q, low] = self.planes;
-        dot::<PLANES>(w, [&q.as_chunks().0[j], &low.as_chunks().0[j]])
-    }
-}
-
-// Types by number: what a closure does would not be part of the loop for certain.
-const Q4_K: usize = DType::Q4K as usize;
-const Q5_K: usize = DType::Q5K as usize;
-const Q6_K: usize = DType::Q6K as usize;
-
-/// Rows of blocks of `B` bytes with 256 weights.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn each_k<const TYPE: usize, const B: usize, const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.cols / 256 * B)) {
-        let mut sums = [_mm256_setzero_ps(); 2];
-        for (s, block) in row.as_chunks::<B>().0.iter().enumerate() {
-            let x = Round::new::<PLANES>(x, s);
-            if TYPE == Q6_K {
-                q6_k::<PLANES>(block, &x, &mut sums);
-            } else {
-                q4_q5_k::<TYPE, PLANES>(block, &x, &mut sums);
-            }
-        }
-        *out = sum(_mm256_sub_ps(sums[0], sums[1]));
-    }
-}
-
-/// Adds 8 groups of 32 with 6-bit scales and minima: nibbles after these and, in Q5_K, the
-/// fifth bits, which are at byte 16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q4_q5_k<const TYPE: usize, const PLANES: usize>(block: &[u8], x: &Round<'_>, [acc, lower]: &mut [__m256; 2]) {
-    let (d, d_min) = (half([block[0], block[1]]), half([block[2], block[3]]));
-    let of_groups = block[4..16].try_into().expect("12 bytes");
-    let (scales, mins) = k4_scales_mins(of_groups);
-    let times = |bytes: u64, d| {
-        _mm256_mul_ps(
-            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(bytes.cast_signed()))),
-            _mm256_set1_ps(d),
-        )
-    };
-    let (scales, mins) = (times(scales, d), times(mins, d_min));
-    *lower = _mm256_fmadd_ps(mins, load(x.dsum32), *lower);
-    let mut shares = [0.0; 8];
-    store(&mut shares, _mm256_mul_ps(scales, load(x.d)));
-    let (low, sixteen) = (_mm256_set1_epi8(15), _mm256_set1_epi8(16));
-    let nibbles_at = if TYPE == Q5_K { 48 } else { 16 };
-    for pair in 0..4 {
-        let v = load32(&block[nibbles_at + 32 * pair..]);
-        let nibbles = [_mm256_and_si256(v, low), _mm256_and_si256(_mm256_srli_epi16::<4>(v), low)];
-        for (j, mut w) in (2 * pair..).zip(nibbles) {
-            if TYPE == Q5_K {
-                let bit = _mm256_set1_epi8((1u8 << j).cast_signed());
-                let set = _mm256_cmpeq_epi8(_mm256_and_si256(load32(&block[16..]), bit), bit);
-                w = _mm256_or_si256(w, _mm256_and_si256(set, sixteen));
-            }
-            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(x.dot::<PLANES>(w, j)), _mm256_set1_ps(shares[j]), *acc);
-        }
-    }
-}
-
-/// Adds 16 groups of 16 with 8-bit scales: nibbles at byte 0, two high bits each at 128, scales at 192.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k<const PLANES: usize>(block: &[u8], x: &Round<'_>, [acc, lower]: &mut [__m256; 2]) {
-    let d = half([block[208], block[209]]);
-    let bytes = load16(&block[192..]);
-    let halves = [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))];
-    let mut shares = [0.0; 16];
-    for (i, (half, shares)) in halves.into_iter().zip(shares.as_chunks_mut::<8>().0).enumerate() {
-        let scales = _mm256_mul_ps(_mm256_cvtepi32_ps(half), _mm256_set1_ps(d));
-        // What the weights are too large by.
-        let offsets = _mm256_mul_ps(load(&x.dsum16[8 * i..]), _mm256_set1_ps(32.0));
-        *lower = _mm256_fmadd_ps(scales, offsets, *lower);
-        let four = _mm256_castps128_ps256(load4(&x.d[4 * i..]));
-        let twice = _mm256_permutevar8x32_ps(four, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
-        store(shares, _mm256_mul_ps(scales, twice));
-    }
-    let (low, high) = (_mm256_set1_epi8(15), _mm256_set1_epi8(0x30));
-    for part in 0..2 {
-        let (a, b) = (load32(&block[64 * part..]), load32(&block[64 * part + 32..]));
-        let bits = load32(&block[128 + 32 * part..]);
-        let weights = [
-            _mm256_or_si256(_mm256_and_si256(a, low), _mm256_and_si256(_mm256_slli_epi16::<4>(bits), high)),
-            _mm256_or_si256(_mm256_and_si256(b, low), _mm256_and_si256(_mm256_slli_epi16::<2>(bits), high)),
-            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16::<4>(a), low), _mm256_and_si256(bits, high)),
-            _mm256_or_si256(
-                _mm256_and_si256(_mm256_srli_epi16::<4>(b), low),
-                _mm256_and_si256(_mm256_srli_epi16::<2>(bits), high),
-            ),
-        ];
-        for (j, w) in (4 * part..).zip(weights) {
-            let share = _mm256_set_m128(_mm_set1_ps(shares[2 * j + 1]), _mm_set1_ps(shares[2 * j]));
-            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(x.dot::<PLANES>(w, j)), share, *acc);
-        }
     }
 }
