@@ -213,12 +213,7 @@ const AVX2: Kernels = {
         quantise: |x, scale, q, low, d, sum| unsafe { avx2::quantise(x, scale, q, low, d, sum) },
         sum_up: scalar::sum_up,
         // SAFETY: as above.
-        matvec: |dtype, rows, x, rest, scratch, out| {
-            // SAFETY: as above.
-            let part =
-                |dtype, rows: &_, x: IntRows<'_>, out: &mut _| unsafe { avx2::matvec(dtype, rows, x, scratch, out) };
-            scalar::in_parts(part, dtype, rows, x, rest, out);
-        },
+        matvec: |dtype, rows, x, rest, scratch, out| unsafe { avx2::matvec(dtype, rows, x, rest, scratch, out) },
         // SAFETY: as above.
         matvec_tiles: |tiles, x, rest, out| unsafe { avx2::matvec_tiles(tiles, x, rest, out) },
         tile_rows: 8,

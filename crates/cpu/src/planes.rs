@@ -1,7 +1,9 @@
-//! Activation rows as kernels of interleaved weights go through them: planes of bytes, and what goes with them.
+//! Activation rows as kernels of interleaved weights go through them: planes of bytes, and what goes with them; and what blocked
+//! products take of them.
 #![allow(unsafe_code, reason = "lengths are checked once for all rows, not at each of many places")]
 
 use crate::ints::{Eight, IntRows};
+use crate::kernels::{PackedTile, TILE};
 
 /// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
 /// of its rest. [`check`] has seen them.
@@ -68,4 +70,26 @@ impl Planes<'_> {
         // `cols / block` blocks.
         unsafe { *values.get_unchecked(at) }
     }
+}
+
+/// What blocked products of tiles in groups of `4 · QUADS` weights with `n` rows take of the sums of each group,
+/// `−32 · Σ v` of 16 or `−8 · Σ v` of 32, and `d · Σ v`.
+///
+/// # Panics
+/// Unless all that such products read is there.
+pub fn group_sums<'a, const QUADS: usize, const OFFSET: i32, const FINE: bool>(
+    tiles: &[&PackedTile],
+    x: &IntRows<'a>,
+    n: usize,
+) -> (&'a [i32], &'a [f32]) {
+    let groups = x.cols / (4 * QUADS);
+    for tile in tiles {
+        assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
+        assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
+    }
+    assert!(x.q.len() >= n * x.cols && (!FINE || x.low.len() == x.q.len()));
+    assert!([x.d.len(), x.exps.len()].into_iter().all(|len| len >= n * (x.cols / 32)));
+    let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
+    assert!(negative.len() >= n * groups && weighted.len() >= n * groups);
+    (negative, weighted)
 }

@@ -112,7 +112,7 @@ pub fn matvec(
 }
 
 /// [`matvec`] of one part.
-pub fn matvec_part(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn matvec_part(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     let form = form(dtype).expect("only quantised types reach the integer kernels");
     let row_bytes = dtype.row_bytes(x.cols).expect("the matrix was made with whole blocks");
     let (group, len) = (form.group, dtype.block_len());
@@ -139,7 +139,7 @@ pub fn matvec_part(dtype: DType, rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
 
 /// [`matvec`] by `part` for each part.
 pub fn in_parts(
-    mut part: impl FnMut(DType, &[u8], IntRows<'_>, &mut [f32]),
+    part: impl Fn(DType, &[u8], IntRows<'_>, &mut [f32]),
     dtype: DType,
     rows: &[u8],
     x: IntRows<'_>,

@@ -1,6 +1,47 @@
-//! What every x86-64 has.
+//! What every x86-64 has, and what its kernels of rows as stored have in common.
 
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
+use carat_tensor::DType;
+
+use crate::acts::grow;
+
+/// Weights of a round of a row as stored.
+pub const ROUND: usize = 256;
+
+// Types by number: what a closure does would not be part of a loop for certain.
+pub const Q4_0: usize = DType::Q4_0 as usize;
+pub const Q8_0: usize = DType::Q8_0 as usize;
+pub const Q4_K: usize = DType::Q4K as usize;
+pub const Q5_K: usize = DType::Q5K as usize;
+pub const Q6_K: usize = DType::Q6K as usize;
+
+/// Bytes of a round.
+pub const fn round_bytes<const TYPE: usize>() -> usize {
+    match TYPE {
+        Q4_0 => 8 * DType::Q4_0.block_bytes(),
+        Q8_0 => 8 * DType::Q8_0.block_bytes(),
+        Q4_K => DType::Q4K.block_bytes(),
+        Q5_K => DType::Q5K.block_bytes(),
+        _ => DType::Q6K.block_bytes(),
+    }
+}
+
+/// Room for the activations of `count` rounds, as `N` vectors each; from a line of the cache on, as a vector across two is read
+/// twice.
+pub fn rounds<const LANES: usize, const N: usize>(scratch: &mut Vec<f32>, count: usize) -> &mut [[[f32; LANES]; N]] {
+    const LINE: usize = 64;
+    grow(scratch, count * N * LANES + LINE / size_of::<f32>());
+    let start = scratch.as_ptr().align_offset(LINE);
+    &mut scratch[start..].as_chunks_mut().0.as_chunks_mut().0[..count]
+}
+
+/// The first column of round `c` of a row, and how many blocks of 32 from there on earlier rounds had: the last one of a row that
+/// isn't whole rounds has its last 256 columns.
+pub fn round_at(cols: usize, c: usize) -> (usize, usize) {
+    let at = (c * ROUND).min(cols - ROUND);
+    (at, (c * ROUND - at) / 32)
+}
 
 /// Asks for the lines of `bytes`, into L2.
 #[target_feature(enable = "sse")]

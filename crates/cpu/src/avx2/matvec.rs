@@ -12,21 +12,13 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 use carat_tensor::quant::k4_scales_mins;
 
-use super::{dot_signed, half, load, store, sum};
-use crate::acts::grow;
+use super::{dot_signed, half, high_nibbles, load, low_nibbles, store, sum};
 use crate::ints::IntRows;
 use crate::scalar;
+use crate::x86::{Q4_0, Q4_K, Q5_K, Q6_K, ROUND, round_at, round_bytes, rounds};
 
-/// Weights of a round.
-const ROUND: usize = 256;
 /// Steps of a round.
 const STEPS: usize = 4;
-
-// Types by number: what a closure does would not be part of the loop for certain.
-const Q4_0: usize = DType::Q4_0 as usize;
-const Q4_K: usize = DType::Q4K as usize;
-const Q5_K: usize = DType::Q5K as usize;
-const Q6_K: usize = DType::Q6K as usize;
 
 /// 256 activations with all that their products need: eight vectors of bytes of each of two planes, in the order in which
 /// [`weights`] makes weights; [`SCALES`]; [`SUMS`].
@@ -36,56 +28,65 @@ const SCALES: usize = 16;
 /// `d · Σ v` of as many.
 const SUMS: usize = 18;
 
-/// See [`crate::scalar::matvec_part`].
+/// See [`crate::scalar::matvec`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec(dtype: DType, rows: &[u8], x: IntRows<'_>, scratch: &mut Vec<f32>, out: &mut [f32]) {
-    if x.is_fine() {
-        by_type::<2>(dtype, rows, x, scratch, out);
-    } else {
-        by_type::<1>(dtype, rows, x, scratch, out);
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn by_type<const PLANES: usize>(dtype: DType, rows: &[u8], x: IntRows<'_>, scratch: &mut Vec<f32>, out: &mut [f32]) {
+pub fn matvec(
+    dtype: DType,
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: Option<IntRows<'_>>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
     match dtype {
-        DType::Q8_0 => q8_0::<PLANES>(rows, x, out),
-        DType::Q4_0 if x.cols >= ROUND => all_rows::<Q4_0, PLANES>(rows, x, scratch, out),
-        DType::Q4K => all_rows::<Q4_K, PLANES>(rows, x, scratch, out),
-        DType::Q5K => all_rows::<Q5_K, PLANES>(rows, x, scratch, out),
-        DType::Q6K => all_rows::<Q6_K, PLANES>(rows, x, scratch, out),
-        _ => scalar::matvec_part(dtype, rows, x, out),
+        DType::Q8_0 => scalar::in_parts(|_, rows, x, out| q8_0(rows, x, out), dtype, rows, x, rest, out),
+        DType::Q4_0 if x.cols >= ROUND => by_planes::<Q4_0>(rows, x, rest, scratch, out),
+        DType::Q4K => by_planes::<Q4_K>(rows, x, rest, scratch, out),
+        DType::Q5K => by_planes::<Q5_K>(rows, x, rest, scratch, out),
+        DType::Q6K => by_planes::<Q6_K>(rows, x, rest, scratch, out),
+        _ => scalar::matvec(dtype, rows, x, rest, scratch, out),
     }
 }
 
-/// Bytes of 256 weights.
-const fn round_bytes<const TYPE: usize>() -> usize {
-    match TYPE {
-        Q4_0 => 8 * DType::Q4_0.block_bytes(),
-        Q4_K => DType::Q4K.block_bytes(),
-        Q5_K => DType::Q5K.block_bytes(),
-        _ => DType::Q6K.block_bytes(),
+#[target_feature(enable = "avx2,fma,f16c")]
+fn by_planes<const TYPE: usize>(
+    rows: &[u8],
+    x: IntRows<'_>,
+    rest: Option<IntRows<'_>>,
+    scratch: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    if x.is_fine() {
+        all_rows::<TYPE, 2>(rows, x, rest, scratch, out);
+    } else {
+        all_rows::<TYPE, 1>(rows, x, rest, scratch, out);
     }
 }
 
+/// A rest has one plane. A row stays in the first cache while it meets both.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn all_rows<const TYPE: usize, const PLANES: usize>(
     rows: &[u8],
     x: IntRows<'_>,
+    rest: Option<IntRows<'_>>,
     scratch: &mut Vec<f32>,
     out: &mut [f32],
 ) {
-    const LINE: usize = 64;
     let count = x.cols.div_ceil(ROUND);
-    grow(scratch, (count * size_of::<Round>() + LINE) / size_of::<f32>());
-    let start = scratch.as_ptr().align_offset(LINE);
-    let rounds = &mut scratch[start..].as_chunks_mut::<8>().0.as_chunks_mut().0[..count];
-    for (c, round) in rounds.iter_mut().enumerate() {
+    let rounds: &mut [Round] = rounds(scratch, if rest.is_some() { 2 * count } else { count });
+    let (of_x, of_rest) = rounds.split_at_mut(count);
+    for (c, round) in of_x.iter_mut().enumerate() {
         make_round::<TYPE, PLANES>(x, c, round);
+    }
+    for (c, round) in of_rest.iter_mut().enumerate() {
+        make_round::<TYPE, 1>(rest.unwrap_or(x), c, round);
     }
     let row_bytes = x.cols * round_bytes::<TYPE>() / ROUND;
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        *out = one_row::<TYPE, PLANES>(row, rounds);
+        *out = one_row::<TYPE, PLANES>(row, of_x);
+        if !of_rest.is_empty() {
+            *out += one_row::<TYPE, 1>(row, of_rest);
+        }
     }
 }
 
@@ -109,12 +110,10 @@ fn order<const TYPE: usize>(first: __m256i, second: __m256i) -> [__m256i; 2] {
     }
 }
 
-/// Lays out round `c`. The last one of a row that isn't whole rounds has its last 256 values, with zero scales for those that
-/// earlier rounds had.
+/// Lays out round `c`, with zero scales for what earlier rounds had.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn make_round<const TYPE: usize, const PLANES: usize>(x: IntRows<'_>, c: usize, round: &mut Round) {
-    let at = (c * ROUND).min(x.cols - ROUND);
-    let had = (c * ROUND - at) / 32;
+    let (at, had) = round_at(x.cols, c);
     for (plane, bytes) in [x.q, x.low][..PLANES].iter().enumerate() {
         let bytes: &[u8] = bytemuck::cast_slice(&bytes[at..at + ROUND]);
         for step in 0..STEPS {
@@ -291,18 +290,6 @@ fn two(low: __m128i, high: __m128i) -> __m256i {
     _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn low_nibbles(v: __m256i) -> __m256i {
-    _mm256_and_si256(v, _mm256_set1_epi8(15))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn high_nibbles(v: __m256i) -> __m256i {
-    low_nibbles(_mm256_srli_epi16::<4>(v))
-}
-
 /// The first 16 bytes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -323,7 +310,7 @@ fn load32(bytes: &[u8]) -> __m256i {
 
 /// Blocks of 34 bytes: scale, 32 signed bytes.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
+fn q8_0(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(x.cols / 32 * 34)) {
         let mut acc = _mm256_setzero_ps();
         for (b, (block, &d)) in row.as_chunks::<34>().0.iter().zip(x.d).enumerate() {
@@ -331,7 +318,7 @@ fn q8_0<const PLANES: usize>(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
             let w = load32(&block[2..]);
             let of_plane = |plane: &[i8]| dot_signed(w, load32(bytemuck::cast_slice(&plane[32 * b..32 * b + 32])));
             let mut dot = of_plane(x.q);
-            if PLANES > 1 {
+            if x.is_fine() {
                 dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), of_plane(x.low));
             }
             acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, acc);

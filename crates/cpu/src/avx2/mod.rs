@@ -21,7 +21,7 @@ pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
-pub use tiles::{matvec_tiles, pack_tile};
+pub use tiles::{Head, halves, last_of_sixes, load32, matvec_tiles, pack_tile, prefetch, signed_bytes};
 pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
@@ -42,6 +42,18 @@ fn store(out: &mut [f32], v: __m256) {
     assert!(out.len() >= 8);
     // SAFETY: 8 values are writable, just checked.
     unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn low_nibbles(v: __m256i) -> __m256i {
+    _mm256_and_si256(v, _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn high_nibbles(v: __m256i) -> __m256i {
+    low_nibbles(_mm256_srli_epi16::<4>(v))
 }
 
 /// Sum of the lanes.

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{load, store};
+use super::{high_nibbles, load, low_nibbles, store};
 use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Block, IntRows};
 use crate::kernels::PackedTile;
@@ -114,7 +114,7 @@ impl<'a> Planes<'a> {
 /// 32 bytes of a block from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load32(block: &[u8], at: usize) -> __m256i {
+pub fn load32(block: &[u8], at: usize) -> __m256i {
     assert!(block.len() >= at + 32);
     // SAFETY: 32 bytes from `at` on are readable, just checked.
     unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
@@ -123,7 +123,7 @@ fn load32(block: &[u8], at: usize) -> __m256i {
 /// Eight signed bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn signed_bytes(block: &[u8], at: usize) -> __m256i {
+pub fn signed_bytes(block: &[u8], at: usize) -> __m256i {
     assert!(block.len() >= at + 8);
     // SAFETY: 8 bytes from `at` on are readable, just checked.
     _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(block.as_ptr().add(at).cast()) })
@@ -132,7 +132,7 @@ fn signed_bytes(block: &[u8], at: usize) -> __m256i {
 /// Eight halves from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves(block: &[u8], at: usize) -> __m256 {
+pub fn halves(block: &[u8], at: usize) -> __m256 {
     assert!(block.len() >= at + 16);
     // SAFETY: 16 bytes from `at` on are readable, just checked.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(block.as_ptr().add(at).cast()) })
@@ -142,22 +142,10 @@ fn halves(block: &[u8], at: usize) -> __m256 {
 /// once than a core waits for, and the rest is forgotten.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn prefetch<T>(values: &[T]) {
+pub fn prefetch<T>(values: &[T]) {
     for line in 0..size_of_val(values).div_ceil(64) {
         _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn low_nibbles(w: __m256i) -> __m256i {
-    _mm256_and_si256(w, _mm256_set1_epi8(15))
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn high_nibbles(w: __m256i) -> __m256i {
-    low_nibbles(_mm256_srli_epi16::<4>(w))
 }
 
 /// Two 16-bit values, in every lane.
@@ -276,10 +264,11 @@ fn q4_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) 
             for (j, pairs) in [(2 * two, low), (2 * two + 1, high)] {
                 let g = 8 * s + j;
                 for ((pairs, head), acc) in pairs.iter().zip(&heads).zip(&mut acc) {
-                    let (scale, min) = head.scales.get(j);
-                    let scale = _mm256_mul_ps(_mm256_mul_ps(scale, head.d), x.d::<P>(g));
+                    let (scale, min) = head.scale_and_min(j);
+                    let scale = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(scale), head.d), x.d::<P>(g));
                     *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, *acc);
-                    *acc = _mm256_fnmadd_ps(_mm256_mul_ps(min, head.d_min), x.weighted::<P>(g), *acc);
+                    let min = _mm256_mul_ps(_mm256_cvtepi32_ps(min), head.d_min);
+                    *acc = _mm256_fnmadd_ps(min, x.weighted::<P>(g), *acc);
                 }
             }
         }
@@ -288,47 +277,40 @@ fn q4_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) 
 }
 
 /// What eight rows of a block of Q4_K begin with.
-struct Head {
-    d: __m256,
-    d_min: __m256,
-    scales: Scales6,
+pub struct Head {
+    pub d: __m256,
+    pub d_min: __m256,
+    /// The 12 bytes of 6-bit scales and minima, by dwords.
+    u: [__m256i; 3],
 }
 
 impl Head {
     /// Of the first or the second half of the rows.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn new(block: &[u8], half: usize) -> Self {
+    pub fn new(block: &[u8], half: usize) -> Self {
         let dword = |u: usize| load32(block, 64 * u + 32 * half);
         let both = dword(0);
         let d = halves_of_dwords(_mm256_and_si256(both, _mm256_set1_epi32(0xffff)));
         let d_min = halves_of_dwords(_mm256_srli_epi32::<16>(both));
-        Head { d, d_min, scales: Scales6 { u: [dword(1), dword(2), dword(3)] } }
+        Head { d, d_min, u: [dword(1), dword(2), dword(3)] }
     }
-}
 
-/// The 12 bytes of 6-bit scales and minima of eight rows, by dwords.
-struct Scales6 {
-    u: [__m256i; 3],
-}
-
-impl Scales6 {
-    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]).
+    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]), of 6 bits.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn get(&self, j: usize) -> (__m256, __m256) {
+    pub fn scale_and_min(&self, j: usize) -> (__m256i, __m256i) {
         let by = |v: __m256i, bits: usize| _mm256_srlv_epi32(v, _mm256_set1_epi32(bits as i32));
         let and = |v: __m256i, mask: i32| _mm256_and_si256(v, _mm256_set1_epi32(mask));
         let [u0, u1, u2] = self.u;
         let at = 8 * (j % 4);
-        let (scale, min) = if j < 4 {
+        if j < 4 {
             (and(by(u0, at), 63), and(by(u1, at), 63))
         } else {
             // The two upper bits come from bits 6 and 7, to bits 4 and 5.
             let upper = |v: __m256i| and(by(v, at + 2), 0x30);
             (_mm256_or_si256(and(by(u2, at), 15), upper(u0)), _mm256_or_si256(and(by(u2, at + 4), 15), upper(u1)))
-        };
-        (_mm256_cvtepi32_ps(scale), _mm256_cvtepi32_ps(min))
+        }
     }
 }
 
@@ -364,8 +346,7 @@ fn q6_k_sixteen_columns<const P: usize>(
     prefetch(&block[step * (16 * half + g)..][..step]);
     let [low, middle, high] = [0, 64, 128].map(|at| load32(block, q6_k_sixteen(g) + at + 32 * half));
     let and = |v: __m256i, bits: i8| _mm256_and_si256(v, _mm256_set1_epi8(bits));
-    let upper = _mm256_or_si256(and(_mm256_srli_epi16::<4>(middle), 0x0c), and(_mm256_srli_epi16::<2>(high), 0x30));
-    let last = _mm256_or_si256(and(_mm256_srli_epi16::<6>(low), 3), upper);
+    let last = last_of_sixes(low, middle, high);
     let mut pairs = Pairs::<P>::less::<4, 32>(x, b, g % 2);
     for (k, w) in [and(low, 63), and(middle, 63), and(high, 63), last].into_iter().enumerate() {
         pairs.add(w, x, b, 16 * (g % 2) + 4 * k);
@@ -373,6 +354,16 @@ fn q6_k_sixteen_columns<const P: usize>(
     let scale = _mm256_cvtepi32_ps(signed_bytes(block, Q6_K_SCALES + ROWS * g + 8 * half));
     let scale = _mm256_mul_ps(_mm256_mul_ps(scale, d), x.d::<P>(b));
     _mm256_fmadd_ps(_mm256_cvtepi32_ps(pairs.total()), scale, acc)
+}
+
+/// The quad whose bits are the two upper ones of three others.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn last_of_sixes(low: __m256i, middle: __m256i, high: __m256i) -> __m256i {
+    let low = _mm256_and_si256(_mm256_srli_epi16::<6>(low), _mm256_set1_epi8(0x03));
+    let middle = _mm256_and_si256(_mm256_srli_epi16::<4>(middle), _mm256_set1_epi8(0x0c));
+    let high = _mm256_and_si256(_mm256_srli_epi16::<2>(high), _mm256_set1_epi8(0x30));
+    _mm256_or_si256(low, _mm256_or_si256(middle, high))
 }
 
 /// Signed bytes against 16-bit activations, whose quads have their even values first: so do words cut from dwords.

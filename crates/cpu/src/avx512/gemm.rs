@@ -15,6 +15,7 @@ use std::slice::from_ref;
 use super::{load, store};
 use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
+use crate::planes::group_sums;
 use crate::scalar;
 
 /// Activation rows per pass.
@@ -73,14 +74,7 @@ fn one_or_two<const QUADS: usize, const OFFSET: i32, const FINE: bool, const T: 
     out: &mut [f32],
 ) {
     let (n, groups) = (out.len() / (T * TILE), x.cols / (4 * QUADS));
-    for tile in tiles {
-        assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
-        assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
-    }
-    assert!(x.q.len() >= n * x.cols && (!FINE || x.low.len() == x.q.len()));
-    assert!([x.d.len(), x.exps.len()].into_iter().all(|len| len >= n * (x.cols / 32)));
-    let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
-    assert!(negative.len() >= n * groups && weighted.len() >= n * groups);
+    let (negative, weighted) = group_sums::<QUADS, OFFSET, FINE>(&tiles, x, n);
     let product = Product { tiles, x: *x, negative, weighted, n };
     let pass = PASS / (4 * QUADS);
     for start in (0..groups).step_by(pass) {
@@ -139,7 +133,7 @@ impl<const T: usize> Product<'_, T> {
             }
         }
         for g in groups.clone() {
-            // SAFETY: `one_or_two` has checked that each tile has `cols · 16` bytes and a scale (and minimum) for each group
+            // SAFETY: `group_sums` has checked that each tile has `cols · 16` bytes and a scale (and minimum) for each group
             // and row, each activation row `cols` bytes, a scale for every 32 and sums for every group; `g` is one of these
             // groups, `first + C <= n`. An offset is `c` rows of scales in bytes: eight times that are `c` rows of bytes, and
             // once or twice `c` rows of sums. What is only asked for may lie anywhere.

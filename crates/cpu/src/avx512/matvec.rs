@@ -17,25 +17,16 @@ use carat_tensor::DType;
 
 use super::plain::reduce4;
 use super::{load, load16, load32, load64, store};
-use crate::acts::grow;
 use crate::ints::IntRows;
 use crate::scalar;
+use crate::x86::{Q4_0, Q4_K, Q5_K, Q6_K, Q8_0, ROUND, round_at, round_bytes, rounds};
 
-/// Weights of a round.
-const ROUND: usize = 256;
 /// Rows side by side.
 const ROWS: usize = 4;
 /// Least distance of prefetches in bytes, some hundreds of nanoseconds of one core's bandwidth.
 const AHEAD: usize = 12 << 10;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
-
-// Types by number.
-const Q4_0: usize = DType::Q4_0 as usize;
-const Q8_0: usize = DType::Q8_0 as usize;
-const Q4_K: usize = DType::Q4K as usize;
-const Q5_K: usize = DType::Q5K as usize;
-const Q6_K: usize = DType::Q6K as usize;
 
 /// 256 activations with all that their products need, a vector each: four of bytes for each of three planes, in the order in which
 /// [`weights`] makes weights; [`SCALES`]; [`SUMS`].
@@ -98,17 +89,6 @@ impl<'a> Planes<'a> {
     }
 }
 
-/// Bytes of 256 weights.
-const fn round_bytes<const TYPE: usize>() -> usize {
-    match TYPE {
-        Q4_0 => 8 * DType::Q4_0.block_bytes(),
-        Q8_0 => 8 * DType::Q8_0.block_bytes(),
-        Q4_K => DType::Q4K.block_bytes(),
-        Q5_K => DType::Q5K.block_bytes(),
-        _ => DType::Q6K.block_bytes(),
-    }
-}
-
 /// Whether groups have minima.
 const fn has_minima<const TYPE: usize>() -> bool {
     matches!(TYPE, Q4_K | Q5_K)
@@ -125,10 +105,7 @@ fn all_rows<const TYPE: usize, const PLANES: usize>(
     for line in rows[..rows.len().min(ahead::<ROWS>(row_bytes))].chunks(LINE) {
         _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
     }
-    let count = x.cols.div_ceil(ROUND);
-    grow(scratch, (count * size_of::<Round>() + LINE) / size_of::<f32>());
-    let start = scratch.as_ptr().align_offset(LINE);
-    let rounds = &mut scratch[start..].as_chunks_mut::<16>().0.as_chunks_mut().0[..count];
+    let rounds: &mut [Round] = rounds(scratch, x.cols.div_ceil(ROUND));
     for (c, round) in rounds.iter_mut().enumerate() {
         make_round::<TYPE, PLANES>(x, c, round);
     }
@@ -150,12 +127,10 @@ fn ahead<const R: usize>(row_bytes: usize) -> usize {
     AHEAD.max(R * row_bytes)
 }
 
-/// Lays out round `c`. The last one of a row that isn't whole rounds has its last 256 values, with zero scales for those that
-/// earlier rounds had.
+/// Lays out round `c`, with zero scales for what earlier rounds had.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni,gfni")]
 fn make_round<const TYPE: usize, const PLANES: usize>(x: Planes<'_>, c: usize, round: &mut Round) {
-    let at = (c * ROUND).min(x.cols - ROUND);
-    let had = (c * ROUND - at) / 32;
+    let (at, had) = round_at(x.cols, c);
     for (plane, bytes) in x.bytes[..PLANES].iter().enumerate() {
         let bytes: &[u8] = bytemuck::cast_slice(&bytes[at..at + ROUND]);
         for step in 0..2 {

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use super::dot;
 use crate::ints::IntRows;
 use crate::kernels::{PackedTile, TILE};
+use crate::planes::group_sums;
 use crate::scalar;
 
 /// Activation rows per pass.
@@ -46,12 +47,7 @@ fn all<const EVEX: bool, const QUADS: usize, const OFFSET: i32, const FINE: bool
     out: &mut [f32],
 ) {
     let (n, groups) = (out.len() / TILE, x.cols / (4 * QUADS));
-    assert!(tile.q.len() >= x.cols * TILE && tile.scale.len() >= groups * TILE);
-    assert!(OFFSET != 0 || tile.min.len() >= groups * TILE);
-    assert!(x.q.len() >= n * x.cols && (!FINE || x.low.len() == x.q.len()));
-    assert!([x.d.len(), x.exps.len()].into_iter().all(|len| len >= n * (x.cols / 32)));
-    let (negative, weighted) = if QUADS == 8 { (x.neg32, x.dsum32) } else { (x.neg16, x.dsum16) };
-    assert!(negative.len() >= n * groups && weighted.len() >= n * groups);
+    let (negative, weighted) = group_sums::<QUADS, OFFSET, FINE>(&[tile], x, n);
     let product = Product { tile, x: *x, negative, weighted };
     let pass = PASS / (4 * QUADS);
     for start in (0..groups).step_by(pass) {
@@ -100,7 +96,7 @@ impl Product<'_> {
             }
         }
         for g in groups.clone() {
-            // SAFETY: `all` has checked that the tile has `cols · 16` bytes and a scale (and minimum) for each group and row, each
+            // SAFETY: `group_sums` has checked that the tile has `cols · 16` bytes and a scale (and minimum) for each group and row, each
             // activation row `cols` bytes, a scale for every 32 and sums for every group; `g` is one of these groups, and all rows
             // from `first` on are there.
             unsafe {

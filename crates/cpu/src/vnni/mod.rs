@@ -19,32 +19,33 @@ pub use tiles::matvec_tiles;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// Adds to each 32-bit lane of `sum` the dot of four unsigned bytes `w` with four signed bytes `x`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot<const EVEX: bool>(mut sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    // SAFETY: on registers alone; the table is handed out only where the processor has the encoding.
-    unsafe {
-        if EVEX {
-            asm!("vpdpbusd {}, {}, {}", inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
-        } else {
-            asm!("{{vex}} vpdpbusd {}, {}, {}", inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
+/// A function of the instruction in both encodings.
+macro_rules! adding {
+    ($(#[$doc:meta])* $name:ident, $instruction:literal) => {
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn $name<const EVEX: bool>(mut sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+            // SAFETY: on registers alone; the table is handed out only where the processor has the encoding.
+            unsafe {
+                if EVEX {
+                    asm!(concat!($instruction, " {}, {}, {}"), inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
+                } else {
+                    asm!(concat!("{{vex}} ", $instruction, " {}, {}, {}"), inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+            sum
         }
-    }
-    sum
+    };
 }
 
-/// The same of two signed words each.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dot_words<const EVEX: bool>(mut sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-    // SAFETY: as in `dot`.
-    unsafe {
-        if EVEX {
-            asm!("vpdpwssd {}, {}, {}", inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
-        } else {
-            asm!("{{vex}} vpdpwssd {}, {}, {}", inout(ymm_reg) sum, in(ymm_reg) w, in(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
-        }
-    }
-    sum
-}
+adding!(
+    /// Adds to each 32-bit lane of `sum` the dot of four unsigned bytes `w` with four signed bytes `x`.
+    dot,
+    "vpdpbusd"
+);
+adding!(
+    /// The same of two signed words each.
+    dot_words,
+    "vpdpwssd"
+);

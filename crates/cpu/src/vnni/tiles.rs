@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::{dot, dot_words};
+use crate::avx2::{self, Head, high_nibbles, last_of_sixes, low_nibbles};
 use crate::interleaved::{GROUP, Pieces, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::IntRows;
 use crate::planes::{Planes, check};
@@ -16,9 +17,6 @@ use crate::pool::Tile;
 
 /// Activation rows that share a pass over the weights.
 const SHARE: usize = 4;
-
-/// How far ahead weights are asked for where one row meets them, in bytes.
-const AHEAD: usize = 4 << 10;
 
 /// A vector of each half of 16 rows.
 type Halves = [__m256i; 2];
@@ -203,45 +201,36 @@ fn dots<const EVEX: bool, const FORM: usize, const P: usize, const N: usize>(
     sums
 }
 
-/// Asks for what comes `AHEAD` bytes after part `i` of `PARTS` of a block, if one row meets it: of others the first ones do. Past
-/// the end nothing is read. A few lines at a time: more at once than a core waits for, and the rest is forgotten.
+/// Asks for what comes after part `i` of `PARTS` of a block, if one row meets it: of others the first ones do.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn prefetch<const N: usize, const PARTS: usize>(block: &[u8], i: usize) {
     if N == 1 {
         let part = block.len() / PARTS;
-        for line in 0..part.div_ceil(64) {
-            _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD + i * part + 64 * line).cast());
-        }
+        avx2::prefetch(&block[i * part..(i + 1) * part]);
     }
 }
 
-/// 32 bytes of each half of a block's 64 from `at` on.
+/// 64 bytes of a block from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn load64(block: &[u8], at: usize) -> Halves {
-    assert!(block.len() >= at + 64);
-    // SAFETY: 64 bytes from `at` on are readable, just checked.
-    [0, 32].map(|half| unsafe { _mm256_loadu_si256(block.as_ptr().add(at + half).cast()) })
+    [avx2::load32(block, at), avx2::load32(block, at + 32)]
 }
 
 /// 16 halves from `at` on, one of each row.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn halves(block: &[u8], at: usize) -> [__m256; 2] {
-    assert!(block.len() >= at + 32);
-    // SAFETY: 32 bytes from `at` on are readable, just checked.
-    [0, 16].map(|half| _mm256_cvtph_ps(unsafe { _mm_loadu_si128(block.as_ptr().add(at + half).cast()) }))
+    [avx2::halves(block, at), avx2::halves(block, at + 16)]
 }
 
 /// 16 signed bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn signed_bytes(block: &[u8], at: usize) -> [__m256; 2] {
-    assert!(block.len() >= at + 16);
-    // SAFETY: 16 bytes from `at` on are readable, just checked.
-    let eight = |half| unsafe { _mm_loadl_epi64(block.as_ptr().add(at + half).cast()) };
-    [0, 8].map(|half| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(half))))
+    let (first, second) = (avx2::signed_bytes(block, at), avx2::signed_bytes(block, at + 8));
+    [_mm256_cvtepi32_ps(first), _mm256_cvtepi32_ps(second)]
 }
 
 // How a group's weights lie, by number: closures would not be part of the loop for certain.
@@ -271,14 +260,14 @@ fn weights<const FORM: usize>(group: &[u8], k: usize) -> Halves {
             k
         },
     );
-    let low = _mm256_set1_epi8(15);
     match FORM {
-        LOW => [_mm256_and_si256(a, low), _mm256_and_si256(b, low)],
-        HIGH_IN_PLACE => [_mm256_andnot_si256(low, a), _mm256_andnot_si256(low, b)],
-        LOW_HIGH if k < 4 => [_mm256_and_si256(a, low), _mm256_and_si256(b, low)],
-        HIGH | LOW_HIGH => {
-            [_mm256_and_si256(_mm256_srli_epi16::<4>(a), low), _mm256_and_si256(_mm256_srli_epi16::<4>(b), low)]
+        LOW => [low_nibbles(a), low_nibbles(b)],
+        HIGH_IN_PLACE => {
+            let low = _mm256_set1_epi8(15);
+            [_mm256_andnot_si256(low, a), _mm256_andnot_si256(low, b)]
         }
+        LOW_HIGH if k < 4 => [low_nibbles(a), low_nibbles(b)],
+        HIGH | LOW_HIGH => [high_nibbles(a), high_nibbles(b)],
         BYTES => [_mm256_xor_si256(a, _mm256_set1_epi8(-128)), _mm256_xor_si256(b, _mm256_set1_epi8(-128))],
         _ if k < 3 => [_mm256_and_si256(a, _mm256_set1_epi8(63)), _mm256_and_si256(b, _mm256_set1_epi8(63))],
         _ => {
@@ -286,16 +275,6 @@ fn weights<const FORM: usize>(group: &[u8], k: usize) -> Halves {
             [last_of_sixes(a, c, e), last_of_sixes(b, d, f)]
         }
     }
-}
-
-/// The quad whose bits are the two upper ones of three others.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn last_of_sixes(low: __m256i, middle: __m256i, high: __m256i) -> __m256i {
-    let low = _mm256_and_si256(_mm256_srli_epi16::<6>(low), _mm256_set1_epi8(0x03));
-    let middle = _mm256_and_si256(_mm256_srli_epi16::<4>(middle), _mm256_set1_epi8(0x0c));
-    let high = _mm256_and_si256(_mm256_srli_epi16::<2>(high), _mm256_set1_epi8(0x30));
-    _mm256_or_si256(low, _mm256_or_si256(middle, high))
 }
 
 const Q4_0_BYTES: usize = ROWS * 18;
@@ -356,18 +335,16 @@ fn q4_k<const EVEX: bool, const P: usize, const N: usize>(
 ) {
     // Of the finest activations 16 times a dot would have 34 bits.
     let in_place = P < 3;
-    let dwords = [load64(block, 0), load64(block, 64), load64(block, 128), load64(block, 192)];
     let (mut scales, mut mins) = ([[_mm256_setzero_ps(); 2]; 8], [[_mm256_setzero_si256(); 2]; 8]);
     let mut d_min = [_mm256_setzero_ps(); 2];
     for half in 0..2 {
-        let d = halves_of_dwords(_mm256_and_si256(dwords[0][half], _mm256_set1_epi32(0xffff)));
-        let d_of_high = if in_place { _mm256_mul_ps(d, _mm256_set1_ps(1.0 / 16.0)) } else { d };
-        d_min[half] = halves_of_dwords(_mm256_srli_epi32::<16>(dwords[0][half]));
-        let scales6 = Scales6 { u: [dwords[1][half], dwords[2][half], dwords[3][half]] };
+        let head = Head::new(block, half);
+        let d_of_high = if in_place { _mm256_mul_ps(head.d, _mm256_set1_ps(1.0 / 16.0)) } else { head.d };
+        d_min[half] = head.d_min;
         for j in 0..8 {
             let of_group;
-            (of_group, mins[j][half]) = scales6.get(j);
-            scales[j][half] = _mm256_mul_ps(_mm256_cvtepi32_ps(of_group), if j % 2 == 0 { d } else { d_of_high });
+            (of_group, mins[j][half]) = head.scale_and_min(j);
+            scales[j][half] = _mm256_mul_ps(_mm256_cvtepi32_ps(of_group), if j % 2 == 0 { head.d } else { d_of_high });
         }
     }
     for pair in 0..4 {
@@ -405,38 +382,6 @@ fn q4_k<const EVEX: bool, const P: usize, const N: usize>(
             for (i, sum) in sums.0.iter_mut().enumerate() {
                 sum[half] = _mm256_fnmadd_ps(min, _mm256_set1_ps(x.weighted(i, g) * inverses[i]), sum[half]);
             }
-        }
-    }
-}
-
-/// Low halves of eight dwords, as f32.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn halves_of_dwords(v: __m256i) -> __m256 {
-    let words = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(v, v));
-    _mm256_cvtph_ps(_mm256_castsi256_si128(words))
-}
-
-/// The 12 bytes of 6-bit scales and minima of eight rows, by dwords.
-struct Scales6 {
-    u: [__m256i; 3],
-}
-
-impl Scales6 {
-    /// Scale and minimum of group `j` ([`carat_tensor::quant::k4_scale_min`]), of 6 bits.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn get(&self, j: usize) -> (__m256i, __m256i) {
-        let by = |v: __m256i, bits: usize| _mm256_srlv_epi32(v, _mm256_set1_epi32(bits as i32));
-        let and = |v: __m256i, mask: i32| _mm256_and_si256(v, _mm256_set1_epi32(mask));
-        let [u0, u1, u2] = self.u;
-        let at = 8 * (j % 4);
-        if j < 4 {
-            (and(by(u0, at), 63), and(by(u1, at), 63))
-        } else {
-            // The two upper bits come from bits 6 and 7, to bits 4 and 5.
-            let upper = |v: __m256i| and(by(v, at + 2), 0x30);
-            (_mm256_or_si256(and(by(u2, at), 15), upper(u0)), _mm256_or_si256(and(by(u2, at + 4), 15), upper(u1)))
         }
     }
 }
