@@ -80,6 +80,8 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
 /// Activations beyond these don't stay in the first cache beside the weights: so many rows share one pass over them.
 const WIDE: usize = 4096;
 const SHARE: usize = 4;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 
 /// See [`crate::scalar::matvec_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -127,8 +129,8 @@ fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
     }
 }
 
-/// Each of some rows and `x`. The processor fetches ahead what is read in order; to ask for it would fill the places where lines
-/// wait that are on their way.
+/// Each of some rows and `x`. Of one row the processor fetches ahead by itself, and to ask for it would fill the places where
+/// lines wait that are on their way; of rows side by side it doesn't, and the next rows are asked for in the order of memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
@@ -138,7 +140,14 @@ fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) ->
     let mut acc = [[_mm512_setzero_ps(); 4]; R];
     let (runs, rest) = x.as_chunks::<RUN>();
     let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
+    let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
     for x in runs {
+        if R > 1 {
+            for line in 0..R * RUN * size / LINE {
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(LINE * line).cast());
+            }
+            next = next.wrapping_add(R * RUN * size);
+        }
         for (row, acc) in whole.iter_mut().zip(&mut acc) {
             let row = row.next().expect("rows are as long as the activations");
             for (l, acc) in acc.iter_mut().enumerate() {
