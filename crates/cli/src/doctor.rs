@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use carat_cpu::measure;
 use carat_hub::installed::{self, Installed};
 use carat_hub::{Cache, Settings};
-use carat_runtime::device::{self, DeviceOptions};
-use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, tiles, work};
+use carat_runtime::device::{self, Device, DeviceOptions};
+use carat_runtime::tiles::{self, Tiles};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, work};
 use serde_json::{Value, json};
 
 use crate::{bench, output};
@@ -37,8 +38,17 @@ struct Report {
     limits: Option<Limits>,
     cache: PathBuf,
     free_disk: Option<u64>,
-    models: Vec<Installed>,
+    models: Vec<Model>,
     release: bool,
+}
+
+/// A model that is here.
+struct Model {
+    installed: Installed,
+    /// Whether `carat pack` would make it faster.
+    is_packable: bool,
+    /// The most tokens per second that the measured bandwidth allows; `None` if it isn't known or the model can't be read.
+    most_tokens: Option<f64>,
 }
 
 /// What the machine reached just now.
@@ -64,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn gather(args: &Args) -> anyhow::Result<Report> {
-    let threads = device::open(DeviceOptions::default())?.threads();
+    let device = device::open(DeviceOptions::default())?;
+    let threads = device.threads();
     let cache = Cache::new(Settings::from_env()?.cache);
     // Before the measurement, which takes memory of its own.
     let available_memory = host::available_memory();
@@ -77,7 +88,7 @@ fn gather(args: &Args) -> anyhow::Result<Report> {
         available_memory,
         limits,
         free_disk: cache.free_space(),
-        models: installed::list(&cache)?,
+        models: installed::list(&cache)?.into_iter().map(|installed| Model::look(installed, &device, limits)).collect(),
         cache: cache.root().into(),
         release: !cfg!(debug_assertions),
     })
@@ -104,9 +115,9 @@ fn as_text(out: &mut impl Write, report: &Report, advice: &[String]) -> std::io:
     }
     writeln!(out, "cache        {}, {} free", report.cache.display(), size(report.free_disk))?;
     for model in &report.models {
-        let most = most_tokens(report.limits, model);
-        let most = most.map_or_else(String::new, |n| format!("; memory allows at most {n:.1} tokens/s"));
-        writeln!(out, "model        {}, {}{most}", model.name, output::bytes(model.bytes))?;
+        let Model { installed, most_tokens, .. } = model;
+        let most = most_tokens.map_or_else(String::new, |n| format!("; memory allows at most {n:.1} tokens/s"));
+        writeln!(out, "model        {}, {}{most}", installed.name, output::bytes(installed.bytes))?;
     }
     for line in advice {
         writeln!(out, "advice       {line}")?;
@@ -114,21 +125,29 @@ fn as_text(out: &mut impl Write, report: &Report, advice: &[String]) -> std::io:
     Ok(())
 }
 
-/// The most tokens per second that the measured bandwidth allows; `None` if it isn't known or the model can't be read.
-fn most_tokens(limits: Option<Limits>, model: &Installed) -> Option<f64> {
-    let limits = limits.filter(|_| !model.is_drafter)?;
-    let files = ModelFiles::open(&ModelSource::Path(model.path.clone())).ok()?;
-    let memory = loading::plan(&files, &LoadOptions::default()).ok()?;
-    let tiles = tiles::find(&files, &device::open(DeviceOptions::default()).ok()?).ok()?;
-    let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files, &tiles), 0);
-    Some(limits.bandwidth / bytes as f64)
+impl Model {
+    fn look(installed: Installed, device: &Device, limits: Option<Limits>) -> Self {
+        let found = ModelFiles::open(&ModelSource::Path(installed.path.clone()))
+            .and_then(|files| Ok((tiles::find(&files, device)?, files)))
+            .ok()
+            .filter(|_| !installed.is_drafter);
+        let is_packable = matches!(found, Some((Tiles::Absent | Tiles::Stale, _)));
+        let most_tokens = found.zip(limits).and_then(|((tiles, files), limits)| {
+            let memory = loading::plan_on(device, &files, &tiles, &LoadOptions::default()).ok()?;
+            let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files, &tiles), 0);
+            Some(limits.bandwidth / bytes as f64)
+        });
+        Model { installed, is_packable, most_tokens }
+    }
 }
 
 fn as_json(report: &Report, advice: &[String]) -> Value {
     let m = &report.machine;
-    let models = report.models.iter().map(|model| {
-        let most = most_tokens(report.limits, model);
-        json!({ "name": model.name.to_string(), "bytes": model.bytes, "most_tokens_per_second": most })
+    let models = report.models.iter().map(|Model { installed, is_packable, most_tokens }| {
+        json!({
+            "name": installed.name.to_string(), "bytes": installed.bytes, "packable": is_packable,
+            "most_tokens_per_second": most_tokens,
+        })
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"), "release": report.release,

@@ -348,6 +348,14 @@ fn the_doctor_tells_of_machine_cache_and_models() {
     let after = facts(&["doctor", "--json", "--no-measure"]);
     assert_eq!(after["models"][0]["name"], "org/nano");
     assert!(!after["advice"].to_string().contains("carat pull"));
+    // All kernels but the scalar ones have an order of their own.
+    let packable = after["kernels"][0] != "scalar";
+    assert_eq!(after["models"][0]["packable"], packable);
+    assert_eq!(after["advice"].to_string().contains("`carat pack org/nano`"), packable);
+    place.done(&["pack", "org/nano"]);
+    let packed = facts(&["doctor", "--json", "--no-measure"]);
+    assert_eq!(packed["models"][0]["packable"], false);
+    assert!(!packed["advice"].to_string().contains("carat pack"));
     let text = place.done(&["doctor", "--no-measure"]);
     assert!(text.contains("\nmodel        org/nano, ") && text.contains(place.home.to_str().unwrap()), "{text}");
 }

@@ -73,17 +73,19 @@ impl LoadOptions {
 
 /// What the model in `files` will take under `options`; nothing is taken yet.
 pub fn plan(files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Error> {
-    plan_on(&device::open(options.device)?, files, options)
+    let device = device::open(options.device)?;
+    plan_on(&device, files, &tiles_of(files, &device)?, options)
 }
 
-fn plan_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<MemoryPlan, Error> {
+/// The same on a device that is there already, with the interleaved weights that were found.
+pub fn plan_on(device: &Device, files: &ModelFiles, tiles: &Tiles, options: &LoadOptions) -> Result<MemoryPlan, Error> {
     let config = files.config()?;
     let resolved = options.resolve(&config);
     if resolved.ctx > config.max_context {
         return Err(Error::Context { found: resolved.ctx, most: config.max_context });
     }
     let senses = Senses::of(files, options)?;
-    let file = file_bytes(device, files)?;
+    let file = file_bytes(files, tiles)?;
     let plan = memory_plan(&config, &resolved, file).map_err(|e| Error::of_files(files.source(), e))?;
     Ok(senses.join(plan, &config).on(device))
 }
@@ -120,13 +122,16 @@ impl Senses {
     }
 }
 
+/// The interleaved weights of a model; where none are, that is all that is found out.
+fn tiles_of(files: &ModelFiles, device: &Device) -> Result<Tiles, Error> {
+    if tiles::are_there(files) { tiles::find(files, device) } else { Ok(Tiles::Absent) }
+}
+
 /// Those of the files, less what interleaved weights take less.
-fn file_bytes(device: &Device, files: &ModelFiles) -> Result<FileBytes, Error> {
+fn file_bytes(files: &ModelFiles, tiles: &Tiles) -> Result<FileBytes, Error> {
     let of_files = |error| Error::of_files(files.source(), error);
     let mut bytes = carat_model::load::file_bytes(files.checkpoint()).map_err(of_files)?;
-    if tiles::are_there(files) {
-        bytes.weights -= tiles::find(files, device)?.saved(files, |_| true);
-    }
+    bytes.weights -= tiles.saved(files, |_| true);
     Ok(bytes)
 }
 
@@ -162,11 +167,17 @@ fn limits(allowed: Option<u64>, free: Option<u64>) -> Vec<MemoryLimit> {
 /// The longest context that the model in `files` can have under the other `options`, in the memory that is allowed
 /// and free; above 1024 tokens a multiple of that, as what is free changes. `None` if there is none.
 pub fn longest_context(files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    longest_on(&device::open(options.device)?, files, options)
+    let device = device::open(options.device)?;
+    longest_on(&device, files, &tiles_of(files, &device)?, options)
 }
 
-fn longest_on(device: &Device, files: &ModelFiles, options: &LoadOptions) -> Result<Option<usize>, Error> {
-    let (config, file, senses) = (files.config()?, file_bytes(device, files)?, Senses::of(files, options)?);
+fn longest_on(
+    device: &Device,
+    files: &ModelFiles,
+    tiles: &Tiles,
+    options: &LoadOptions,
+) -> Result<Option<usize>, Error> {
+    let (config, file, senses) = (files.config()?, file_bytes(files, tiles)?, Senses::of(files, options)?);
     Ok(longest_within(&config, file, &senses, options, device, &limits(options.memory, host::available_memory())))
 }
 
@@ -211,15 +222,16 @@ pub fn load(
     announce: &mut dyn FnMut(&MemoryPlan),
 ) -> Result<(Decoder<Device>, LoadReport), Error> {
     let mut device = device::open(options.device)?;
-    let plan = plan_on(&device, files, options)?;
+    let tiles = tiles_of(files, &device)?;
+    let plan = plan_on(&device, files, &tiles, options)?;
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
         let (needed, table) = (limit.counted(&plan), plan.to_string());
-        return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, options)?, table });
+        return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, &tiles, options)?, table });
     }
     announce(&plan);
     let source = files.source().clone();
-    let tiles = match tiles::find(files, &device)? {
+    let tiles = match tiles {
         Tiles::Found(tiles) => tiles,
         Tiles::NotWanted | Tiles::Absent | Tiles::Stale => HashMap::new(),
     };

@@ -8,7 +8,7 @@ const BUSY: f64 = 0.5;
 
 /// What there is to say, most telling first.
 pub fn of(report: &Report) -> Vec<String> {
-    let rules = [debug_build, plain_kernels, busy, quota, governor, memory, models];
+    let rules = [debug_build, plain_kernels, busy, quota, governor, memory, as_stored, models];
     rules.into_iter().filter_map(|rule| rule(report)).collect()
 }
 
@@ -42,7 +42,8 @@ fn governor(report: &Report) -> Option<String> {
 /// Weights that don't stay in memory are read from the disk again for each token.
 fn memory(report: &Report) -> Option<String> {
     let available = report.available_memory?;
-    let model = report.models.iter().filter(|model| model.bytes > available).max_by_key(|model| model.bytes)?;
+    let models = report.models.iter().map(|model| &model.installed);
+    let model = models.filter(|model| model.bytes > available).max_by_key(|model| model.bytes)?;
     Some(format!(
         "{} ({}) is more than the {} that are free and will be read from the disk over and over: a smaller \
          quantisation, as e2b:q4_0, or more memory",
@@ -52,25 +53,33 @@ fn memory(report: &Report) -> Option<String> {
     ))
 }
 
+/// Models that kernels read as they are stored, and could read faster.
+fn as_stored(report: &Report) -> Option<String> {
+    let names: Vec<_> = report.models.iter().filter(|m| m.is_packable).map(|m| m.installed.name.to_string()).collect();
+    let (first, list) = (names.first()?, names.join(", "));
+    Some(format!("weights are read as stored: `carat pack {first}` writes them once more in a faster order ({list})"))
+}
+
 fn models(report: &Report) -> Option<String> {
     report.models.is_empty().then(|| "no models are here: `carat pull e2b:q4_0` gets the smallest".into())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::Machine;
+    use super::super::{Model, machine::Machine};
     use super::*;
     use carat_hub::installed::Installed;
 
-    fn model(bytes: u64) -> Installed {
-        Installed {
+    fn model(bytes: u64) -> Model {
+        let installed = Installed {
             name: "org/m".parse().unwrap(),
             path: "/m".into(),
             dtype: None,
             is_drafter: false,
             bytes,
             last_used: None,
-        }
+        };
+        Model { installed, is_packable: false, most_tokens: None }
     }
 
     fn good() -> Report {
@@ -109,6 +118,7 @@ mod tests {
         check(|r| r.machine.cgroup_cpus = Some(1.5), "quota of 1.50 processors");
         check(|r| r.machine.governor = Some("powersave".into()), "`performance` is faster");
         check(|r| r.models.push(model(10 << 30)), "org/m (10.0 GiB) is more than the 1.00 GiB");
+        check(|r| r.models.push(Model { is_packable: true, ..model(1) }), "`carat pack org/m`");
         check(|r| r.models.clear(), "carat pull e2b:q4_0");
     }
 }
