@@ -329,7 +329,7 @@ impl Backend for CpuBackend {
     }
 
     fn copy(&mut self, out: &mut Buffer, x: &Buffer, at: usize, len: usize) {
-        out.0[..len].copy_from_slice(&x.0[at..at + len]);
+        self.pool.for_parts(&mut out.0[..len], |from, out| out.copy_from_slice(&x.0[at + from..][..out.len()]));
     }
 
     fn gather(&mut self, out: &mut Buffer, table: &Matrix, ids: &[TokenId], cols: Range<usize>, scale: f32) {
