@@ -36,6 +36,7 @@ def arguments():
     ap.add_argument("--text", type=pathlib.Path, required=True, metavar="MODEL", help="a text model, which llama.cpp wants")
     ap.add_argument("--carat", type=pathlib.Path, metavar="PATH", help="a program that is built already")
     ap.add_argument("-t", "--threads", type=int, default=2, metavar="N", help="[%(default)s]")
+    ap.add_argument("--int8", action="store_true", help="time products of 8-bit integers as well, of which each side is rounded to 8 bits")
     ap.add_argument("-r", "--rounds", type=int, default=5, metavar="N", help="[%(default)s]")
     ap.add_argument("--only", default="280,audio,1120", metavar="LIST", help="[%(default)s]")
     ap.add_argument("--name", help="of the files under benches/results/ [the date, the commit, encoders]")
@@ -63,8 +64,8 @@ def said(pattern, *command):
     return float(re.search(pattern, done.stderr + done.stdout).group(1))
 
 
-def carat(args, program, kind, file, out):
-    shape = ["--soft-tokens-only", "--precision", "fast", "--threads", args.threads, "--out", out]
+def carat(args, program, precision, kind, file, out):
+    shape = ["--soft-tokens-only", "--precision", precision, "--threads", args.threads, "--out", out]
     if kind != "audio":
         shape += ["--image-tokens", kind]
     what = "--audio" if kind == "audio" else "--image"
@@ -92,21 +93,25 @@ def main():
         for kind in args.only.split(","):
             file = folder / ("sound.wav" if kind == "audio" else "picture.png")
             sound(file) if kind == "audio" else picture(file, *PICTURES[int(kind)])
-            times = raw[kind] = {"carat": [], "llama.cpp": []}
+            ours = {"carat": "fast"} | ({"carat int8": "int8"} if args.int8 else {})
+            times = raw[kind] = {name: [] for name in [*ours, "llama.cpp"]}
             for i in range(args.rounds):
                 print(f"{kind}, round {i + 1} of {args.rounds}", file=sys.stderr)
                 loads.append(os.getloadavg()[0])
-                times["carat"].append(carat(args, program, kind, file, folder / "out.safetensors"))
+                for name, precision in ours.items():
+                    times[name].append(carat(args, program, precision, kind, file, folder / "out.safetensors"))
                 times["llama.cpp"].append(llama(args, kind, file))
-            ours, theirs = times["carat"], times["llama.cpp"]
-            what = "30 s of sound" if kind == "audio" else f"picture, {kind} soft tokens"
-            ratio = statistics.median(theirs) / statistics.median(ours)
-            lines.append(f"| {what} | {spread(ours)} | {spread(theirs)} | {ratio:.2f} × |")
+            theirs = times["llama.cpp"]
+            for name in ours:
+                what = "30 s of sound" if kind == "audio" else f"picture, {kind} soft tokens"
+                what += name.removeprefix("carat").replace(" ", ", ")
+                ratio = statistics.median(theirs) / statistics.median(times[name])
+                lines.append(f"| {what} | {spread(times[name])} | {spread(theirs)} | {ratio:.2f} × |")
     text = "\n".join([
         f"# {datetime.date.today()}, encoders, carat {commit}",
         "",
         f"{peers.machine()}; {args.threads} threads; load at the rounds {min(loads):.1f} to {max(loads):.1f}; {args.mmproj.name}.",
-        f"`python3 benches/encoders.py -t {args.threads} -r {args.rounds}`; seconds, median (least–most).",
+        f"`python3 benches/encoders.py -t {args.threads} -r {args.rounds}{' --int8' * args.int8}`; seconds, median (least–most).",
         "",
         "| | carat | llama.cpp | ratio |",
         "| --- | --- | --- | --- |",

@@ -99,8 +99,8 @@ pub struct EngineArgs {
     /// How keys and values are stored [default: f16, with --precision f32: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv: Option<KvArg>,
-    /// fast: integer products of the stored weights; int8: the same, long prompts rounded to 8 bits throughout, as other
-    /// programs do; f32: the slow path that defines the result
+    /// fast: integer products of the stored weights; int8: the same, long prompts, pictures and sounds rounded to 8 bits
+    /// throughout, as other programs do; f32: the slow path that defines the result
     #[arg(long, value_enum, value_name = "PATH", default_value_t = PrecisionArg::Fast)]
     pub precision: PrecisionArg,
 }
@@ -117,7 +117,6 @@ impl EngineArgs {
             device: DeviceOptions { threads: self.threads, precision: self.precision.into() },
             context: self.ctx,
             kv,
-            coarse: matches!(self.precision, PrecisionArg::Int8),
             memory: self.memory,
             ..LoadOptions::default()
         }
@@ -141,7 +140,7 @@ pub enum KvArg {
 pub enum PrecisionArg {
     /// Integer products of the stored weights.
     Fast,
-    /// The same, with long prompts rounded to 8 bits throughout.
+    /// The same, with long prompts, pictures and sounds rounded to 8 bits throughout.
     Int8,
     /// The reference path.
     F32,
@@ -150,7 +149,8 @@ pub enum PrecisionArg {
 impl From<PrecisionArg> for Precision {
     fn from(arg: PrecisionArg) -> Self {
         match arg {
-            PrecisionArg::Fast | PrecisionArg::Int8 => Precision::Fast,
+            PrecisionArg::Fast => Precision::Fast,
+            PrecisionArg::Int8 => Precision::Coarse,
             PrecisionArg::F32 => Precision::Reference,
         }
     }

@@ -53,7 +53,8 @@ pub struct Args {
     /// Write the soft tokens without the stages on the way, and say on standard error how long the encoder took
     #[arg(long)]
     soft_tokens_only: bool,
-    /// f32: the slow path that defines the result; fast and int8: as other commands encode, products of 16-bit integers
+    /// f32: the slow path that defines the result; fast and int8: as other commands encode under these, by products of integers
+    /// of 16 bits or of 8
     #[arg(long, value_enum, value_name = "PATH", default_value_t = args::PrecisionArg::F32)]
     precision: args::PrecisionArg,
 }

@@ -8,7 +8,7 @@ mod waves;
 
 use std::path::Path;
 
-use files::{assert_close, bmp, floats, rolled_bmp, tensors, wav};
+use files::{assert_close, bmp, floats, relative_error, rolled_bmp, tensors, wav};
 use program::{Scratch, carat, done};
 use waves::wave;
 
@@ -135,6 +135,28 @@ fn a_sound_s_soft_tokens_are_the_reference_s() {
             assert_eq!(found.shape, expected.shape, "{stage}");
             assert_close(&floats(&found.data), &floats(&expected.data), stage);
         }
+    }
+}
+
+/// Largest relative error of soft tokens that products of 8-bit integers made.
+const COARSE_BOUND: f64 = 3e-2;
+
+/// The embedded model's towers, whose widths are whole blocks.
+#[test]
+fn int8_errs_as_products_of_eight_bits_do() {
+    const NANO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nano/checkpoint");
+    let (file, out) = (Scratch::new("encode-int8"), Scratch::new("encode-int8.safetensors"));
+    let media = [("--image", bmp(500, 200)), ("--audio", wav(&wave("mixed", 14_400)))];
+    for (kind, bytes) in media {
+        std::fs::write(&file.0, bytes).unwrap();
+        let [exact, fine, coarse] = ["f32", "fast", "int8"].map(|precision| {
+            let shape = ["--image-tokens", "70", "--precision", precision, "--out", out.arg()];
+            done(carat(&[&["encode", NANO, kind, file.arg()], &shape[..]].concat()).output().unwrap());
+            floats(&tensors(&out.0).get("soft_tokens").unwrap().data)
+        });
+        let (finer, error) = (relative_error(&fine, &exact), relative_error(&coarse, &exact));
+        println!("{kind}: {finer:.1e}, in 8 bits {error:.1e}");
+        assert!(error < COARSE_BOUND && error > 4.0 * finer, "{kind}: off by {error:e}, else {finer:e}");
     }
 }
 

@@ -333,7 +333,11 @@ fn encoders(checkpoint: &str, matrices: DType) -> Scratch {
 
 /// Options of a command that is shown these media, and those of its plan.
 fn shown<'a>(media: &[&'a str], ctx: usize, precision: Precision) -> (Vec<&'a str>, LoadOptions) {
-    let precise = if precision == Precision::Fast { "fast" } else { "f32" };
+    let precise = match precision {
+        Precision::Fast => "fast",
+        Precision::Coarse => "int8",
+        Precision::Reference => "f32",
+    };
     let args = [media, &["--image-tokens", "1120", "--threads", "2", "--precision", precise]].concat();
     let options = LoadOptions {
         device: DeviceOptions { precision, ..DeviceOptions::default() },
@@ -364,6 +368,7 @@ fn the_plan_counts_what_towers_see_and_hear_with() {
     // Most is taken for a picture when the buffers for sounds are there.
     let both = ["--audio", sound.arg(), "--image", first.arg()];
     check("both", &both, 2000, Precision::Fast, None);
+    check("both in int8", &both, 2000, Precision::Coarse, None);
     check("both in f32", &both, 2000, Precision::Reference, None);
     check("both with Q8_0", &both, 2000, Precision::Fast, Some(&quantised));
 }

@@ -163,18 +163,9 @@ pub fn rms(x: &[f64], weight: Option<&[f64]>, eps: f64) -> Approx {
 pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     let n = matrix.cols;
     let size: Vec<f64> = x.exact.iter().zip(&x.limit).map(|(v, e)| v.abs() + e).collect();
-    let step: Vec<f64> = match inputs {
+    let step = match inputs {
         Inputs::Kept => vec![0.0; n],
-        Inputs::Rounded(steps) => {
-            let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-            let row = largest(&size);
-            let of_block = |block: &[f64]| {
-                let amax = largest(block);
-                let d = (2.0 * amax).clamp(row / 2f64.powi(24), row) / f64::from(steps);
-                std::iter::repeat_n(d / 2.0 * (1.0 + 16.0 * U) + U * amax + FLOOR, block.len())
-            };
-            size.chunks(ACTIVATION_BLOCK).flat_map(of_block).collect()
-        }
+        Inputs::Rounded(steps) => activation_halves(&size, steps),
     };
     let whole: Vec<f64> = size.iter().zip(&step).map(|(size, step)| size + step).collect();
     let step_squares: Vec<f64> = step.iter().map(|s| s * s).collect();
@@ -199,6 +190,22 @@ pub fn product(matrix: &Weights, x: &Approx, inputs: Inputs) -> Approx {
     out
 }
 
+/// Half the steps of activations of these sizes, rounded as [`Inputs::Rounded`].
+fn activation_halves(size: &[f64], steps: u32) -> Vec<f64> {
+    let row = largest(size);
+    let of_block = |block: &[f64]| {
+        let amax = largest(block);
+        let d = (2.0 * amax).clamp(row / 2f64.powi(24), row) / f64::from(steps);
+        std::iter::repeat_n(d / 2.0 * (1.0 + 16.0 * U) + U * amax + FLOOR, block.len())
+    };
+    size.chunks(ACTIVATION_BLOCK).flat_map(of_block).collect()
+}
+
+/// The largest magnitude.
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |max: f64, v| max.max(v.abs()))
+}
+
 /// Most values that share a step when they are rounded to 16 bits.
 pub const WORD_BLOCK: usize = 128;
 /// Steps that the size of such a block has at most.
@@ -209,7 +216,7 @@ const WORD_MOST: f64 = 32767.0;
 /// The step of a block of 16-bit integers, and a hair more for its own rounding.
 pub fn word_step(block: &[f64]) -> f64 {
     let size = block.iter().map(|v| v * v).sum::<f64>().sqrt();
-    let amax = block.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    let amax = largest(block);
     (size / WORD_NORM).max(amax / WORD_MOST) * (1.0 + 16.0 * U) + 2.0 * U * amax + FLOOR
 }
 
@@ -219,16 +226,33 @@ pub fn words_product(matrix: &Weights, x: &[f64]) -> Approx {
         let half = |block: &[f64]| std::iter::repeat_n(word_step(block) * steps / 2.0, block.len());
         row.chunks(WORD_BLOCK).flat_map(half).collect()
     };
-    let of_x = halves(x, 1.0);
-    let whole: Vec<f64> = x.iter().zip(&of_x).map(|(x, half)| x.abs() + half).collect();
+    rounded_product(matrix, x, &halves(x, 1.0), |row| halves(row, 2.0))
+}
+
+/// Weights that share a step when they are rounded to 8 bits.
+const WEIGHT_GROUP: usize = 32;
+
+/// `matrix · x`, both rounded to 8 bits: the weights in groups whose largest is 127 steps.
+pub fn bytes_product(matrix: &Weights, x: &[f64]) -> Approx {
+    let halves = |row: &[f64]| -> Vec<f64> {
+        let half = |group: &[f64]| std::iter::repeat_n(largest(group) / 254.0 * (1.0 + 16.0 * U) + FLOOR, group.len());
+        row.chunks(WEIGHT_GROUP).flat_map(half).collect()
+    };
+    let size: Vec<f64> = x.iter().map(|x| x.abs()).collect();
+    rounded_product(matrix, x, &activation_halves(&size, 127), halves)
+}
+
+/// `matrix · x`, both rounded, by `of_x` at most and by what `of_row` says of a row of weights.
+fn rounded_product(matrix: &Weights, x: &[f64], of_x: &[f64], of_row: impl Fn(&[f64]) -> Vec<f64>) -> Approx {
+    let whole: Vec<f64> = x.iter().zip(of_x).map(|(x, half)| x.abs() + half).collect();
     let squares = |values: &[f64]| -> Vec<f64> { values.iter().map(|v| v * v).collect() };
-    let (x_squares, whole_squares) = (squares(&of_x), squares(&whole));
+    let (x_squares, whole_squares) = (squares(of_x), squares(&whole));
     let mut out = Approx { exact: definitions::product(&matrix.values, x), ..Approx::default() };
     for row in matrix.values.chunks_exact(matrix.cols) {
-        let of_row = halves(row, 2.0);
+        let of_row = of_row(row);
         let row_whole: Vec<f64> = row.iter().zip(&of_row).map(|(w, half)| w.abs() + half).collect();
         let own = gamma(matrix.cols) * sum(&row_whole, &whole, f64::abs) + FLOOR;
-        let by_x = sum(row, &of_x, f64::abs).min(K * sum(row, &x_squares, |w| w * w).sqrt());
+        let by_x = sum(row, of_x, f64::abs).min(K * sum(row, &x_squares, |w| w * w).sqrt());
         let by_row = sum(&of_row, &whole, f64::abs).min(K * sum(&of_row, &whole_squares, |w| w * w).sqrt());
         out.limit.push(own + by_x + by_row);
         let both = sum(row, &x_squares, |w| w * w) + sum(&of_row, &whole_squares, |w| w * w);

@@ -23,7 +23,8 @@ pub enum Exactness {
     Reference,
     /// Activations may be rounded to integers before a product with quantised weights, to 15 or 8 bits as the rounding
     /// set allows; to 8 bits, bf16 or f16 before one with f16 or bf16 weights; and queries to what the cache stores. In encoders
-    /// both sides of products between bounds with such weights, and of attention, to 16 bits in blocks.
+    /// both sides of products between bounds with such weights, and of attention, to 16 bits in blocks; where rounding is coarse,
+    /// of the products to 8.
     Fast(Rounding),
 }
 

@@ -15,7 +15,7 @@ use crate::pool::Pool;
 use crate::rows;
 
 /// What some products want of their input.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Wanted {
     /// Whether in f32.
     pub floats: bool,
@@ -26,12 +26,25 @@ pub struct Wanted {
 impl Wanted {
     /// In f32 alone.
     pub const FLOATS: Wanted = Wanted { floats: true, rounding: None };
+    /// As integers of 8 bits alone.
+    pub const COARSE: Wanted = Wanted { floats: false, rounding: Some(Rounding::Coarse) };
 
     /// By products with `matrices`, of which quantised ones meet integers where there is a rounding.
     pub fn by<'m>(integer: Option<Rounding>, mut matrices: impl Iterator<Item = &'m Matrix> + Clone) -> Self {
         let floats = integer.is_none() || matrices.clone().any(|m| !m.dtype.is_quantised());
         Wanted { floats, rounding: integer.filter(|_| matrices.any(|m| m.dtype.is_quantised())) }
     }
+}
+
+/// What becomes of rows before they are taken.
+#[derive(Clone, Copy)]
+pub enum Before<'a> {
+    /// Nothing.
+    Nothing,
+    /// They are normed, by a weight and an epsilon.
+    Norm(&'a [f32], f32),
+    /// They are brought within bounds.
+    Clamp([f32; 2]),
 }
 
 /// Rows of activations, normed, and their integer form where it was asked for.
@@ -50,21 +63,25 @@ pub struct Acts {
 }
 
 impl Acts {
-    /// Takes `n` rows of `x`, normed by `weight` and `eps` where there is a norm, in the wanted forms; `scratch` of each worker.
+    /// Takes `n` rows of `x` in the wanted forms; `scratch` of each worker.
     pub fn load(
         &mut self,
         k: &Kernels,
         (pool, scratch): (&mut Pool, &[Mutex<Scratch>]),
         x: &[f32],
         (n, cols): (usize, usize),
-        norm: Option<(&[f32], f32)>,
+        before: Before<'_>,
         wanted: Wanted,
     ) {
         (self.n, self.cols) = (n, cols);
         let x = |i: usize| &x[i * cols..(i + 1) * cols];
-        let make = |i: usize, out: &mut [f32]| match norm {
-            Some((weight, eps)) => rows::rms_norm(k, out, x(i), Some(weight), eps),
-            None => out.copy_from_slice(x(i)),
+        let make = |i: usize, out: &mut [f32]| match before {
+            Before::Nothing => out.copy_from_slice(x(i)),
+            Before::Norm(weight, eps) => rows::rms_norm(k, out, x(i), Some(weight), eps),
+            Before::Clamp(bounds) => {
+                out.copy_from_slice(x(i));
+                rows::clamp(out, bounds);
+            }
         };
         if let Some(rounding) = wanted.rounding
             && !wanted.floats
@@ -73,7 +90,7 @@ impl Acts {
         {
             self.finest = false;
             self.ints.quantise(k, pool, (n, cols), rounding != Rounding::Coarse, |worker, i, take| {
-                if norm.is_none() {
+                if matches!(before, Before::Nothing) {
                     return take(x(i));
                 }
                 let mut scratch = lock(&scratch[worker]);

@@ -10,10 +10,11 @@ use crate::acts::Acts;
 use crate::e4m7;
 use crate::interleaved::{GROUP, PANEL, Tiles, has_layout, interleave};
 use crate::ints::quantise_row;
-use crate::kernels::{Ahead, Kernels, PackedTile, TILE, available, table};
+use crate::kernels::{Ahead, Isa, Kernels, PackedTile, TILE, available, table};
 use crate::pool::{Pool, Tile};
 use crate::scalar;
 use crate::unpack::{Unpacked, form, unpack};
+use crate::words::BLOCK;
 
 /// xorshift, so that tests need nothing.
 struct Random(u64);
@@ -233,6 +234,39 @@ fn integer_products_agree_with_the_definition_for_every_format() {
                             assert_close(&found[..rows - start], expected, bound, &format!("{what} gemm"));
                         }
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_are_rounded_to_tiles_as_defined() {
+    let mut random = Random(0x8b17);
+    for k in tables() {
+        for groups in 1..=4 {
+            let mut rows: [[f32; BLOCK]; TILE] = std::array::from_fn(|_| random.ranging(BLOCK).try_into().unwrap());
+            // A group of zeros, one that is too small, and two with what is no number.
+            rows[3][..32].fill(0.0);
+            rows[5][..32].fill(1e-30);
+            (rows[8][7], rows[15][31]) = (f32::NAN, f32::NEG_INFINITY);
+            let pack = |k: &Kernels| {
+                let (mut q, mut scale) = (vec![7; groups * 32 * TILE], vec![7.0; groups * TILE]);
+                (k.pack_floats)(&rows, &mut q, &mut scale);
+                (q, scale)
+            };
+            let ((q, scale), (expected, scales)) = (pack(k), pack(table(Isa::Scalar).unwrap()));
+            for (g, r) in (0..groups).flat_map(|g| (0..TILE).map(move |r| (g, r))) {
+                let what = format!("{}, group {g} of row {r}", k.isa);
+                let (found, d) = (scale[g * TILE + r], scales[g * TILE + r]);
+                assert!(found == d || found.is_nan() && d.is_nan(), "{what}: {found}, defined as {d}");
+                let x = &rows[r][32 * g..32 * (g + 1)];
+                assert_eq!(d.is_nan(), x.iter().any(|x| !x.is_finite()), "{what}");
+                for (c, x) in x.iter().enumerate().filter(|_| !d.is_nan()) {
+                    let at = (32 * g + c) / 4 * 4 * TILE + 4 * r + c % 4;
+                    assert_eq!(q[at], expected[at], "{what}, column {c}");
+                    let error = (d * (f32::from(q[at]) - 128.0) - x).abs();
+                    assert!(error <= 0.5001 * d + crate::scalar::TINY, "{what}: {x} is off by {error}, steps of {d}");
                 }
             }
         }

@@ -7,18 +7,18 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, Clip, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec, LayerNorm, Near,
-    Norm, Pooling, Projection, Rope, Rounding, Router, Subsampling, Work,
+    Attention, Backend, BackendError, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec, LayerNorm, Near, Norm,
+    Pooling, Projection, Rope, Rounding, Router, Subsampling, Work,
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
-use crate::acts::{Acts, Wanted, grow};
+use crate::acts::{Acts, Before, Wanted, grow};
 use crate::attention::{self, Stored, View};
 use crate::conv;
 use crate::interleaved;
 use crate::kernels::{Isa, Kernels, available, table};
 use crate::kv::{Kv, MAX_HEAD_DIM};
-use crate::matmul::{Matrix, Product, Scratch};
+use crate::matmul::{self, Integers, Matrix, Product, Scratch};
 use crate::moe::{Routes, Workspace, lock};
 use crate::near;
 use crate::pool::{Output, Pool};
@@ -31,6 +31,9 @@ pub enum Precision {
     /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks. Plain weights meet f32
     /// activations. Encoders in f16, bf16 or Q8_0 are others: products and attention there are of 16-bit integers.
     Fast,
+    /// The same, but that encoders' products between bounds are of 8-bit integers: activations in blocks of 32, and weights of
+    /// 16 bits, which are rounded as Q8_0's are.
+    Coarse,
     /// Weights decoded to f32, f32 activations, f32 accumulation.
     Reference,
 }
@@ -104,6 +107,8 @@ pub struct CpuBackend {
     kernels: &'static Kernels,
     /// How activations are rounded for integer dots; `None` where weights are decoded instead.
     integer: Option<Rounding>,
+    /// Whether encoders' products are of 8-bit integers.
+    coarse: bool,
     pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
     attention: Vec<Mutex<attention::Scratch>>,
@@ -144,7 +149,8 @@ impl CpuBackend {
         let pool = Pool::new(threads).map_err(|source| CpuError::Spawn { threads, source })?;
         Ok(CpuBackend {
             kernels,
-            integer: (options.precision == Precision::Fast).then(Rounding::default),
+            integer: (options.precision != Precision::Reference).then(Rounding::default),
+            coarse: options.precision == Precision::Coarse,
             pool,
             scratch: (0..threads).map(|_| Mutex::default()).collect(),
             attention: (0..threads).map(|_| Mutex::default()).collect(),
@@ -206,9 +212,9 @@ impl CpuBackend {
     ) {
         let Some(cols) = matrices.clone().next().map(|m| m.cols) else { return };
         assert!(matrices.clone().all(|m| m.cols == cols), "all projections of one input have its width {cols}");
-        let norm = norm.map(|norm| (&*norm.weight.0, norm.eps));
+        let before = norm.map_or(Before::Nothing, |norm| Before::Norm(&norm.weight.0, norm.eps));
         let workers = (&mut self.pool, &self.scratch[..]);
-        self.acts.load(self.kernels, workers, x, (n, cols), norm, Wanted::by(self.integer, matrices));
+        self.acts.load(self.kernels, workers, x, (n, cols), before, Wanted::by(self.integer, matrices));
     }
 
     /// Rounds the rows that were loaded to 16 bits, where that is as fine as was asked for and products with weights of all these
@@ -245,21 +251,6 @@ impl CpuBackend {
         let (scratch, partial) = (&self.attention, &mut self.partial);
         attention::attend(self.kernels, &mut self.pool, scratch, partial, (out, q), stored, view);
     }
-
-    /// A product between bounds.
-    fn clipped_product(&mut self, m: &Matrix, out: &mut [f32], x: &[f32], clip: Clip, n: usize) {
-        let workers = (&mut self.pool, &self.scratch[..]);
-        self.acts.load(self.kernels, workers, x, (n, m.cols), None, Wanted::FLOATS);
-        rows::clamp(&mut self.acts.x[..n * m.cols], clip.input);
-        if let Some(rounding) = self.integer.filter(|_| m.dtype.is_quantised()) {
-            self.acts.quantise(self.kernels, &mut self.pool, rounding);
-        }
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
-        let (scratch, out) = (&self.scratch, product.output(out, m, n, self.pool.threads()));
-        self.pool.tiles(&mut [out], |worker, _, mut tile| {
-            product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
-        });
-    }
 }
 
 impl Backend for CpuBackend {
@@ -274,9 +265,13 @@ impl Backend for CpuBackend {
     }
 
     fn workspace(&self, text: &Work, encoders: &[&EncoderWork]) -> usize {
-        let integer = self.integer.is_some();
-        let cpu =
-            workspace::Cpu { kernels: self.kernels, threads: self.threads(), integer, words: self.words().is_some() };
+        let cpu = workspace::Cpu {
+            kernels: self.kernels,
+            threads: self.threads(),
+            integer: self.integer.is_some(),
+            coarse: self.coarse,
+            words: self.words().is_some(),
+        };
         workspace::bytes(cpu, text, encoders)
     }
 
@@ -329,7 +324,7 @@ impl Backend for CpuBackend {
     }
 
     fn copy(&mut self, out: &mut Buffer, x: &Buffer, at: usize, len: usize) {
-        out.0[..len].copy_from_slice(&x.0[at..at + len]);
+        self.pool.for_parts(&mut out.0[..len], |from, out| out.copy_from_slice(&x.0[at + from..][..out.len()]));
     }
 
     fn gather(&mut self, out: &mut Buffer, table: &Matrix, ids: &[TokenId], cols: Range<usize>, scale: f32) {
@@ -393,7 +388,7 @@ impl Backend for CpuBackend {
             }
             return;
         }
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let product = Product { kernels: self.kernels, integers: Integers::by(self.integer), acts: &self.acts };
         for chunk in outs.chunks_mut(MAX_OUTS) {
             let mut matrices = [None; MAX_OUTS];
             let mut outputs: [Output<'_>; MAX_OUTS] = std::array::from_fn(|_| Output::empty());
@@ -415,7 +410,7 @@ impl Backend for CpuBackend {
         if let Some(words) = self.round_words([gate.dtype, up.dtype].into_iter()) {
             return self.project_words(words, out, [gate, up], |_, _, _| {});
         }
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let product = Product { kernels: self.kernels, integers: Integers::by(self.integer), acts: &self.acts };
         let (scratch, out) = (&self.scratch, product.output(&mut out.0, gate, n, self.pool.threads()));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill_gated((gate, up), (0, 0), &mut tile, &mut lock(&scratch[worker]));
@@ -441,7 +436,7 @@ impl Backend for CpuBackend {
         if let Some(words) = self.round_words(std::iter::once(m.dtype)) {
             return self.project_words(words, out, [m], gate);
         }
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let product = Product { kernels: self.kernels, integers: Integers::by(self.integer), acts: &self.acts };
         let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), gate);
@@ -512,14 +507,13 @@ impl Backend for CpuBackend {
     }
 
     fn route(&mut self, routes: &mut Routes, x: &Buffer, router: Router<'_, Matrix, Vector>, n: usize) {
-        let norm = Norm { weight: router.scale, eps: router.eps };
-        let norm = Some((&*norm.weight.0, norm.eps));
+        let norm = Before::Norm(&router.scale.0, router.eps);
         let workers = (&mut self.pool, &self.scratch[..]);
         self.acts.load(self.kernels, workers, &x.0, (n, router.proj.cols), norm, Wanted::FLOATS);
         let n_experts = router.proj.rows;
         grow(&mut self.router_logits, n * n_experts);
         // In f32 at every precision: a tie decided otherwise is another expert.
-        let product = Product { kernels: self.kernels, integer: false, acts: &self.acts };
+        let product = Product { kernels: self.kernels, integers: Integers::Never, acts: &self.acts };
         let threads = self.pool.threads();
         let (scratch, out) = (&self.scratch, product.output(&mut self.router_logits, router.proj, n, threads));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
@@ -543,22 +537,35 @@ impl Backend for CpuBackend {
     }
 
     fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, Matrix, Buffer>], x: &Buffer, n: usize) {
-        // The bounds within which the activations are words.
-        let mut bounds = None;
-        for ClippedProjection { projection: Projection { matrix, out }, clip } in outs {
-            match self.words().filter(|_| words::product::takes(matrix.dtype, n, true)) {
-                None => self.clipped_product(matrix, &mut out.0, &x.0, *clip, n),
-                Some(words) => {
-                    let Words { acts, products, .. } = &mut self.words;
-                    if bounds != Some(clip.input) {
-                        acts.round(words, &mut self.pool, &x.0, (n, matrix.cols), clip.input);
-                        bounds = Some(clip.input);
-                    }
-                    let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
-                    let (out, bounds) = (&mut out.0, clip.output);
-                    words::product::project(tables, workers, acts, out, [*matrix], bounds, |_, _, _| {});
+        // How the activations were taken, if not as words, and within which bounds.
+        let mut taken = None;
+        for ClippedProjection { projection: Projection { matrix: m, out }, clip } in outs {
+            let is_coarse = self.coarse && matmul::rounds(m.dtype, m.cols, n);
+            let words = self.words().filter(|_| !is_coarse && words::product::takes(m.dtype, n, true));
+            let (integers, wanted) = match is_coarse {
+                true => (Integers::Rounded, Wanted::COARSE),
+                false => (Integers::by(self.integer), Wanted::by(self.integer, std::iter::once(*m))),
+            };
+            let how = Some((words.is_none().then_some(wanted), clip.input));
+            let is_taken = std::mem::replace(&mut taken, how) == how;
+            if let Some(words) = words {
+                let Words { acts, products, .. } = &mut self.words;
+                if !is_taken {
+                    acts.round(words, &mut self.pool, &x.0, (n, m.cols), clip.input);
                 }
+                let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
+                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, _| {});
+                continue;
             }
+            if !is_taken {
+                let workers = (&mut self.pool, &self.scratch[..]);
+                self.acts.load(self.kernels, workers, &x.0, (n, m.cols), Before::Clamp(clip.input), wanted);
+            }
+            let product = Product { kernels: self.kernels, integers, acts: &self.acts };
+            let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
+            self.pool.tiles(&mut [out], |worker, _, mut tile| {
+                product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
+            });
         }
     }
 
@@ -646,7 +653,7 @@ impl Backend for CpuBackend {
 
     fn logits(&mut self, out: &mut Buffer, m: &Matrix, x: &Buffer, norm: CpuNorm<'_>, softcap: Option<f32>, n: usize) {
         self.load(&x.0, Some(norm), n, std::iter::once(m));
-        let product = Product { kernels: self.kernels, integer: self.integer.is_some(), acts: &self.acts };
+        let product = Product { kernels: self.kernels, integers: Integers::by(self.integer), acts: &self.acts };
         let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
         self.pool.tiles(&mut [out], |worker, _, mut tile| {
             product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {

@@ -13,7 +13,7 @@ use crate::ints::{IntRows, Sums};
 use crate::pool::Tile;
 use crate::scalar::{self, RowScale};
 use crate::unpack::Form;
-use crate::words::{self, WordKernels};
+use crate::words::{self, BLOCK, WordKernels};
 
 /// An instruction set with kernels of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,6 +116,7 @@ pub struct Kernels {
     pub in_pairs: bool,
     pub pack: fn(DType, rows: &[u8], cols: usize, tile: &mut PackedTile),
     pub pack_tile: fn(Tiles<'_>, tile: &mut PackedTile),
+    pub pack_floats: fn(rows: &[[f32; BLOCK]; TILE], q: &mut [u8], scale: &mut [f32]),
     /// Brings an unpacked tile into the order in which [`Kernels::gemm`] wants it; nothing where that is the common one.
     pub arrange: fn(&mut PackedTile),
     /// How many tiles [`Kernels::gemm`] likes to take at once: an even number of at most [`MAX_TILES`].
@@ -180,6 +181,7 @@ static SCALAR: Kernels = Kernels {
     tiles: 2,
     pack: scalar::pack,
     pack_tile: interleaved::pack_tile,
+    pack_floats: scalar::pack_floats,
     arrange: |_| (),
     gemm: scalar::gemm,
     decode: scalar::decode,
@@ -222,6 +224,8 @@ const AVX2: Kernels = {
         pack: interleaved::pack,
         // SAFETY: as above.
         pack_tile: |tile, packed| unsafe { avx2::pack_tile(tile, packed) },
+        // SAFETY: as above.
+        pack_floats: |rows, q, scale| unsafe { avx2::pack_floats(rows, q, scale) },
         arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx2::gemm(tiles, x, out) },
@@ -314,6 +318,8 @@ static AVX512: Kernels = {
         pack: |dtype, rows, cols, tile| unsafe { avx512::pack(dtype, rows, cols, tile) },
         // SAFETY: as above.
         pack_tile: |tile, packed| unsafe { avx512::pack_tile(tile, packed) },
+        // SAFETY: as above.
+        pack_floats: |rows, q, scale| unsafe { avx512::pack_floats(rows, q, scale) },
         arrange: |_| (),
         // SAFETY: as above.
         gemm: |tiles, x, out| unsafe { avx512::gemm(tiles, x, out) },

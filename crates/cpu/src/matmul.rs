@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use carat_tensor::backend::Rounding;
 use carat_tensor::{Bytes, DType};
 
 use crate::acts::{Acts, grow};
@@ -14,6 +15,8 @@ use crate::e4m7;
 use crate::interleaved::{GROUP_ROWS, Tiles, tile_bytes};
 use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
 use crate::pool::{Output, Tile};
+use crate::unpack::{Form, form};
+use crate::words::BLOCK;
 
 /// A weight matrix, used where its file is mapped.
 #[derive(Clone, Debug)]
@@ -40,6 +43,32 @@ impl Matrix {
 
     pub(crate) fn row_bytes(&self, rows: Range<usize>) -> &[u8] {
         &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+
+    /// Decodes up to [`BLOCK`] columns, from a multiple of that on, of up to 16 rows, and asks for the columns that follow.
+    pub(crate) fn decode(&self, k: &Kernels, rows: Range<usize>, cols: Range<usize>, out: &mut [[f32; BLOCK]; TILE]) {
+        if let (DType::BF16, Some(tile)) = (self.dtype, self.tiles(rows.clone())) {
+            return e4m7::widen_block(tile, cols.start, k.widen_e4m7, out);
+        }
+        let size = |cols: usize| self.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
+        let bytes = size(cols.start)..size(cols.end);
+        let next = bytes.end..size((cols.end + BLOCK).min(self.cols));
+        for (row, out) in self.row_bytes(rows).chunks_exact(self.row_bytes).zip(out) {
+            (k.prefetch)(&row[next.clone()]);
+            (k.decode)(self.dtype, &row[bytes.clone()], &mut out[..cols.len()]);
+        }
+    }
+
+    /// Rounds up to 16 rows of weights in 16 bits to a tile of 8.
+    fn round(&self, k: &Kernels, rows: Range<usize>, tile: &mut PackedTile) {
+        tile.reset(ROUNDED, self.cols);
+        let mut decoded = [[0.0; BLOCK]; TILE];
+        for start in (0..self.cols).step_by(BLOCK) {
+            let cols = start..(start + BLOCK).min(self.cols);
+            self.decode(k, rows.clone(), cols.clone(), &mut decoded);
+            let groups = cols.start / ROUNDED.group * TILE..cols.end / ROUNDED.group * TILE;
+            (k.pack_floats)(&decoded, &mut tile.q[cols.start * TILE..cols.end * TILE], &mut tile.scale[groups]);
+        }
     }
 
     /// Whole tiles of these rows, where there are some.
@@ -80,6 +109,34 @@ const SHARE_ROWS: usize = 128;
 /// Activation rows whose products are finished together, while the first cache has them.
 const PART: usize = 32;
 
+/// How weights of 16 bits that are rounded to 8 are to be read: as those of Q8_0.
+const ROUNDED: Form = form(DType::Q8_0).expect("the type is quantised");
+
+/// Whether a product between bounds with such weights may be of 8-bit integers, where that was asked for: not of a few rows,
+/// which would be no faster, and in whole blocks.
+pub fn rounds(dtype: DType, cols: usize, n: usize) -> bool {
+    let is_half = matches!(dtype, DType::F16 | DType::BF16) && cols.is_multiple_of(ROUNDED.group);
+    (dtype.is_quantised() || is_half) && n > PLAIN_ROWS
+}
+
+/// Which weights meet the activations' integer form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integers {
+    /// None.
+    Never,
+    /// Quantised ones.
+    Quantised,
+    /// Those of 16 bits too, rounded to 8 on the way ([`rounds`]).
+    Rounded,
+}
+
+impl Integers {
+    /// Where activations are rounded at all, so that quantised weights meet integers.
+    pub fn by(rounding: Option<Rounding>) -> Self {
+        if rounding.is_some() { Integers::Quantised } else { Integers::Never }
+    }
+}
+
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
@@ -102,8 +159,8 @@ impl Scratch {
 pub struct Product<'a> {
     /// Kernels.
     pub kernels: &'static Kernels,
-    /// Whether quantised weights are multiplied with the activations' integer form.
-    pub integer: bool,
+    /// Which weights are multiplied with the activations' integer form.
+    pub integers: Integers,
     /// Activations; with their integer form where that is used.
     pub acts: &'a Acts,
 }
@@ -142,7 +199,11 @@ impl Product<'_> {
     }
 
     fn uses_integers(&self, matrix: &Matrix) -> bool {
-        self.integer && matrix.dtype.is_quantised()
+        match self.integers {
+            Integers::Never => false,
+            Integers::Quantised => matrix.dtype.is_quantised(),
+            Integers::Rounded => true,
+        }
     }
 
     /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]` for few activation rows; `out` `[acts.len(), rows.len()]`.
@@ -183,6 +244,7 @@ impl Product<'_> {
         }
         for (Strip { matrix: m, rows }, tile) in strips.iter().zip(&mut *packed.tiles) {
             match m.tiles(rows.clone()) {
+                _ if !m.dtype.is_quantised() => m.round(k, rows.clone(), tile),
                 Some(one) => (k.pack_tile)(one, tile),
                 None => (k.pack)(m.dtype, m.row_bytes(rows.clone()), m.cols, tile),
             }

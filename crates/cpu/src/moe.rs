@@ -8,7 +8,7 @@ use carat_tensor::backend::{Experts, Rounding};
 
 use crate::acts::{Acts, Wanted, grow};
 use crate::kernels::{Kernels, TILE};
-use crate::matmul::{Matrix, Product, Scratch};
+use crate::matmul::{Integers, Matrix, Product, Scratch};
 use crate::pool::{Output, Pool};
 
 /// The experts each row chose and their weights, `[n, top_k]`.
@@ -122,7 +122,7 @@ impl Workspace {
         grow(&mut self.hidden.x, slots * ff);
         let (cuts, chosen) = (&self.cuts, &self.chosen);
         let expert_of = |row: usize| chosen[cuts.partition_point(|&cut| cut <= row) - 1];
-        let product = Product { kernels: k, integer: integer.is_some(), acts: &self.acts };
+        let product = Product { kernels: k, integers: Integers::by(integer), acts: &self.acts };
         let tile_cols = product.task_rows(gate.matrix, largest, pool.threads()).min(ff.next_multiple_of(TILE));
         let output = Output::with_cuts(&mut self.hidden.x, cuts, ff, tile_cols);
         pool.tiles(&mut [output], |worker, _, mut tile| {
@@ -135,7 +135,7 @@ impl Workspace {
         }
         let y = &mut self.acts.x;
         grow(y, slots * d);
-        let product = Product { kernels: k, integer: integer.is_some(), acts: &self.hidden };
+        let product = Product { kernels: k, integers: Integers::by(integer), acts: &self.hidden };
         let tile_cols = product.task_rows(down.matrix, largest, pool.threads()).min(d.next_multiple_of(TILE));
         pool.tiles(&mut [Output::with_cuts(y, cuts, d, tile_cols)], |worker, _, mut tile| {
             let expert = expert_of(tile.rows.start);

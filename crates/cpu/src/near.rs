@@ -33,7 +33,10 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
         let head = tile.cols.start;
         let at = |row: usize| width * row + head;
         let (mut query, mut scores) = (vec![0.0; d], vec![0.0; near.reach]);
-        let (mut seen_keys, mut seen_values) = (vec![0.0; near.reach * d], vec![0.0; near.reach * d]);
+        let mut seen_keys = vec![0.0; near.reach * d];
+        // What any of the rows sees, one after another.
+        let start = (tile.rows.start + 1).saturating_sub(near.reach);
+        let seen_values = (start..tile.rows.end).map(|j| &values[at(j)..][..d]).collect::<Vec<_>>().concat();
         for i in tile.rows.clone() {
             let first = (i + 1).saturating_sub(near.reach);
             let seen = i + 1 - first;
@@ -45,7 +48,6 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
                 let key = &keys[at(j)..][..d];
                 let sums = key.iter().zip(relative).map(|(key, relative)| key + relative);
                 seen_keys[slot * d..(slot + 1) * d].iter_mut().zip(sums).for_each(|(key, sum)| *key = sum);
-                seen_values[slot * d..(slot + 1) * d].copy_from_slice(&values[at(j)..][..d]);
             }
             let scores = &mut scores[..seen];
             (k.scores)(&query, &seen_keys[..seen * d], d, scores);
@@ -60,7 +62,7 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
             let sum = (k.exp_sum)(scores, max);
             scores.iter_mut().for_each(|p| *p /= sum);
             out.fill(0.0);
-            (k.weighted_sum)(scores, &seen_values[..seen * d], d, out);
+            (k.weighted_sum)(scores, &seen_values[(first - start) * d..(i + 1 - start) * d], d, out);
         }
     });
 }

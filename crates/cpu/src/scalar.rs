@@ -11,6 +11,7 @@ use crate::ints::{Eight, IntRows, Sums};
 use crate::kernels::{PackedTile, TILE};
 use crate::pool::Tile;
 use crate::unpack::{Unpacked, form, unpack};
+use crate::words::BLOCK;
 
 /// The largest activation in 8 bits.
 const COARSE_STEPS: f32 = 127.0;
@@ -188,6 +189,27 @@ pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
                 if form.has_min {
                     tile.min[(b * len / group + g) * TILE + r] = block.min[g];
                 }
+            }
+        }
+    }
+}
+
+/// Rounds columns of 16 rows to 8 bits in groups of 32, as many as there is room for in a tile's `q` and `scale`: the largest of a
+/// group is 127 steps. Groups of values below [`TINY`] are zeros, and where one is not finite the scale is NaN. Inlined, so that
+/// each instruction set's own function compiles it to vectors.
+#[inline(always)]
+pub fn pack_floats(rows: &[[f32; BLOCK]; TILE], q: &mut [u8], scale: &mut [f32]) {
+    for (g, (q, scale)) in q.chunks_exact_mut(32 * TILE).zip(scale.chunks_exact_mut(TILE)).enumerate() {
+        for (r, (row, scale)) in rows.iter().zip(scale).enumerate() {
+            let x = &row.as_chunks::<32>().0[g];
+            let inverse;
+            (*scale, inverse) = match RowScale::new(largest(x), false) {
+                Ok(scale) => (scale.d, scale.inverse),
+                Err(scale) => (scale, 0.0),
+            };
+            let bytes = x.map(|x| ((x * inverse).round_ties_even() as i32 + 128) as u8);
+            for (quads, bytes) in q.as_chunks_mut::<{ 4 * TILE }>().0.iter_mut().zip(bytes.as_chunks().0) {
+                quads.as_chunks_mut::<4>().0[r] = *bytes;
             }
         }
     }

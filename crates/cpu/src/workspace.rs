@@ -11,6 +11,7 @@ use carat_tensor::backend::{AttentionWork, EncoderWork, ExpertWork, ProductWork,
 use crate::attention;
 use crate::ints::{Block, Eight};
 use crate::kernels::{Kernels, TILE};
+use crate::matmul;
 use crate::words;
 
 /// What lengths depend on, beside the work.
@@ -22,6 +23,8 @@ pub struct Cpu {
     pub threads: usize,
     /// Whether quantised weights meet integers.
     pub integer: bool,
+    /// Whether encoders' products are of 8-bit integers, where they can be.
+    pub coarse: bool,
     /// Whether encoders' products and attention may be of 16-bit integers.
     pub words: bool,
 }
@@ -100,11 +103,13 @@ impl Most {
 
     fn product(&mut self, work: &ProductWork) {
         let ProductWork { rows, cols, dtype, bounded } = *work;
-        if self.cpu.words && words::product::takes(dtype, rows, bounded) {
+        if self.cpu.coarse && bounded && matmul::rounds(dtype, cols, rows) {
+            self.unpacked(self.integers(true), (rows, cols), 0, 0);
+        } else if self.cpu.words && words::product::takes(dtype, rows, bounded) {
             self.raise(Use::Rows, if bounded { 0 } else { 4 * rows * cols });
             self.words((rows, cols), 1);
         } else {
-            let floats = if bounded || !dtype.is_quantised() { rows * cols } else { 0 };
+            let floats = if dtype.is_quantised() { 0 } else { rows * cols };
             self.unpacked(self.integers(dtype.is_quantised()), (rows, cols), cols, floats);
         }
     }
@@ -134,7 +139,7 @@ impl Most {
                 self.raise(Use::Ints, ints.bytes(rows * cols) + rows * fine_cols);
                 // With scales and minima.
                 self.raise(Use::Strips, cols * tiles * (TILE + 2 * 4 * TILE / SHORTEST_GROUP));
-                // A row that is normed.
+                // A row that is normed or brought within bounds.
                 self.raise(Use::Strip, cols * 4);
             }
             // And a row of it.

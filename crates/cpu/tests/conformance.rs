@@ -84,5 +84,5 @@ fn the_fast_path_errs_no_more_than_fifteen_bit_activations_do() {
 
 #[test]
 fn coarse_rounding_errs_no_more_than_eight_bit_activations_do() {
-    check(Precision::Fast, Exactness::Fast(Rounding::Coarse));
+    check(Precision::Coarse, Exactness::Fast(Rounding::Coarse));
 }

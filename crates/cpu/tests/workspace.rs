@@ -39,12 +39,13 @@ fn check(what: &str, backend: &mut CpuBackend, work: &EncoderWork, run: impl FnO
 #[test]
 fn encoders_take_what_is_planned() {
     for isa in available() {
-        for precision in [Precision::Fast, Precision::Reference] {
+        for precision in [Precision::Fast, Precision::Coarse, Precision::Reference] {
             // Allocations are counted on the caller's thread.
             let options = CpuOptions { threads: Some(1), precision, isa: Some(isa) };
             for (dtype, bounded) in [
                 (DType::BF16, true),
                 (DType::BF16, false),
+                (DType::F16, true),
                 (DType::F32, true),
                 (DType::Q8_0, true),
                 (DType::Q8_0, false),

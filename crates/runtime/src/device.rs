@@ -13,7 +13,10 @@ pub type Device = CpuBackend;
 pub struct DeviceOptions {
     /// Threads that compute; `None` is one per core that this process may use.
     pub threads: Option<usize>,
-    /// Fast kernels, or the slow path that defines the result.
+    /// Fast kernels, the same with long prompts and encoders rounded to 8 bits throughout ([`DecoderOptions::coarse`]), or the slow
+    /// path that defines the result.
+    ///
+    /// [`DecoderOptions::coarse`]: carat_model::DecoderOptions::coarse
     pub precision: Precision,
 }
 

@@ -36,8 +36,6 @@ pub struct LoadOptions {
     pub sounds: bool,
     /// Whose logits will be wanted at once: all of a pass take much more memory than the last one's.
     pub logits: LogitRows,
-    /// Whether long prompts may be rounded to 8 bits throughout, see [`DecoderOptions::coarse`].
-    pub coarse: bool,
     /// The most bytes the model may take, weights included; `None` is no limit but the machine's.
     pub memory: Option<u64>,
 }
@@ -52,7 +50,6 @@ impl Default for LoadOptions {
             image_tokens: None,
             sounds: false,
             logits: LogitRows::Last,
-            coarse: false,
             memory: None,
         }
     }
@@ -62,12 +59,13 @@ impl LoadOptions {
     /// The options as they apply to a model.
     pub fn resolve(&self, config: &ModelConfig) -> DecoderOptions {
         let kv = self.kv.unwrap_or(match self.device.precision {
-            Precision::Fast => KvType::F16,
+            Precision::Fast | Precision::Coarse => KvType::F16,
             Precision::Reference => KvType::F32,
         });
         let block = self.image_tokens.map_or(0, |tokens| tokens.largest().tokens());
         let ctx = self.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_context));
-        DecoderOptions { ctx, kv, chunk: self.chunk, block, logits: self.logits, coarse: self.coarse }
+        let coarse = self.device.precision == Precision::Coarse;
+        DecoderOptions { ctx, kv, chunk: self.chunk, block, logits: self.logits, coarse }
     }
 }
 

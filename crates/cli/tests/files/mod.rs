@@ -47,10 +47,15 @@ pub fn rolled_bmp(width: usize, height: usize, by: usize) -> Vec<u8> {
 #[track_caller]
 pub fn assert_close(found: &[f32], expected: &[f32], what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let distance: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
-    let error = (distance / expected.iter().map(|b| square(*b)).sum::<f64>()).sqrt();
+    let error = relative_error(found, expected);
     assert!(error < 1e-4, "{what} is off by {error:e}");
+}
+
+/// `‖a − b‖ / ‖b‖`, not a number where either is not finite.
+pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let distance: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+    (distance / b.iter().map(|b| square(*b)).sum::<f64>()).sqrt()
 }
 
 /// A WAV file of floats at 16 kHz.

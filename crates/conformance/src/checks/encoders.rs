@@ -1,6 +1,6 @@
 //! Operations of encoders: products between bounds, gates, sums of rows, norms about the mean, attention of all rows to all.
 
-use carat_tensor::backend::{Clip, ClippedProjection, LayerNorm, Pooling, Projection};
+use carat_tensor::backend::{Clip, ClippedProjection, LayerNorm, Pooling, Projection, Rounding};
 use carat_tensor::{Backend, DType};
 
 use super::{Harness, stack};
@@ -66,6 +66,9 @@ fn clipped_project<B: Backend>(
             let expected = x.chunks_exact(cols).map(|x| {
                 let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
                 let product = match (h.exactness, dtype) {
+                    (Exactness::Fast(Rounding::Coarse), DType::F16 | DType::BF16) => {
+                        bounds::bytes_product(&matrix.weights, &x.exact)
+                    }
                     (Exactness::Fast(_), DType::F16 | DType::BF16) => bounds::words_product(&matrix.weights, &x.exact),
                     _ => bounds::product(&matrix.weights, &x, h.inputs(dtype)),
                 };

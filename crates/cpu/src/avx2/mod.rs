@@ -21,7 +21,7 @@ pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
-pub use tiles::{Head, halves, last_of_sixes, load32, matvec_tiles, pack_tile, prefetch, signed_bytes};
+pub use tiles::{Head, halves, last_of_sixes, load32, matvec_tiles, pack_floats, pack_tile, prefetch, signed_bytes};
 pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;

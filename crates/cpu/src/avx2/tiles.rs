@@ -12,8 +12,10 @@ use carat_tensor::DType;
 use super::{high_nibbles, load, low_nibbles, store};
 use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
 use crate::ints::{Block, IntRows};
-use crate::kernels::PackedTile;
+use crate::kernels::{PackedTile, TILE};
 use crate::pool::Tile;
+use crate::scalar;
+use crate::words::BLOCK;
 
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4 << 10;
@@ -22,6 +24,12 @@ const AHEAD: usize = 4 << 10;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
     interleaved::pack_tile(tile, packed);
+}
+
+/// See [`scalar::pack_floats`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn pack_floats(rows: &[[f32; BLOCK]; TILE], q: &mut [u8], scale: &mut [f32]) {
+    scalar::pack_floats(rows, q, scale);
 }
 
 /// See [`crate::scalar::matvec_tiles`]. Each piece of a tile stays in the first cache while all rows meet it.

@@ -23,7 +23,7 @@ pub use halves::{scores_f16, weighted_sum_f16};
 pub use ints::{largest, quantise, sum_up};
 pub use limit::{SUMS, dot_rounds, read_all};
 pub use matvec::matvec;
-pub use pack::pack;
+pub use pack::{pack, pack_floats};
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
 pub use tiles::{matvec_tiles, pack_tile};
 pub use wise::{exp_sum, gelu_mul, sigmoid_mul, softcap};

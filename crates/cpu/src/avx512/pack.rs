@@ -7,9 +7,11 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::half;
+use super::{half, load, store};
 use crate::kernels::{PackedTile, TILE};
+use crate::scalar::TINY;
 use crate::unpack::{Unpacked, form, unpack};
+use crate::words::BLOCK;
 
 /// See [`crate::scalar::pack`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -56,6 +58,50 @@ fn blocks32(
         }
         store_all(transpose(&quads), &mut tile.q[b * 32 * TILE..(b + 1) * 32 * TILE]);
     }
+}
+
+/// See [`crate::scalar::pack_floats`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn pack_floats(rows: &[[f32; BLOCK]; TILE], q: &mut [u8], scale: &mut [f32]) {
+    let steps = _mm512_set1_ps(127.0);
+    for (g, (q, scale)) in q.chunks_exact_mut(32 * TILE).zip(scale.chunks_exact_mut(TILE)).enumerate() {
+        let part = |r: usize, i: usize| load(&rows[r][32 * g + 16 * i..]);
+        // As integers, in whose order NaN comes last: the maximum of floats may drop it.
+        let magnitude = |v| _mm512_castps_si512(_mm512_abs_ps(v));
+        let largest =
+            largest_of_each(std::array::from_fn(|r| _mm512_max_epi32(magnitude(part(r, 0)), magnitude(part(r, 1)))));
+        let largest = _mm512_castsi512_ps(largest);
+        let is_finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(largest, _mm512_set1_ps(f32::INFINITY));
+        let is_some = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(is_finite, largest, _mm512_set1_ps(TINY));
+        let d = _mm512_maskz_div_ps(is_some, largest, steps);
+        store(scale, _mm512_mask_mov_ps(_mm512_set1_ps(f32::NAN), is_finite, d));
+        let mut inverse = [0.0; TILE];
+        store(&mut inverse, _mm512_maskz_div_ps(is_some, steps, largest));
+        let quads = std::array::from_fn(|r| {
+            let steps = |i: usize| {
+                let x = _mm512_mul_ps(part(r, i), _mm512_set1_ps(inverse[r]));
+                _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))
+            };
+            _mm256_xor_si256(_mm256_set_m128i(steps(1), steps(0)), _mm256_set1_epi8(-128))
+        });
+        store_all(transpose(&quads), q);
+    }
+}
+
+/// The largest lane of each of 16 vectors: neighbours are merged with half as many lanes of each, until one is left.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn largest_of_each(v: [__m512i; TILE]) -> __m512i {
+    let by_1 = |a, b| _mm512_max_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let by_2 = |a, b| _mm512_max_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    // Four rows, of each of which every 128 bits hold one.
+    let four = |i: usize| by_2(by_1(v[i], v[i + 1]), by_1(v[i + 2], v[i + 3]));
+    let low_high = |a, b| {
+        let (low, high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        _mm512_max_epi32(low, high)
+    };
+    let (a, b) = (low_high(four(0), four(4)), low_high(four(8), four(12)));
+    _mm512_max_epi32(_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0xdd>(a, b))
 }
 
 /// Any format, by its definition.

@@ -10,7 +10,6 @@ use carat_tensor::DType;
 
 use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Start, Steps, UNBOUNDED, WordKernels, blocks};
 use crate::acts::grow;
-use crate::e4m7;
 use crate::kernels::{Kernels, TILE};
 use crate::matmul::{Matrix, PLAIN_ROWS, copy_row};
 use crate::moe::lock;
@@ -113,7 +112,6 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
     let len = m.cols.div_ceil(2);
     let blocks = blocks(len);
     let (mut decoded, mut rounded) = ([[0.0; BLOCK]; TILE], [[[0; 2]; BLOCK / 2]; TILE]);
-    let size = |cols: usize| m.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
     let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
     for start in (0..rows.len()).step_by(WIDTH) {
         let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
@@ -126,22 +124,12 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
         // A tile's rows block by block: what they are spread over stays in the first cache.
         for (tile, start) in some.clone().step_by(TILE).enumerate() {
             let some = start..(start + TILE).min(some.end);
-            let tiles = m.tiles(some.clone()).filter(|_| m.dtype == DType::BF16);
             let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
             rounded[some.len()..].fill([[0; 2]; BLOCK / 2]);
             for (b, (panel, steps)) in blocks {
                 let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
                 let len = cols.len().div_ceil(2);
-                if let Some(tile) = tiles {
-                    e4m7::widen_block(tile, cols.start, k.widen_e4m7, &mut decoded);
-                } else {
-                    let bytes = size(cols.start)..size(cols.end);
-                    let next = bytes.end..size((cols.end + BLOCK).min(m.cols));
-                    for (row, x) in m.row_bytes(some.clone()).chunks_exact(m.row_bytes).zip(&mut decoded) {
-                        (k.prefetch)(&row[next.clone()]);
-                        (k.decode)(m.dtype, &row[bytes.clone()], &mut x[..cols.len()]);
-                    }
-                }
+                m.decode(k, some.clone(), cols.clone(), &mut decoded);
                 let rows = decoded[..some.len()].iter().zip(&mut rounded);
                 for ((x, q), step) in rows.zip(&mut steps[tile * TILE..]) {
                     *step = (words.round)(&x[..cols.len()], UNBOUNDED, kind, &mut q[..len]);
