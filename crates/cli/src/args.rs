@@ -99,8 +99,8 @@ pub struct EngineArgs {
     /// How keys and values are stored [default: f16, with --precision f32: f32]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv: Option<KvArg>,
-    /// fast: integer products of the stored weights; int8: the same, long prompts, pictures and sounds rounded to 8 bits
-    /// throughout, as other programs do; f32: the slow path that defines the result
+    /// fast: integer products of the stored weights; int8: the same, long prompts rounded to 8 bits throughout, as other
+    /// programs do, and pictures and sounds likewise; f32: the slow path that defines the result
     #[arg(long, value_enum, value_name = "PATH", default_value_t = PrecisionArg::Fast)]
     pub precision: PrecisionArg,
 }
