@@ -11,9 +11,10 @@ use std::time::Instant;
 use carat_cpu::measure;
 use carat_model::{Decoder, LogitRows, Piece, Step};
 use carat_runtime::device::{self, Device, DeviceOptions};
+use carat_runtime::loading::{self, Loaded};
 use carat_runtime::rng::Rng;
-use carat_runtime::tiles::{self, Tiles};
-use carat_runtime::{ModelFiles, host, loading, work};
+use carat_runtime::tiles::Tiles;
+use carat_runtime::{ModelFiles, host, work};
 use carat_tensor::{Backend, TokenId};
 use serde_json::{Value, json};
 
@@ -134,10 +135,9 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     let engine = EngineArgs { threads: Some(threads), ctx: Some(longest), memory: None, kv, precision };
     let started = Instant::now();
     let mut files = args::open(args.model.as_ref())?;
-    let (mut decoder, _) = loading::load(&mut files, &engine.load_options(), &mut |_| {})?;
+    let Loaded { mut decoder, tiles, .. } = loading::load(&mut files, &engine.load_options(), &mut |_| {})?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
-    let tiles = tiles::find(&files, decoder.backend())?;
     let vocab = decoder.config().vocab_size as u64;
     let mut rng = Rng::from_seed(1);
     let mut bench = Bench {
@@ -196,7 +196,7 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
         writeln!(out)?;
     }
     Ok(json!({
-        "backend": backend, "threads": threads, "load_ms": load_ms, "interleaved": matches!(tiles, Tiles::Found(_)),
+        "backend": backend, "threads": threads, "load_ms": load_ms, "interleaved": matches!(*tiles, Tiles::Found(_)),
         "bandwidth": bench.bandwidth, "int8_peak": bench.int8_peak, "tests": lines, "peak_memory": peak_memory,
         "in_large_pages": large_pages,
         "prompt_multiply_adds": {"done": work.done, "all_layers": work.all_layers},

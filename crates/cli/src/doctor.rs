@@ -10,8 +10,7 @@ use carat_cpu::measure;
 use carat_hub::installed::{self, Installed};
 use carat_hub::{Cache, Settings};
 use carat_runtime::device::{self, Device, DeviceOptions};
-use carat_runtime::tiles::{self, Tiles};
-use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, work};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, tiles, work};
 use serde_json::{Value, json};
 
 use crate::{bench, output};
@@ -131,7 +130,7 @@ impl Model {
             .and_then(|files| Ok((tiles::find(&files, device)?, files)))
             .ok()
             .filter(|_| !installed.is_drafter);
-        let is_packable = matches!(found, Some((Tiles::Absent | Tiles::Stale, _)));
+        let is_packable = found.as_ref().is_some_and(|(tiles, _)| tiles.are_wanted());
         let most_tokens = found.zip(limits).and_then(|((tiles, files), limits)| {
             let memory = loading::plan_on(device, &files, &tiles, &LoadOptions::default()).ok()?;
             let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files, &tiles), 0);

@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.image_tokens = media::room(!args.image.is_empty(), !args.video.is_empty(), args.image_tokens);
     options.sounds = !args.audio.is_empty();
     options.logits = LogitRows::All;
-    let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
+    let mut decoder = loading::load(&mut files, &options, &mut |_| {})?.decoder;
     let mut encoders = Encoders::new(files, &options, &decoder);
     let mut soft = Vec::new();
     for (path, medium) in media(args) {

@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bytes: usize = counted.iter().map(|&id| tokenizer.bytes(id).len()).sum();
     let mut options = args.engine.load_options();
     (options.context, options.chunk, options.logits) = (Some(ctx), CHUNK, LogitRows::All);
-    let (mut decoder, _) = loading::load(&mut files, &options, &mut |_| {})?;
+    let mut decoder = loading::load(&mut files, &options, &mut |_| {})?.decoder;
 
     let bar = progress(tokens.len());
     let started = Instant::now();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use carat_hub::{Event, Extras, Hub, ModelName, Patience, Pulled, Ranges, Revision, Settings};
 use carat_runtime::device::{self, DeviceOptions};
-use carat_runtime::tiles::{self, Packing, Tiles};
+use carat_runtime::tiles::{self, Packing};
 use carat_runtime::{ModelFiles, ModelSource};
 use serde_json::json;
 
@@ -98,10 +98,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn packing(model: &Path) -> anyhow::Result<Option<Packing>> {
     let files = ModelFiles::open(&ModelSource::Path(model.to_owned()))?;
     let device = device::open(DeviceOptions::default())?;
-    Ok(match tiles::find(&files, &device)? {
-        Tiles::NotWanted | Tiles::Found(_) => None,
-        Tiles::Absent | Tiles::Stale => Packing::new(&files, &device)?,
-    })
+    if tiles::find(&files, &device)?.are_wanted() { Ok(Packing::new(&files, &device)?) } else { Ok(None) }
 }
 
 /// What is asked for.

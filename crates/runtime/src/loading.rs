@@ -1,6 +1,6 @@
 //! From files to a decoder: options resolved, memory counted and agreed to before any of it is taken.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use carat_media::sound::{MAX_CLIP, MAX_FRAMES};
 use carat_model::load::{FileBytes, ModelTensors};
@@ -209,6 +209,16 @@ fn longest_within(
     }
 }
 
+/// What [`load`] makes.
+pub struct Loaded {
+    /// The model.
+    pub decoder: Decoder<Device>,
+    /// What was found beside it.
+    pub report: LoadReport,
+    /// The interleaved weights, from which products read.
+    pub tiles: Arc<Tiles>,
+}
+
 /// Loads the decoder of `files`. `announce` sees the memory plan before memory is taken.
 ///
 /// # Errors
@@ -218,9 +228,9 @@ pub fn load(
     files: &mut ModelFiles,
     options: &LoadOptions,
     announce: &mut dyn FnMut(&MemoryPlan),
-) -> Result<(Decoder<Device>, LoadReport), Error> {
+) -> Result<Loaded, Error> {
     let mut device = device::open(options.device)?;
-    let tiles = tiles_of(files, &device)?;
+    let tiles = Arc::new(tiles::find(files, &device)?);
     let plan = plan_on(&device, files, &tiles, options)?;
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
@@ -229,17 +239,16 @@ pub fn load(
     }
     announce(&plan);
     let source = files.source().clone();
-    let tiles = match tiles {
-        Tiles::Found(tiles) => tiles,
-        Tiles::NotWanted | Tiles::Absent | Tiles::Stale => HashMap::new(),
-    };
     let tensors = ModelTensors::new(files.checkpoint()).map_err(|error| Error::of_files(&source, error))?;
     for tensor in tensors.mapped_products() {
         large_pages(tiles.get(&tensor.name).unwrap_or(&tensor.data));
     }
-    device.set_tiles(move |tensor| tiles.get(&tensor.name).cloned());
+    let of_tensors = tiles.clone();
+    device.set_tiles(move |tensor| of_tensors.get(&tensor.name).cloned());
     let resolved = options.resolve(&files.config()?);
-    Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))
+    let (decoder, report) =
+        Decoder::load(device, files.checkpoint_mut(), resolved).map_err(|error| Error::of_files(&source, error))?;
+    Ok(Loaded { decoder, report, tiles })
 }
 
 #[cfg(test)]

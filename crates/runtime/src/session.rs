@@ -17,6 +17,7 @@ use carat_weights::MappedFile;
 use crate::answer::Reader;
 use crate::device::Device;
 use crate::encoders::Encoders;
+use crate::loading::{self, Loaded};
 use crate::loop_guard::LoopGuard;
 use crate::media::Ears;
 use crate::prompt::{PromptRows, Row, common};
@@ -24,9 +25,8 @@ use crate::sampler::Sampler;
 use crate::sequence::{FinishReason, Sequence};
 use crate::stop::StopStrings;
 use crate::thinking::{ThinkingBudget, ThoughtTokens};
-use crate::{
-    ChatFormat, Error, GenerationDefaults, LoadOptions, Medium, ModelFiles, ModelSource, SamplingOptions, loading,
-};
+use crate::tiles::Tiles;
+use crate::{ChatFormat, Error, GenerationDefaults, LoadOptions, Medium, ModelFiles, ModelSource, SamplingOptions};
 
 pub use crate::answer::{Event, TokenInfo};
 
@@ -120,6 +120,7 @@ pub struct Session {
     format: ChatFormat,
     defaults: GenerationDefaults,
     report: LoadReport,
+    tiles: Arc<Tiles>,
     /// What the weights lie in.
     files: Vec<Arc<MappedFile>>,
     /// Eyes and ears.
@@ -154,11 +155,11 @@ impl Session {
         files.check_vocabulary(&tokenizer)?;
         let format = ChatFormat::of(&files)?;
         let defaults = files.generation(&tokenizer)?;
-        let (decoder, report) = loading::load(&mut files, options, announce)?;
+        let Loaded { decoder, report, tiles } = loading::load(&mut files, options, announce)?;
         let mapped = files.checkpoint().tensors().files().to_vec();
         let encoders = Encoders::new(files, options, &decoder);
         let held = Vec::with_capacity(decoder.options().ctx);
-        Ok(Session { decoder, tokenizer, format, defaults, report, files: mapped, encoders, held })
+        Ok(Session { decoder, tokenizer, format, defaults, report, tiles, files: mapped, encoders, held })
     }
 
     /// The model's own way of generating.
@@ -179,6 +180,11 @@ impl Session {
     /// What loading found beside the model.
     pub fn load_report(&self) -> &LoadReport {
         &self.report
+    }
+
+    /// The interleaved weights, from which products read.
+    pub fn tiles(&self) -> &Tiles {
+        &self.tiles
     }
 
     /// Encodes a medium before a conversation shows it; how many soft tokens it takes in a prompt, all frames of a video together.

@@ -53,11 +53,21 @@ pub enum Tiles {
 }
 
 impl Tiles {
+    /// Whether `carat pack` would make the model faster.
+    pub fn are_wanted(&self) -> bool {
+        matches!(self, Tiles::Absent | Tiles::Stale)
+    }
+
+    /// Those of a tensor.
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        let Tiles::Found(tiles) = self else { return None };
+        tiles.get(name)
+    }
+
     /// Bytes that products read less of interleaved rows than of the model's files, in tensors of some names.
     pub fn saved(&self, files: &ModelFiles, counts: impl Fn(&str) -> bool) -> usize {
-        let Tiles::Found(tiles) = self else { return 0 };
         let tensors = files.checkpoint().tensors().iter().filter(|tensor| counts(&tensor.name));
-        tensors.filter_map(|tensor| Some(tensor.data.len().saturating_sub(tiles.get(&tensor.name)?.len()))).sum()
+        tensors.filter_map(|tensor| Some(tensor.data.len().saturating_sub(self.get(&tensor.name)?.len()))).sum()
     }
 }
 

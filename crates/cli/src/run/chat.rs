@@ -63,6 +63,9 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let mut out = output::stdout();
     writeln!(out, "{source}: a chat; /help lists the commands")?;
+    if session.tiles().are_wanted() {
+        writeln!(out, "(weights are read as stored; `carat pack {source}` makes answers faster)")?;
+    }
     out.flush()?;
     conversation.add_generation_prompt = true;
     let mut editor = editor()?;
