@@ -390,7 +390,7 @@ fn copy_strip(to: &mut [f32], out: &[f32]) {
     copy_row(to, &out[..to.len()]);
 }
 
-/// Copies a row of a task's tile: mostly one or two strips, too little for a call of `memcpy`.
+/// Copies a row of a task's tile: mostly one, two or four strips, too little for a call of `memcpy`.
 #[inline]
 pub fn copy_row(to: &mut [f32], from: &[f32]) {
     fn as_array<const N: usize>(to: &mut [f32], from: &[f32]) -> Option<()> {
@@ -398,7 +398,9 @@ pub fn copy_row(to: &mut [f32], from: &[f32]) {
         *to = *from;
         Some(())
     }
-    let copied = as_array::<{ 2 * TILE }>(to, from).or_else(|| as_array::<TILE>(to, from));
+    let copied = as_array::<{ 4 * TILE }>(to, from)
+        .or_else(|| as_array::<{ 2 * TILE }>(to, from))
+        .or_else(|| as_array::<TILE>(to, from));
     copied.unwrap_or_else(|| to.copy_from_slice(from));
 }
 

@@ -230,7 +230,7 @@ pub fn load(
     announce: &mut dyn FnMut(&MemoryPlan),
 ) -> Result<Loaded, Error> {
     let mut device = device::open(options.device)?;
-    let tiles = Arc::new(tiles::find(files, &device)?);
+    let mut tiles = tiles_of(files, &device)?;
     let plan = plan_on(&device, files, &tiles, options)?;
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
@@ -238,7 +238,11 @@ pub fn load(
         return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, &tiles, options)?, table });
     }
     announce(&plan);
-    let source = files.source().clone();
+    if matches!(tiles, Tiles::Absent) {
+        // Whether some are wanted.
+        tiles = tiles::find(files, &device)?;
+    }
+    let (tiles, source) = (Arc::new(tiles), files.source().clone());
     let tensors = ModelTensors::new(files.checkpoint()).map_err(|error| Error::of_files(&source, error))?;
     for tensor in tensors.mapped_products() {
         large_pages(tiles.get(&tensor.name).unwrap_or(&tensor.data));
