@@ -126,10 +126,11 @@ fn as_text(out: &mut impl Write, report: &Report, advice: &[String]) -> std::io:
 
 impl Model {
     fn look(installed: Installed, device: &Device, limits: Option<Limits>) -> Self {
-        let found = ModelFiles::open(&ModelSource::Path(installed.path.clone()))
-            .and_then(|files| Ok((tiles::find(&files, device)?, files)))
-            .ok()
-            .filter(|_| !installed.is_drafter);
+        let open = || {
+            let files = ModelFiles::open(&ModelSource::Path(installed.path.clone()))?;
+            Ok::<_, carat_runtime::Error>((tiles::find(&files, device)?, files))
+        };
+        let found = (!installed.is_drafter).then(open).and_then(Result::ok);
         let is_packable = found.as_ref().is_some_and(|(tiles, _)| tiles.are_wanted());
         let most_tokens = found.zip(limits).and_then(|((tiles, files), limits)| {
             let memory = loading::plan_on(device, &files, &tiles, &LoadOptions::default()).ok()?;

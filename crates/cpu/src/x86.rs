@@ -6,6 +6,9 @@ use carat_tensor::DType;
 
 use crate::acts::grow;
 
+/// Bytes of a line of the cache.
+pub const LINE: usize = 64;
+
 /// Weights of a round of a row as stored.
 pub const ROUND: usize = 256;
 
@@ -30,7 +33,6 @@ pub const fn round_bytes<const TYPE: usize>() -> usize {
 /// Room for the activations of `count` rounds, as `N` vectors each; from a line of the cache on, as a vector across two is read
 /// twice.
 pub fn rounds<const LANES: usize, const N: usize>(scratch: &mut Vec<f32>, count: usize) -> &mut [[[f32; LANES]; N]] {
-    const LINE: usize = 64;
     grow(scratch, count * N * LANES + LINE / size_of::<f32>());
     let start = scratch.as_ptr().align_offset(LINE);
     &mut scratch[start..].as_chunks_mut().0.as_chunks_mut().0[..count]
@@ -46,7 +48,7 @@ pub fn round_at(cols: usize, c: usize) -> (usize, usize) {
 /// Asks for the lines of `bytes`, into L2.
 #[target_feature(enable = "sse")]
 pub fn prefetch(bytes: &[u8]) {
-    for line in bytes.chunks(64) {
+    for line in bytes.chunks(LINE) {
         _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
     }
 }

@@ -19,14 +19,12 @@ use super::plain::reduce4;
 use super::{load, load16, load32, load64, store};
 use crate::ints::IntRows;
 use crate::scalar;
-use crate::x86::{Q4_0, Q4_K, Q5_K, Q6_K, Q8_0, ROUND, round_at, round_bytes, rounds};
+use crate::x86::{LINE, Q4_0, Q4_K, Q5_K, Q6_K, Q8_0, ROUND, round_at, round_bytes, rounds};
 
 /// Rows side by side.
 const ROWS: usize = 4;
 /// Least distance of prefetches in bytes, some hundreds of nanoseconds of one core's bandwidth.
 const AHEAD: usize = 12 << 10;
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 
 /// 256 activations with all that their products need, a vector each: four of bytes for each of three planes, in the order in which
 /// [`weights`] makes weights; [`SCALES`]; [`SUMS`].

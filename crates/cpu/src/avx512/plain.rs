@@ -7,6 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
+use crate::x86::LINE;
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -80,8 +81,6 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
 /// Activations beyond these don't stay in the first cache beside the weights: so many rows share one pass over them.
 const WIDE: usize = 4096;
 const SHARE: usize = 4;
-/// Bytes of a line of the cache.
-const LINE: usize = 64;
 
 /// See [`crate::scalar::matvec_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
