@@ -140,8 +140,9 @@ pub struct Kernels {
     pub words: Option<&'static WordKernels>,
     /// Asks for bytes that will be read some microseconds later; for CPUs that don't fetch ahead by themselves.
     pub prefetch: fn(&[u8]),
-    /// Reads everything once: the loop behind the bandwidth limit.
-    pub read_all: fn(x: &[u64]) -> u64,
+    /// Reads everything: the loop behind the bandwidth limit. Asking `ahead` by itself where it can, or in the way in which the
+    /// processor best does that.
+    pub read_all: fn(x: &[u64], ahead: bool) -> u64,
     /// So many rounds of the best integer dot on registers, and the 8-bit operations of one.
     pub dot_rounds: (fn(rounds: usize) -> i32, usize),
 }
@@ -199,7 +200,7 @@ static SCALAR: Kernels = Kernels {
     sum_squares: scalar::sum_squares,
     words: Some(&words::SCALAR),
     prefetch: |_| (),
-    read_all: scalar::read_all,
+    read_all: |x, _| scalar::read_all(x),
     dot_rounds: (scalar::dot_rounds, 2 * 32),
 };
 
@@ -263,7 +264,7 @@ const AVX2: Kernels = {
         // SAFETY: as above.
         prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         // SAFETY: as above.
-        read_all: |x| unsafe { avx2::read_all(x) },
+        read_all: |x, _| unsafe { avx2::read_all(x) },
         // SAFETY: as above.
         dot_rounds: (|rounds| unsafe { avx2::dot_rounds(rounds) }, 2 * 32 * avx2::PRODUCTS),
     }
@@ -370,7 +371,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         prefetch: |bytes| unsafe { crate::x86::prefetch(bytes) },
         // SAFETY: as above.
-        read_all: |x| unsafe { avx512::read_all(x) },
+        read_all: |x, ahead| unsafe { avx512::read_all(x, ahead) },
         // SAFETY: as above.
         dot_rounds: (|rounds| unsafe { avx512::dot_rounds(rounds) }, 2 * 64 * avx512::SUMS),
     }

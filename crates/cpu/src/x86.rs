@@ -1,4 +1,5 @@
 //! What every x86-64 has, and what its kernels of rows as stored have in common.
+#![allow(unsafe_code, reason = "a read that must not be left out")]
 
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
@@ -51,4 +52,26 @@ pub fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(LINE) {
         _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
     }
+}
+
+/// Columns whose activations stay in the first cache while rows of weights go by. Of more, some rows share a pass over them.
+pub const NARROW: usize = 3072;
+
+/// The plain type that `TYPE` numbers: what is not inlined knows it, too.
+pub const fn plain_type<const TYPE: usize>() -> DType {
+    const F32: usize = DType::F32 as usize;
+    const F16: usize = DType::F16 as usize;
+    match TYPE {
+        F32 => DType::F32,
+        F16 => DType::F16,
+        _ => DType::BF16,
+    }
+}
+
+/// Reads again what was just read: some processors fetch what follows a line far enough ahead only once they saw it read twice. A
+/// core of a Zen 4 reads a tenth more of memory so, and up to twice as much between other reads.
+#[inline(always)]
+pub fn again<T: Copy>(value: &T) {
+    // SAFETY: the reference is one to what can be read.
+    unsafe { std::ptr::read_volatile(value) };
 }

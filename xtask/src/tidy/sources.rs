@@ -18,6 +18,7 @@ const UNSAFE: &[&str] = &[
     "crates/cpu/src/avx512/",
     "crates/cpu/src/planes.rs",
     "crates/cpu/src/vnni/",
+    "crates/cpu/src/x86.rs",
     "crates/cpu/src/neon.rs",
     "crates/cpu/src/neon/",
 ];

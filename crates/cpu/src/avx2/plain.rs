@@ -7,6 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, store, sum};
 use crate::acts::grow;
 use crate::scalar;
+use crate::x86::{LINE, NARROW, again, plain_type};
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -28,9 +29,6 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let all = _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3]));
     sum(all) + scalar::dot(a_rest, b_rest)
 }
-
-/// Bytes ahead of what is read that are asked for.
-const AHEAD: usize = 2 << 10;
 
 /// Eight values of a plain type.
 #[inline]
@@ -78,42 +76,85 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
 /// See [`crate::scalar::matvec_f32`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        *out = match dtype {
-            DType::F32 => plain_dot(DType::F32, row, x),
-            DType::F16 => plain_dot(DType::F16, row, x),
-            DType::BF16 => plain_dot(DType::BF16, row, x),
-            _ => {
-                grow(scratch, x.len());
+    match dtype {
+        DType::F32 => plain::<{ DType::F32 as usize }>(rows, x, out),
+        DType::F16 => plain::<{ DType::F16 as usize }>(rows, x, out),
+        DType::BF16 => plain::<{ DType::BF16 as usize }>(rows, x, out),
+        _ => {
+            let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
+            grow(scratch, x.len());
+            for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
                 decode(dtype, row, &mut scratch[..x.len()]);
-                dot(&scratch[..x.len()], x)
+                *out = dot(&scratch[..x.len()], x);
             }
-        };
+        }
     }
 }
 
-/// A row of a plain type and `x`, widened on the way. Inlined, so that the type is known.
+/// Rows of a plain type, widened on the way.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn plain_dot(dtype: DType, row: &[u8], x: &[f32]) -> f32 {
+fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
+    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+    if x.len() > NARROW {
+        let done = if TYPE == DType::F32 as usize {
+            side_by_side::<TYPE, 4>(rows, x, out)
+        } else {
+            side_by_side::<TYPE, 2>(rows, x, out)
+        };
+        (rows, out) = (&rows[done * row_bytes..], &mut out[done..]);
+    }
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+        [*out] = plain_dots::<TYPE, 1>([row], x);
+    }
+}
+
+/// As many of the rows as are a multiple of `R`, which share a pass over the activations; says how many.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn side_by_side<const TYPE: usize, const R: usize>(rows: &[u8], x: &[f32], out: &mut [f32]) -> usize {
+    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+    let (shared, _) = out.as_chunks_mut::<R>();
+    for (out, rows) in shared.iter_mut().zip(rows.chunks_exact(R * row_bytes)) {
+        *out = plain_dots::<TYPE, R>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
+    }
+    R * shared.len()
+}
+
+/// Each of some rows and `x`, as in [`crate::avx512`].
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
     const RUN: usize = 32;
+    let dtype = plain_type::<TYPE>();
     let size = dtype.block_bytes();
-    let mut acc = [_mm256_setzero_ps(); 4];
+    let mut acc = [[_mm256_setzero_ps(); 2]; R];
     let (runs, rest) = x.as_chunks::<RUN>();
-    let (whole, row_rest) = row.split_at(runs.len() * RUN * size);
-    for (row, x) in whole.chunks_exact(RUN * size).zip(runs) {
-        for line in 0..RUN * size / 64 {
-            _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
+    let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
+    let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
+    for x in runs {
+        if R > 1 {
+            for line in 0..R * RUN * size / LINE {
+                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(LINE * line).cast());
+            }
+            next = next.wrapping_add(R * RUN * size);
         }
-        for (l, acc) in acc.iter_mut().enumerate() {
-            *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * l * size..]), load(&x[8 * l..]), *acc);
+        for (row, acc) in whole.iter_mut().zip(&mut acc) {
+            let row = row.next().expect("rows are as long as the activations");
+            for (row, x) in row.chunks_exact(16 * size).zip(x.as_chunks::<16>().0) {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * v * size..]), load(&x[8 * v..]), *acc);
+                }
+                row.iter().step_by(if R > 1 { 8 * size } else { 16 * size }).for_each(again);
+            }
         }
     }
-    let total = sum(_mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
     let mut last = [0.0; RUN];
-    scalar::decode(dtype, row_rest, &mut last[..rest.len()]);
-    total + scalar::dot(&last[..rest.len()], rest)
+    std::array::from_fn(|r| {
+        scalar::decode(dtype, &rows[r][runs.len() * RUN * size..], &mut last[..rest.len()]);
+        let [a, b] = acc[r];
+        sum(_mm256_add_ps(a, b)) + scalar::dot(&last[..rest.len()], rest)
+    })
 }
 
 /// Sums of four vectors' lanes.

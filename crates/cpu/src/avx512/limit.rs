@@ -2,22 +2,27 @@
 
 use std::arch::x86_64::*;
 
+use crate::x86::again;
+
 /// How far ahead is asked for, in bytes: some hundreds of nanoseconds of one core's bandwidth.
 const AHEAD: usize = 8 << 10;
 
-/// Reads everything once, front to back; asking ahead, without which a core of a Zen 5 reads a tenth less.
+/// Reads everything, front to back: asking ahead, without which a core of a Zen 5 reads a tenth less, or each line [`again`], without
+/// which a core of a Zen 4 does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn read_all(x: &[u64]) -> u64 {
+pub fn read_all(x: &[u64], ahead: bool) -> u64 {
     let mut acc = [_mm512_setzero_si512(); 4];
     for x in x.as_chunks::<32>().0 {
-        for line in 0..size_of_val(x).div_ceil(64) {
+        let lines = x.as_chunks::<8>().0;
+        for line in lines.iter().filter(|_| ahead) {
             // Past the end nothing is read.
-            _mm_prefetch::<_MM_HINT_T0>(x.as_ptr().wrapping_byte_add(AHEAD + 64 * line).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().wrapping_byte_add(AHEAD).cast());
         }
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: 8 of 32 values from value `8 · i`.
-            *acc = _mm512_xor_si512(*acc, unsafe { _mm512_loadu_si512(x.as_ptr().add(8 * i).cast()) });
+        for (line, acc) in lines.iter().zip(&mut acc) {
+            // SAFETY: the line's eight values.
+            *acc = _mm512_xor_si512(*acc, unsafe { _mm512_loadu_si512(line.as_ptr().cast()) });
         }
+        lines.iter().filter(|_| !ahead).for_each(|[.., last]| again(last));
     }
     _mm512_reduce_add_epi64(_mm512_xor_si512(_mm512_xor_si512(acc[0], acc[1]), _mm512_xor_si512(acc[2], acc[3]))) as u64
 }

@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
-use crate::x86::LINE;
+use crate::x86::{LINE, NARROW, again, plain_type};
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -78,10 +78,6 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Activations beyond these don't stay in the first cache beside the weights: so many rows share one pass over them.
-const WIDE: usize = 4096;
-const SHARE: usize = 4;
-
 /// See [`crate::scalar::matvec_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
@@ -100,43 +96,46 @@ pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, 
     }
 }
 
-/// The plain type that `TYPE` numbers: what is not inlined knows it, too.
-const fn plain_type<const TYPE: usize>() -> DType {
-    const F32: usize = DType::F32 as usize;
-    const F16: usize = DType::F16 as usize;
-    match TYPE {
-        F32 => DType::F32,
-        F16 => DType::F16,
-        _ => DType::BF16,
-    }
-}
-
 /// Rows of a plain type, widened on the way.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
     let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
-    if x.len() > WIDE {
-        let (shared, rest) = out.as_chunks_mut::<SHARE>();
-        for (out, rows) in shared.iter_mut().zip(rows.chunks_exact(SHARE * row_bytes)) {
-            *out = plain_dots::<TYPE, SHARE>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
-        }
-        (rows, out) = (&rows[shared.len() * SHARE * row_bytes..], rest);
+    if x.len() > NARROW {
+        let done = if TYPE == DType::F32 as usize {
+            side_by_side::<TYPE, 4>(rows, x, out)
+        } else {
+            side_by_side::<TYPE, 2>(rows, x, out)
+        };
+        (rows, out) = (&rows[done * row_bytes..], &mut out[done..]);
     }
     for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
         [*out] = plain_dots::<TYPE, 1>([row], x);
     }
 }
 
-/// Each of some rows and `x`. Of one row the processor fetches ahead by itself, and to ask for it would fill the places where
-/// lines wait that are on their way; of rows side by side it doesn't, and the next rows are asked for in the order of memory.
+/// As many of the rows as are a multiple of `R`, which share a pass over the activations; says how many.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn side_by_side<const TYPE: usize, const R: usize>(rows: &[u8], x: &[f32], out: &mut [f32]) -> usize {
+    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+    let (shared, _) = out.as_chunks_mut::<R>();
+    for (out, rows) in shared.iter_mut().zip(rows.chunks_exact(R * row_bytes)) {
+        *out = plain_dots::<TYPE, R>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
+    }
+    R * shared.len()
+}
+
+/// Each of some rows and `x`. Of one row the processor fetches ahead by itself if every place of this code goes through it line by
+/// line and what was read is read [`again`]; to ask for it would fill the places where lines wait that are on their way. Of rows
+/// side by side it doesn't, and the next ones are asked for in the order of memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
-    const RUN: usize = 64;
+    const RUN: usize = 32;
     let dtype = plain_type::<TYPE>();
     let size = dtype.block_bytes();
-    let mut acc = [[_mm512_setzero_ps(); 4]; R];
+    let mut acc = [[_mm512_setzero_ps(); 2]; R];
     let (runs, rest) = x.as_chunks::<RUN>();
     let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
     let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
@@ -149,8 +148,9 @@ fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) ->
         }
         for (row, acc) in whole.iter_mut().zip(&mut acc) {
             let row = row.next().expect("rows are as long as the activations");
-            for (l, acc) in acc.iter_mut().enumerate() {
-                *acc = _mm512_fmadd_ps(widen(dtype, &row[16 * l * size..], 16), load(&x[16 * l..]), *acc);
+            for ((acc, row), x) in acc.iter_mut().zip(row.chunks_exact(16 * size)).zip(x.as_chunks::<16>().0) {
+                *acc = _mm512_fmadd_ps(widen(dtype, row, 16), load(x), *acc);
+                row.iter().step_by(if R > 1 { 8 * size } else { 16 * size }).for_each(again);
             }
         }
     }
@@ -159,7 +159,7 @@ fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) ->
             acc[0] = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), acc[0]);
         }
     }
-    acc.map(|acc| _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(acc[0], acc[1]), _mm512_add_ps(acc[2], acc[3]))))
+    acc.map(|[a, b]| _mm512_reduce_add_ps(_mm512_add_ps(a, b)))
 }
 
 /// Sums of four vectors' lanes.
