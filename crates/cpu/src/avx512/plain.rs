@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
-use crate::x86::{LINE, NARROW, again, plain_type};
+use crate::x86::{LINE, again, plain_rows, plain_type};
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -96,35 +96,7 @@ pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, 
     }
 }
 
-/// Rows of a plain type, widened on the way.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn plain<const TYPE: usize>(mut rows: &[u8], x: &[f32], mut out: &mut [f32]) {
-    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
-    if x.len() > NARROW {
-        let done = if TYPE == DType::F32 as usize {
-            side_by_side::<TYPE, 4>(rows, x, out)
-        } else {
-            side_by_side::<TYPE, 2>(rows, x, out)
-        };
-        (rows, out) = (&rows[done * row_bytes..], &mut out[done..]);
-    }
-    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-        [*out] = plain_dots::<TYPE, 1>([row], x);
-    }
-}
-
-/// As many of the rows as are a multiple of `R`, which share a pass over the activations; says how many.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn side_by_side<const TYPE: usize, const R: usize>(rows: &[u8], x: &[f32], out: &mut [f32]) -> usize {
-    let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
-    let (shared, _) = out.as_chunks_mut::<R>();
-    for (out, rows) in shared.iter_mut().zip(rows.chunks_exact(R * row_bytes)) {
-        *out = plain_dots::<TYPE, R>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
-    }
-    R * shared.len()
-}
+plain_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni");
 
 /// Each of some rows and `x`. Of one row the processor fetches ahead by itself if every place of this code goes through it line by
 /// line and what was read is read [`again`]; to ask for it would fill the places where lines wait that are on their way. Of rows
