@@ -68,10 +68,28 @@ pub const fn plain_type<const TYPE: usize>() -> DType {
     }
 }
 
-/// Defines `plain::<TYPE>(rows, x, out)`, the products of rows of a plain type, for an instruction set that has
-/// `plain_dots::<TYPE, R>(rows, x)`, those of `R` rows which share a pass over the activations.
+/// Defines `matvec_f32`, products of rows with f32 activations, for an instruction set that has `decode` and `dot`, and for plain types
+/// `add_run` and `total`, with sums that begin as `$zero`.
 macro_rules! plain_rows {
-    ($features:literal) => {
+    ($features:literal, $zero:expr) => {
+        /// See [`crate::scalar::matvec_f32`].
+        #[target_feature(enable = $features)]
+        pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
+            match dtype {
+                DType::F32 => plain::<{ DType::F32 as usize }>(rows, x, out),
+                DType::F16 => plain::<{ DType::F16 as usize }>(rows, x, out),
+                DType::BF16 => plain::<{ DType::BF16 as usize }>(rows, x, out),
+                _ => {
+                    let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
+                    grow(scratch, x.len());
+                    for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+                        decode(dtype, row, &mut scratch[..x.len()]);
+                        *out = dot(&scratch[..x.len()], x);
+                    }
+                }
+            }
+        }
+
         /// Rows of a plain type, widened on the way.
         #[inline]
         #[target_feature(enable = $features)]
@@ -82,7 +100,7 @@ macro_rules! plain_rows {
                 _ if TYPE == DType::F32 as usize => side_by_side::<TYPE, 4>(rows, x, out),
                 _ => side_by_side::<TYPE, 2>(rows, x, out),
             };
-            let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+            let row_bytes = $crate::x86::plain_type::<TYPE>().block_bytes() * x.len();
             side_by_side::<TYPE, 1>(&rows[done * row_bytes..], x, &mut out[done..]);
         }
 
@@ -90,12 +108,41 @@ macro_rules! plain_rows {
         #[inline]
         #[target_feature(enable = $features)]
         fn side_by_side<const TYPE: usize, const R: usize>(rows: &[u8], x: &[f32], out: &mut [f32]) -> usize {
-            let row_bytes = plain_type::<TYPE>().block_bytes() * x.len();
+            let row_bytes = $crate::x86::plain_type::<TYPE>().block_bytes() * x.len();
             let some = out.as_chunks_mut::<R>().0;
             for (out, rows) in some.iter_mut().zip(rows.chunks_exact(R * row_bytes)) {
                 *out = plain_dots::<TYPE, R>(std::array::from_fn(|r| &rows[r * row_bytes..(r + 1) * row_bytes]), x);
             }
             R * some.len()
+        }
+
+        /// Each of some rows and `x`. Of one row the processor fetches ahead by itself if every place of this code goes through it
+        /// line by line and what was read is read [`again`](crate::x86::again); to ask for it would fill the places where lines wait
+        /// that are on their way. Of rows side by side it doesn't, and the next ones are asked for in the order of memory.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
+            use $crate::x86::LINE;
+            const RUN: usize = 32;
+            let dtype = $crate::x86::plain_type::<TYPE>();
+            let size = dtype.block_bytes();
+            let mut acc = [[$zero; 2]; R];
+            let (runs, rest) = x.as_chunks::<RUN>();
+            let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
+            let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
+            for x in runs {
+                if R > 1 {
+                    for line in 0..R * RUN * size / LINE {
+                        _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(LINE * line).cast());
+                    }
+                    next = next.wrapping_add(R * RUN * size);
+                }
+                for (row, acc) in whole.iter_mut().zip(&mut acc) {
+                    let row = row.next().expect("rows are as long as the activations");
+                    add_run(dtype, row, x, acc, if R > 1 { 8 * size } else { 16 * size });
+                }
+            }
+            std::array::from_fn(|r| total(dtype, acc[r], &rows[r][runs.len() * RUN * size..], rest))
         }
     };
 }

@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, store, sum};
 use crate::acts::grow;
 use crate::scalar;
-use crate::x86::{LINE, again, plain_rows, plain_type};
+use crate::x86::{again, plain_rows};
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -73,60 +73,28 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// See [`crate::scalar::matvec_f32`].
+plain_rows!("avx2,fma,f16c", _mm256_setzero_ps());
+
+/// Adds the products of 32 columns, by turns of eight to two sums, and reads the row's bytes again at every `step`.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    match dtype {
-        DType::F32 => plain::<{ DType::F32 as usize }>(rows, x, out),
-        DType::F16 => plain::<{ DType::F16 as usize }>(rows, x, out),
-        DType::BF16 => plain::<{ DType::BF16 as usize }>(rows, x, out),
-        _ => {
-            let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
-            grow(scratch, x.len());
-            for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-                decode(dtype, row, &mut scratch[..x.len()]);
-                *out = dot(&scratch[..x.len()], x);
-            }
+fn add_run(dtype: DType, row: &[u8], x: &[f32; 32], acc: &mut [__m256; 2], step: usize) {
+    let size = dtype.block_bytes();
+    for (row, x) in row.chunks_exact(16 * size).zip(x.as_chunks::<16>().0) {
+        for (v, acc) in acc.iter_mut().enumerate() {
+            *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * v * size..]), load(&x[8 * v..]), *acc);
         }
+        row.iter().step_by(step).for_each(again);
     }
 }
 
-plain_rows!("avx2,fma,f16c");
-
-/// Each of some rows and `x`, as in [`crate::avx512`].
+/// The lanes of the sums, and the products of the last columns, fewer than 32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
-    const RUN: usize = 32;
-    let dtype = plain_type::<TYPE>();
-    let size = dtype.block_bytes();
-    let mut acc = [[_mm256_setzero_ps(); 2]; R];
-    let (runs, rest) = x.as_chunks::<RUN>();
-    let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
-    let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
-    for x in runs {
-        if R > 1 {
-            for line in 0..R * RUN * size / LINE {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(LINE * line).cast());
-            }
-            next = next.wrapping_add(R * RUN * size);
-        }
-        for (row, acc) in whole.iter_mut().zip(&mut acc) {
-            let row = row.next().expect("rows are as long as the activations");
-            for (row, x) in row.chunks_exact(16 * size).zip(x.as_chunks::<16>().0) {
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = _mm256_fmadd_ps(widen(dtype, &row[8 * v * size..]), load(&x[8 * v..]), *acc);
-                }
-                row.iter().step_by(if R > 1 { 8 * size } else { 16 * size }).for_each(again);
-            }
-        }
-    }
-    let mut last = [0.0; RUN];
-    std::array::from_fn(|r| {
-        scalar::decode(dtype, &rows[r][runs.len() * RUN * size..], &mut last[..rest.len()]);
-        let [a, b] = acc[r];
-        sum(_mm256_add_ps(a, b)) + scalar::dot(&last[..rest.len()], rest)
-    })
+fn total(dtype: DType, [a, b]: [__m256; 2], row: &[u8], x: &[f32]) -> f32 {
+    let mut last = [0.0; 32];
+    scalar::decode(dtype, row, &mut last[..x.len()]);
+    sum(_mm256_add_ps(a, b)) + scalar::dot(&last[..x.len()], x)
 }
 
 /// Sums of four vectors' lanes.

@@ -7,7 +7,7 @@ use carat_tensor::DType;
 use super::{half, load, load_some, mask, store, store_some};
 use crate::acts::grow;
 use crate::scalar;
-use crate::x86::{LINE, again, plain_rows, plain_type};
+use crate::x86::{again, plain_rows};
 
 /// See [`crate::scalar::sum_squares`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -78,60 +78,26 @@ pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// See [`crate::scalar::matvec_f32`].
+plain_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni", _mm512_setzero_ps());
+
+/// Adds the products of 32 columns, 16 to each of two sums, and reads the row's bytes again at every `step`.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec_f32(dtype: DType, rows: &[u8], x: &[f32], scratch: &mut Vec<f32>, out: &mut [f32]) {
-    match dtype {
-        DType::F32 => plain::<{ DType::F32 as usize }>(rows, x, out),
-        DType::F16 => plain::<{ DType::F16 as usize }>(rows, x, out),
-        DType::BF16 => plain::<{ DType::BF16 as usize }>(rows, x, out),
-        _ => {
-            let row_bytes = dtype.row_bytes(x.len()).expect("the matrix was made with whole blocks");
-            grow(scratch, x.len());
-            for (out, row) in out.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-                decode(dtype, row, &mut scratch[..x.len()]);
-                *out = dot(&scratch[..x.len()], x);
-            }
-        }
+fn add_run(dtype: DType, row: &[u8], x: &[f32; 32], acc: &mut [__m512; 2], step: usize) {
+    for ((acc, row), x) in acc.iter_mut().zip(row.chunks_exact(16 * dtype.block_bytes())).zip(x.as_chunks::<16>().0) {
+        *acc = _mm512_fmadd_ps(widen(dtype, row, 16), load(x), *acc);
+        row.iter().step_by(step).for_each(again);
     }
 }
 
-plain_rows!("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni");
-
-/// Each of some rows and `x`. Of one row the processor fetches ahead by itself if every place of this code goes through it line by
-/// line and what was read is read [`again`]; to ask for it would fill the places where lines wait that are on their way. Of rows
-/// side by side it doesn't, and the next ones are asked for in the order of memory.
+/// The lanes of the sums, and the products of the last columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn plain_dots<const TYPE: usize, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
-    const RUN: usize = 32;
-    let dtype = plain_type::<TYPE>();
-    let size = dtype.block_bytes();
-    let mut acc = [[_mm512_setzero_ps(); 2]; R];
-    let (runs, rest) = x.as_chunks::<RUN>();
-    let mut whole = rows.map(|row| row.chunks_exact(RUN * size));
-    let mut next = rows[0].as_ptr().wrapping_add(R * rows[0].len());
-    for x in runs {
-        if R > 1 {
-            for line in 0..R * RUN * size / LINE {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(LINE * line).cast());
-            }
-            next = next.wrapping_add(R * RUN * size);
-        }
-        for (row, acc) in whole.iter_mut().zip(&mut acc) {
-            let row = row.next().expect("rows are as long as the activations");
-            for ((acc, row), x) in acc.iter_mut().zip(row.chunks_exact(16 * size)).zip(x.as_chunks::<16>().0) {
-                *acc = _mm512_fmadd_ps(widen(dtype, row, 16), load(x), *acc);
-                row.iter().step_by(if R > 1 { 8 * size } else { 16 * size }).for_each(again);
-            }
-        }
+fn total(dtype: DType, [mut a, b]: [__m512; 2], row: &[u8], x: &[f32]) -> f32 {
+    for (row, x) in row.chunks(16 * dtype.block_bytes()).zip(x.chunks(16)) {
+        a = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), a);
     }
-    for (row, acc) in rows.iter().zip(&mut acc) {
-        for (row, x) in row[runs.len() * RUN * size..].chunks(16 * size).zip(rest.chunks(16)) {
-            acc[0] = _mm512_fmadd_ps(widen(dtype, row, x.len()), load_some(x), acc[0]);
-        }
-    }
-    acc.map(|[a, b]| _mm512_reduce_add_ps(_mm512_add_ps(a, b)))
+    _mm512_reduce_add_ps(_mm512_add_ps(a, b))
 }
 
 /// Sums of four vectors' lanes.
