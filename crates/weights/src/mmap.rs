@@ -8,7 +8,7 @@
 mod lost;
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -22,7 +22,7 @@ pub use lost::exit_on_lost_pages;
 /// A regular file, mapped read-only and kept open.
 #[derive(Debug)]
 pub struct MappedFile {
-    name: String,
+    path: PathBuf,
     file: File,
     modified: Option<SystemTime>,
     /// Dropped before the mapping it is about.
@@ -37,8 +37,7 @@ impl MappedFile {
     /// # Errors
     /// If it isn't a regular file or can't be read.
     pub fn open(path: &Path) -> Result<Arc<Self>, WeightsError> {
-        let name = path.display().to_string();
-        let io = |source| WeightsError::Io { file: name.clone(), source };
+        let io = |source| WeightsError::Io { file: path.display().to_string(), source };
         let (file, facts) = open_regular(path)?;
         let map = (facts.len() > 0).then(|| {
             // SAFETY: the mapping is private and read-only, and `Bytes` hands out shared slices only. That nobody
@@ -47,8 +46,13 @@ impl MappedFile {
             unsafe { Mmap::map(&file) }
         });
         let map = map.transpose().map_err(io)?;
-        let watched = map.as_ref().map(|map| lost::Watched::new(&name, map));
-        Ok(Arc::new(MappedFile { name, file, modified: facts.modified().ok(), _watched: watched, map }))
+        let watched = map.as_ref().map(|map| lost::Watched::new(path, map));
+        Ok(Arc::new(MappedFile { path: path.into(), file, modified: facts.modified().ok(), _watched: watched, map }))
+    }
+
+    /// The path it was opened at. Another file may be there by now.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// All its bytes.
@@ -67,9 +71,9 @@ impl MappedFile {
     /// # Errors
     /// If it is shorter or longer, or has been written to.
     pub fn check(&self) -> Result<(), WeightsError> {
-        let facts = self.file.metadata().map_err(|source| WeightsError::Io { file: self.name.clone(), source })?;
-        let changed =
-            |found: String, expected: String| WeightsError::Changed { file: self.name.clone(), found, expected };
+        let name = || self.path.display().to_string();
+        let facts = self.file.metadata().map_err(|source| WeightsError::Io { file: name(), source })?;
+        let changed = |found: String, expected: String| WeightsError::Changed { file: name(), found, expected };
         let (found, expected) = (facts.len(), self.as_ref().len() as u64);
         if found != expected {
             return Err(changed(format!("{found} bytes"), format!("the {expected} bytes it had when it was opened")));

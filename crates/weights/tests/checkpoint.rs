@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use carat_tensor::DType;
-use carat_weights::{Checkpoint, GgufWriter, HfDir, WeightsError, open};
+use carat_weights::{Checkpoint, GgufWriter, HfDir, Weights, WeightsError, open};
 
 /// An empty directory of this test's own.
 fn dir(name: &str) -> PathBuf {
@@ -34,6 +34,11 @@ fn open_dir(path: &Path) -> Result<HfDir, WeightsError> {
         Checkpoint::HfDir(dir) => dir,
         Checkpoint::Gguf(_) => panic!("a GGUF file"),
     })
+}
+
+/// The names of the files that hold the data.
+fn files(tensors: &Weights) -> Vec<&str> {
+    tensors.files().iter().map(|file| file.path().file_name().unwrap().to_str().unwrap()).collect()
 }
 
 #[track_caller]
@@ -103,6 +108,7 @@ fn shards_are_joined() {
         assert_eq!(*hf.tensors.take("a").unwrap().data, 1f32.to_le_bytes());
         assert_eq!(*hf.tensors.take("b").unwrap().data, 2f32.to_le_bytes());
         assert!(hf.tensors.unused().is_empty());
+        assert_eq!(files(&hf.tensors), ["model-1.safetensors", "model-2.safetensors"]);
     }
 }
 
@@ -160,11 +166,13 @@ fn split(name: &str, total: u32) -> PathBuf {
 #[test]
 fn a_gguf_checkpoint_in_parts_is_joined() {
     let dir = split("split", 2);
-    for part in ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"] {
+    let parts = ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"];
+    for part in parts {
         let Checkpoint::Gguf(file) = open(&dir.join(part)).unwrap() else { panic!("a GGUF file") };
         assert_eq!(file.metadata.str("general.architecture").unwrap(), "gemma4");
         assert_eq!(file.tensors.names().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(*file.tensors.take("b").unwrap().data, 1f32.to_le_bytes());
+        assert_eq!(files(&file.tensors), parts);
     }
 }
 

@@ -7,6 +7,7 @@
 //!
 //! Source: POSIX.1-2017 `mmap` ("References within the address range …"), `signal-safety(7)`.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::*};
 use std::sync::{Mutex, PoisonError};
 
@@ -42,11 +43,12 @@ impl std::fmt::Debug for NodeRef {
 }
 
 impl Watched {
-    /// Puts the mapping `map` of the file `name` on the list.
-    pub fn new(name: &str, map: &[u8]) -> Self {
+    /// Puts the mapping `map` of the file at `path` on the list.
+    pub fn new(path: &Path, map: &[u8]) -> Self {
         let text = format!(
-            "error: `{name}` was cut short or its disk can't be read while it was in use; load the model again, and \
-             replace files by renaming, not by writing into them\n"
+            "error: `{}` was cut short or its disk can't be read while it was in use; load the model again, and \
+             replace files by renaming, not by writing into them\n",
+            path.display()
         )
         .into_boxed_str();
         let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
