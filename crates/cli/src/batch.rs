@@ -1,6 +1,6 @@
 //! Subcommands that do the same with each of many files: which argument is what, and going on after a file that fails.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -41,7 +41,7 @@ impl Failures {
     /// A file failed; the others go on.
     pub fn add(&mut self, error: &anyhow::Error) {
         self.count += 1;
-        say(&format!("error: {}", output::chain(error)));
+        output::note(&format!("error: {}", output::chain(error)));
     }
 
     /// How many failed.
@@ -56,12 +56,6 @@ impl Failures {
             failed => bail!("{failed} of {total} could not be {what}"),
         }
     }
-}
-
-/// Writes a line for people.
-pub fn say(line: &str) {
-    // Standard error may be closed; then there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// How much of `len` is done, `of` what. Where text is shown in the same terminal as it comes, that says enough.

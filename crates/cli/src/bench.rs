@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use carat_cpu::measure;
-use carat_model::{Decoder, LogitRows, Piece, Step};
+use carat_model::load::is_of_experts;
+use carat_model::{Decoder, LogitRows, MemoryPlan, ModelConfig, Piece, Step};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::loading::{self, Loaded};
 use carat_runtime::rng::Rng;
@@ -73,10 +74,7 @@ impl Test {
 struct Bench<'a> {
     decoder: &'a mut Decoder<Device>,
     tokens: Vec<TokenId>,
-    /// Of all experts, as they are read, in bytes.
-    expert_bytes: usize,
-    /// Bytes that products read less than the file has.
-    saved: usize,
+    weights: WeightBytes,
     /// Bytes per second.
     bandwidth: f64,
     /// Operations per second, two a multiply-add.
@@ -142,8 +140,7 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
     let mut rng = Rng::from_seed(1);
     let mut bench = Bench {
         tokens: (0..longest).map(|_| TokenId((rng.next_u64() % vocab) as u32)).collect(),
-        expert_bytes: expert_bytes(&files, &tiles),
-        saved: tiles.saved(&files, |_| true),
+        weights: WeightBytes::of(&files, &tiles),
         bandwidth,
         int8_peak,
         decoder: &mut decoder,
@@ -231,10 +228,7 @@ impl Bench<'_> {
         let (config, memory) = (self.decoder.config(), self.decoder.memory());
         let share = match test {
             Test::Prompt(_) => 2.0 * work::prompt_work(config).done as f64 * median / self.int8_peak,
-            Test::Answer(n) => {
-                let bytes = work::decode_bytes(config, memory, self.expert_bytes, depth + n / 2) - self.saved;
-                bytes as f64 * median / self.bandwidth
-            }
+            Test::Answer(n) => self.weights.per_token(config, memory, depth + n / 2) as f64 * median / self.bandwidth,
         };
         Ok(Line { test, depth, speeds, share })
     }
@@ -288,9 +282,26 @@ impl Line {
     }
 }
 
-/// Bytes of the experts as they are read, by a token in part. Their names are those of both file formats.
-pub fn expert_bytes(files: &ModelFiles, tiles: &Tiles) -> usize {
-    let is_of_experts = |name: &str| name.contains(".experts.") || name.contains("_exps.");
-    let experts = files.checkpoint().tensors().iter().filter(|t| is_of_experts(&t.name));
-    experts.map(|t| t.data.len()).sum::<usize>() - tiles.saved(files, is_of_experts)
+/// What sets the bytes of weights that an answer's token reads apart from those in memory.
+pub struct WeightBytes {
+    /// Of all experts, as they are read: a token reads some.
+    experts: usize,
+    /// What products read less than the files have, as packed weights may take less room.
+    saved: usize,
+}
+
+impl WeightBytes {
+    /// Of a model and what is packed of it.
+    pub fn of(files: &ModelFiles, tiles: &Tiles) -> Self {
+        let experts = files.checkpoint().tensors().iter().filter(|tensor| is_of_experts(&tensor.name));
+        WeightBytes {
+            experts: experts.map(|tensor| tensor.data.len()).sum::<usize>() - tiles.saved(files, is_of_experts),
+            saved: tiles.saved(files, |_| true),
+        }
+    }
+
+    /// Bytes of weights, keys and values that a token after `depth` others reads.
+    pub fn per_token(&self, config: &ModelConfig, memory: &MemoryPlan, depth: usize) -> usize {
+        work::decode_bytes(config, memory, self.experts, depth) - self.saved
+    }
 }

@@ -7,11 +7,11 @@ use anyhow::Context;
 use carat_model::load::{ModelTensor, ModelTensors};
 use carat_tensor::{DType, Tensor};
 
-use crate::export::output::{self, Pending};
 use crate::export::tensors::Encoder;
 use crate::export::{self, gguf, hf, open, progress};
+use crate::pending::{self, Kind, Pending};
 use crate::safetensors::{Entry, Writer};
-use crate::{args, interrupt, output as print};
+use crate::{args, interrupt, output};
 
 /// Convert a model between a Hugging Face directory and a GGUF file, either way
 ///
@@ -37,13 +37,14 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::listen();
-    let pending = Pending::new(&args.output, &args.input, args.force)?;
+    let to_gguf = args.output.extension().is_some_and(|e| e == "gguf");
+    let kind = if to_gguf { Kind::File } else { Kind::Directory };
+    let pending = Pending::new(kind, &args.output, &args.input, args.force)?;
     let checkpoint = open(&args.input)?;
     let of_input = export::of_input(&args.input);
     let tensors = ModelTensors::new(&checkpoint).map_err(&of_input)?;
     let list: Vec<_> = tensors.iter().cloned().collect();
     let encoder = Encoder { threads: args.threads.unwrap_or_else(export::threads), measure: false };
-    let to_gguf = args.output.extension().is_some_and(|e| e == "gguf");
     // Types are those of what is read, which for rearranged weights isn't what the file says.
     let mut rounded = Vec::new();
     let mut types = Vec::new();
@@ -67,21 +68,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let ignored = tensors.finish().map_err(of_input)?;
     pending.commit()?;
 
-    let mut out = print::stdout();
-    writeln!(out, "{}: {} tensors, {}", args.output.display(), list.len(), print::bytes(bytes))?;
+    let mut out = output::stdout();
+    writeln!(out, "{}: {} tensors, {}", args.output.display(), list.len(), output::bytes(bytes))?;
     out.flush()?;
     if !has_vocabulary {
-        eprintln!("note: the model has no tokenizer, so the copy has none");
+        output::note("note: the model has no tokenizer, so the copy has none");
     }
     if !rounded.is_empty() {
         rounded.sort();
         let n = rounded.len();
         rounded.dedup();
         let types = rounded.iter().map(|t| t.name()).collect::<Vec<_>>().join(", ");
-        eprintln!("note: {n} tensors in {types} were rounded to bf16, which the container has in their place");
+        output::note(&format!(
+            "note: {n} tensors in {types} were rounded to bf16, which the container has in their place"
+        ));
     }
     if !ignored.is_empty() {
-        eprintln!("note: {} tensors that are no part of the text model were left out", ignored.len());
+        output::note(&format!("note: {} tensors that are no part of the text model were left out", ignored.len()));
     }
     Ok(())
 }
@@ -138,11 +141,11 @@ impl Job<'_> {
             bar.set_message(tensor.gguf.clone());
             let read = self.tensors.read(tensor).map_err(export::of_input(&self.args.input))?;
             let written = self.encoder.encode(&read, to, None, |piece| {
-                output::go_on()?;
+                pending::go_on()?;
                 bar.inc(piece.len() as u64);
                 sink(piece)
             });
-            written.map_err(|e| output::explain(e, &self.args.output, bytes))?;
+            written.map_err(|e| pending::explain(e, &self.args.output, bytes))?;
         }
         bar.finish_and_clear();
         Ok(())
@@ -150,7 +153,7 @@ impl Job<'_> {
 
     fn write_gguf(&self, head: &gguf::Head, pending: &Pending) -> anyhow::Result<u64> {
         let bytes = head.writer.file_bytes();
-        let explain = |e| output::explain(e, &self.args.output, bytes);
+        let explain = |e| pending::explain(e, &self.args.output, bytes);
         let mut data = head.writer.begin(pending.create_file()?).map_err(explain)?;
         let divisors: Vec<u8> = head.divisors.iter().flat_map(|d| d.to_le_bytes()).collect();
         data.write(&divisors).map_err(explain)?;
@@ -170,7 +173,7 @@ impl Job<'_> {
         let bytes = entries.iter().map(|e| e.bytes() as u64).sum();
         let path = dir.join("model.safetensors");
         let file = std::fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
-        let explain = |e| output::explain(e, &self.args.output, bytes);
+        let explain = |e| pending::explain(e, &self.args.output, bytes);
         let mut writer = Writer::new(std::io::BufWriter::new(file), &entries).map_err(explain)?;
         self.data(bytes, |piece| writer.bytes(piece))?;
         writer.finish().map_err(explain)?;

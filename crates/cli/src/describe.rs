@@ -13,7 +13,7 @@ use carat_runtime::session::GenerateOptions;
 use carat_runtime::{Error, FinishReason, ImageTokens, Medium, Session};
 
 use crate::args::{self, EncoderArgs, EngineArgs, Interrupted, UsageError};
-use crate::batch::{self, Failures, say};
+use crate::batch::{self, Failures};
 use crate::{interrupt, media, output};
 use records::{Format, Outcome, Record};
 
@@ -23,8 +23,8 @@ const PROMPT: &str =
 
 /// Describe pictures, one line of JSON or CSV for each
 ///
-/// A folder stands for the pictures in it and in its folders, told by their names (.jpg, .jpeg, .png, .webp, .gif, .bmp, .tif,
-/// .tiff). A picture that fails has an `error` instead of a description, the others go on, and the exit code is 1. Ctrl-C
+/// A folder stands for the pictures in it and in its folders, told by their names (.jpg, .jpeg, .png, .webp, .avif, .gif, .bmp,
+/// .tif, .tiff). A picture that fails has an `error` instead of a description, the others go on, and the exit code is 1. Ctrl-C
 /// keeps what is done.
 #[derive(clap::Args)]
 #[command(override_usage = "carat describe [OPTIONS] [MODEL] <FILE|DIR>...")]
@@ -71,7 +71,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut pictures = Vec::new();
     for path in &given {
         match walk::pictures(path) {
-            Ok(found) => pictures.extend(found),
+            Ok((found, failed)) => {
+                pictures.extend(found);
+                failed.iter().for_each(|error| failures.add(error));
+            }
             Err(error) => failures.add(&error),
         }
     }
@@ -80,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let before = pictures.len();
     pictures.retain(|path| !out.has(&media::name(path)));
     if before > pictures.len() {
-        say(&format!("{} of {before} are described in {} already", before - pictures.len(), out.name()));
+        output::note(&format!("{} of {before} are described in {} already", before - pictures.len(), out.name()));
     }
     if pictures.is_empty() {
         return failures.result(total, "described");
@@ -96,7 +99,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let record = if interrupt::asked() { None } else { describe(&mut session, path, args)? };
         let Some(record) = record else {
             bar.finish_and_clear();
-            say(&format!("[stopped: {i} of {} are described]", pictures.len()));
+            output::note(&format!("[stopped: {i} of {} are described]", pictures.len()));
             return Err(Interrupted.into());
         };
         if let Outcome::Failed { error } = &record.outcome {

@@ -10,10 +10,11 @@ use carat_cpu::measure;
 use carat_hub::installed::{self, Installed};
 use carat_hub::{Cache, Settings};
 use carat_runtime::device::{self, Device, DeviceOptions};
-use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, tiles, work};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource, host, loading, tiles};
 use serde_json::{Value, json};
 
-use crate::{bench, output};
+use crate::bench::WeightBytes;
+use crate::output;
 use machine::Machine;
 
 /// Show what this machine offers and what would make models faster on it
@@ -134,7 +135,7 @@ impl Model {
         let is_packable = found.as_ref().is_some_and(|(tiles, _)| tiles.are_wanted());
         let most_tokens = found.zip(limits).and_then(|((tiles, files), limits)| {
             let memory = loading::plan_on(device, &files, &tiles, &LoadOptions::default()).ok()?;
-            let bytes = work::decode_bytes(&files.config().ok()?, &memory, bench::expert_bytes(&files, &tiles), 0);
+            let bytes = WeightBytes::of(&files, &tiles).per_token(&files.config().ok()?, &memory, 0);
             Some(limits.bandwidth / bytes as f64)
         });
         Model { installed, is_packable, most_tokens }

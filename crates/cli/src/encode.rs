@@ -4,7 +4,7 @@ mod audio;
 mod pictures;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -13,8 +13,9 @@ use carat_model::{AudioTap, VisionTap};
 use carat_runtime::device::{self, Device, DeviceOptions};
 use carat_runtime::{ImageTokens, ModelFiles, ModelSource, mmproj};
 
-use crate::safetensors::{Entry, Writer};
-use crate::{args, media};
+use crate::pending::Pending;
+use crate::safetensors::Entry;
+use crate::{args, media, output};
 
 /// Write the soft tokens of a picture, a sound or a video to a .safetensors file
 ///
@@ -77,13 +78,16 @@ struct Input {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let files = args.encoders()?;
-    match (&args.input.image, &args.input.video, &args.input.audio) {
-        (Some(path), ..) => pictures::image(&files, path, args),
-        (_, Some(path), _) => pictures::video(&files, path, args),
-        (.., Some(path)) => audio::run(&files, path, args),
+    let Input { image, audio, video } = &args.input;
+    let pending = Pending::replacing(&args.out, Some(&files), [image, audio, video].into_iter().flatten())?;
+    match (image, video, audio) {
+        (Some(path), ..) => pictures::image(&files, path, args, &pending)?,
+        (_, Some(path), _) => pictures::video(&files, path, args, &pending)?,
+        (.., Some(path)) => audio::run(&files, path, args, &pending)?,
         // The group is required.
         _ => anyhow::bail!("nothing to encode: give --image, --audio or --video"),
     }
+    pending.commit()
 }
 
 impl Args {
@@ -105,12 +109,6 @@ impl Args {
         self.out.display().to_string()
     }
 
-    /// Starts the file.
-    fn create(&self, entries: &[Entry]) -> anyhow::Result<Out> {
-        let file = File::create(&self.out).with_context(|| self.out_name())?;
-        Writer::new(BufWriter::new(file), entries).with_context(|| self.out_name())
-    }
-
     /// Stages that are written of `all`.
     fn n_stages(&self, all: usize) -> usize {
         if self.soft_tokens_only { 0 } else { all }
@@ -126,7 +124,7 @@ impl Args {
         if self.soft_tokens_only {
             let start = Instant::now();
             let soft_tokens = encode(None)?;
-            eprintln!("{n} soft tokens in {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            output::note(&format!("{n} soft tokens in {:.1} ms", start.elapsed().as_secs_f64() * 1e3));
             return Ok(soft_tokens);
         }
         let mut stages = Stages { write, result: Ok(()) };
@@ -135,9 +133,6 @@ impl Args {
         Ok(soft_tokens)
     }
 }
-
-/// The file being written.
-type Out = Writer<BufWriter<File>>;
 
 /// Writes the rows of each stage as they come.
 struct Stages<W> {

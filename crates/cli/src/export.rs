@@ -3,7 +3,6 @@
 pub mod gguf;
 pub mod hf;
 pub mod mix;
-pub mod output;
 pub mod tensors;
 mod tokenizer;
 

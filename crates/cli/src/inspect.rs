@@ -12,7 +12,7 @@ use carat_chat::tokenizer::Tokenizer;
 use carat_model::config::PRESETS;
 use carat_model::plan::{FfnPlan, KvSource, Span, ValueSource, plan};
 use carat_model::{LayerPlan, MemoryPlan, ModelConfig};
-use carat_runtime::{ChatFormat, Error, GenerationDefaults, LoadOptions, ModelFiles, host, loading, work};
+use carat_runtime::{ChatFormat, Error, GenerationDefaults, LoadOptions, ModelFiles, host, loading, mmproj, work};
 use carat_weights::Checkpoint;
 use serde_json::{Value, json};
 
@@ -77,7 +77,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.check {
         let mut silent = std::io::sink();
         let report: &mut dyn Write = if args.json { &mut silent } else { &mut out };
-        check::run(files.checkpoint().tensors(), report)?;
+        let encoders = mmproj::open_apart(&files).unwrap_or_else(|error| {
+            output::note(&format!("note: encoders are not checked: {error}"));
+            None
+        });
+        check::run([&files].into_iter().chain(&encoders).map(|files| files.checkpoint().tensors()), report)?;
     }
     Ok(out.flush()?)
 }
@@ -119,7 +123,7 @@ fn options(files: &ModelFiles, args: &Args) -> LoadOptions {
         Err(error) => error.to_string(),
     };
     if let Ok(Some(_)) = loading::longest_context(files, &text) {
-        eprintln!("note: memory is planned without encoders: {why}");
+        output::note(&format!("note: memory is planned without encoders: {why}"));
     }
     text
 }

@@ -2,8 +2,6 @@
 
 mod places;
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -18,6 +16,7 @@ use carat_tensor::backend::KvType;
 
 use crate::args::{self, EncoderArgs, EngineArgs, UsageError};
 use crate::media;
+use crate::pending::Pending;
 use crate::safetensors::{Entry, Writer};
 
 /// The most rows per pass: logits of all of them are in memory at once.
@@ -89,11 +88,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = args.engine.load_options();
     // What is compared is the products; `--kv` adds a cache's own rounding.
     options.kv = options.kv.or(Some(KvType::F32));
-    options.context = Some(args.engine.ctx.unwrap_or(tokens.len() + greedy).max(1));
+    options.context = Some(context(args.engine.ctx, tokens.len(), greedy)?);
     options.chunk = args.chunk.unwrap_or(DEFAULT_CHUNK);
     options.image_tokens = media::room(!args.image.is_empty(), !args.video.is_empty(), args.image_tokens);
     options.sounds = !args.audio.is_empty();
     options.logits = LogitRows::All;
+    let media_files = [&args.image, &args.audio, &args.video].into_iter().flatten();
+    let pending = Pending::replacing(&args.out, Some(&files), media_files)?;
     let mut decoder = loading::load(&mut files, &options, &mut |_| {})?.decoder;
     let mut encoders = Encoders::new(files, &options, &decoder);
     let mut soft = Vec::new();
@@ -113,8 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         entries.push(Entry::i64("greedy", &[greedy]));
     }
     let path = || args.out.display().to_string();
-    let file = File::create(&args.out).with_context(path)?;
-    let mut writer = Writer::new(BufWriter::new(file), &entries).with_context(path)?;
+    let mut writer = Writer::new(pending.create_file()?, &entries).with_context(path)?;
 
     let mut hidden = args.hidden.then(|| Hidden { stages: vec![Vec::with_capacity(n * d_model); stages] });
     let mut next = TokenId(0);
@@ -135,7 +135,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let continued = continue_greedily(&mut decoder, next, greedy)?;
     writer.i64s(continued.iter().map(|id| i64::from(id.0))).with_context(path)?;
-    writer.finish().with_context(path)
+    writer.finish().with_context(path)?;
+    pending.commit()
+}
+
+/// Positions for `n` tokens and those that continue them, which `--ctx` may set.
+fn context(ctx: Option<usize>, n: usize, greedy: usize) -> Result<usize, UsageError> {
+    // The last one is only named.
+    let least = n.saturating_add(greedy.saturating_sub(1));
+    match ctx {
+        Some(ctx) if ctx < least => Err(UsageError(format!(
+            "--ctx: found {ctx}; expected at least {least}, for {n} tokens and those of --greedy"
+        ))),
+        ctx => Ok(ctx.unwrap_or(n.saturating_add(greedy))),
+    }
 }
 
 /// The media of each kind in order, and where they come from. A video's sound is one only if `--audio` names the file, too.

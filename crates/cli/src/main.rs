@@ -20,6 +20,7 @@ mod logits;
 mod media;
 mod output;
 mod pack;
+mod pending;
 mod perplexity;
 mod pull;
 mod quantize;

@@ -2,16 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use carat_runtime::device::{self, DeviceOptions};
 use carat_runtime::tiles::{self, Packing};
 use carat_runtime::{ModelFiles, ModelSource};
 
-use crate::export::output::{self, Pending};
+use crate::args::Interrupted;
 use crate::export::progress;
-use crate::{args, interrupt, output as print};
+use crate::pending::{self, Pending};
+use crate::{args, interrupt, output};
 
 /// Make a model faster on this machine: write its weights once more beside it, in the order kernels like
 ///
@@ -43,24 +44,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let device = device::open(DeviceOptions::default())?;
     let Some(packing) = Packing::new(&files, &device)? else {
         let model = files.source();
-        println!("{model}: nothing to do: this machine's kernels ({}) read it fastest as it is", device.isa());
-        return Ok(());
+        let why = format!("this machine's kernels ({}) read it fastest as it is", device.isa());
+        return Ok(output::say(&format!("{model}: nothing to do: {why}"))?);
     };
     if args.check {
         return check(&packing);
     }
-    make(&packing, &args.model)?;
-    let mut out = print::stdout();
-    writeln!(out, "{}: {}", packing.path().display(), print::bytes(packing.bytes()))?;
-    Ok(out.flush()?)
+    make(&packing)?;
+    Ok(output::say(&format!("{}: {}", packing.path().display(), output::bytes(packing.bytes())))?)
 }
 
-/// Makes the file of a model that may have been named otherwise.
-pub fn make(packing: &Packing, model: &Path) -> anyhow::Result<()> {
+/// Makes the file, anew if there is one.
+pub fn make(packing: &Packing) -> anyhow::Result<()> {
     let (path, bytes) = (packing.path(), packing.bytes());
-    let pending = Pending::new(path, model, true)?;
+    let pending = Pending::replacing(path, None, std::iter::empty())?;
     let mut file = BufWriter::with_capacity(AT_ONCE, pending.create_file()?);
-    write(packing, &mut file).map_err(|error| output::explain(error, path, bytes))?;
+    write(packing, &mut file).map_err(|error| pending::explain(error, path, bytes))?;
     drop(file);
     pending.commit()
 }
@@ -69,7 +68,7 @@ pub fn make(packing: &Packing, model: &Path) -> anyhow::Result<()> {
 fn write(packing: &Packing, out: &mut dyn Write) -> io::Result<()> {
     let bar = progress(packing.bytes());
     let mut wrote = |name: &str, n: usize| {
-        output::go_on()?;
+        pending::go_on()?;
         bar.set_message(name.to_owned());
         bar.inc(n as u64);
         Ok(())
@@ -84,11 +83,12 @@ fn check(packing: &Packing) -> anyhow::Result<()> {
     let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let len = file.metadata()?.len();
     let mut same = Same { file: BufReader::with_capacity(1 << 20, file), found: Vec::new(), at: 0 };
-    write(packing, &mut same).with_context(|| format!("`{}` is not what the model gives", path.display()))?;
+    write(packing, &mut same).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => Interrupted.into(),
+        _ => anyhow::Error::from(error).context(format!("`{}` is not what the model gives", path.display())),
+    })?;
     anyhow::ensure!(same.at == len, "`{}`: expected {} bytes, found {len}", path.display(), same.at);
-    let mut out = print::stdout();
-    writeln!(out, "{}: {} as the model gives them", path.display(), print::bytes(len))?;
-    Ok(out.flush()?)
+    Ok(output::say(&format!("{}: {} as the model gives them", path.display(), output::bytes(len)))?)
 }
 
 /// Takes what would be written, and fails at the first byte that a file has not.
@@ -123,8 +123,7 @@ fn remove(files: &ModelFiles) -> anyhow::Result<()> {
     let path = tiles::path(model);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("{}: it is not there", path.display());
-            Ok(())
+            Ok(output::say(&format!("{}: it is not there", path.display()))?)
         }
         result => result.with_context(|| format!("cannot remove `{}`", path.display())),
     }

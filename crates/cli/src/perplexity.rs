@@ -75,6 +75,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.windows == Windows::Apart && args.stride.is_some() {
         return Err(UsageError("--stride is for sliding windows, and --windows apart asks for others".into()).into());
     }
+    if args.windows == Windows::Apart && ctx < 3 {
+        return Err(
+            UsageError(format!("--ctx {ctx}: expected at least 3: of windows apart the second half counts")).into()
+        );
+    }
     if ctx < 2 || stride > ctx - 1 {
         return Err(
             UsageError(format!("--stride {stride} with --ctx {ctx}: expected a stride below the context")).into()

@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.pack {
         if let Some(packing) = packing(&pulled.path)? {
             interrupt::listen();
-            pack::make(&packing, &pulled.path)?;
+            pack::make(&packing)?;
             let (path, bytes) = (packing.path(), packing.bytes());
             if args.json {
                 output::json_line(&mut out, &json!({ "event": "packed", "path": path, "bytes": bytes }))?;
@@ -87,9 +87,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         && let Ok(Some(packing)) = packing(&pulled.path)
     {
         let bytes = output::bytes(packing.bytes());
-        eprintln!(
+        output::note(&format!(
             "`carat pack {name}` would make answers faster: it writes the weights once more, {bytes}, as kernels like them"
-        );
+        ));
     }
     Ok(out.flush()?)
 }

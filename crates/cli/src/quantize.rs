@@ -11,10 +11,10 @@ use carat_weights::{GgufData, Importance};
 use indicatif::ProgressBar;
 
 use crate::export::mix::Mix;
-use crate::export::output::{self, Pending};
 use crate::export::tensors::{Encoder, Squares};
 use crate::export::{self, gguf, open, progress};
-use crate::{args, interrupt, output as print};
+use crate::pending::{self, Kind, Pending};
+use crate::{args, interrupt, output};
 
 /// Write a smaller copy of a model as a GGUF file, which llama.cpp runs too
 ///
@@ -48,7 +48,7 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::listen();
-    let pending = Pending::new(&args.output, &args.input, args.force)?;
+    let pending = Pending::new(Kind::File, &args.output, &args.input, args.force)?;
     let importance = args.imatrix.as_deref().map(Importance::open).transpose()?;
     let checkpoint = open(&args.input)?;
     let of_input = export::of_input(&args.input);
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = tensors.config();
     let head = gguf::head(&checkpoint, &args.input, config, (&list, &types), args.mix.file_type())?;
     let bytes = head.writer.file_bytes();
-    let explain = |e| output::explain(e, &args.output, bytes);
+    let explain = |e| pending::explain(e, &args.output, bytes);
     let threads = args.threads.unwrap_or_else(export::threads);
     let mut job = Job {
         encoder: Encoder { threads, measure: args.report },
@@ -82,26 +82,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     pending.commit()?;
     job.bar.finish_and_clear();
 
-    let mut out = print::stdout();
+    let mut out = output::stdout();
     if args.report {
         report(&mut out, &lines)?;
     }
     let before: usize = checkpoint.tensors().iter().map(|t| t.data.len()).sum();
-    writeln!(out, "{}: {}, from {}", args.output.display(), print::bytes(bytes), print::bytes(before as u64))?;
+    writeln!(out, "{}: {}, from {}", args.output.display(), output::bytes(bytes), output::bytes(before as u64))?;
     out.flush()?;
     if !head.has_vocabulary {
-        eprintln!("note: the model has no tokenizer, so the file has none: it gives logits, not text");
+        output::note("note: the model has no tokenizer, so the file has none: it gives logits, not text");
     }
     if !ignored.is_empty() {
-        eprintln!("note: {} tensors that are no part of the text model were left out", ignored.len());
+        output::note(&format!("note: {} tensors that are no part of the text model were left out", ignored.len()));
     }
     let again = lines.iter().filter(|line| line.from.block_len() > 1 && line.from != line.to).count();
     if again > 0 {
-        eprintln!("note: {again} tensors were quantised before: what that lost can't come back, and now adds up");
+        output::note(&format!(
+            "note: {again} tensors were quantised before: what that lost can't come back, and now adds up"
+        ));
     }
     if let Some(importance) = &importance {
         let used = lines.iter().filter(|line| line.weighted).count();
-        eprintln!("note: {used} of the importance matrix's {} entries were used", importance.len());
+        output::note(&format!("note: {used} of the importance matrix's {} entries were used", importance.len()));
     }
     Ok(())
 }
@@ -148,7 +150,7 @@ impl<W: Write> Job<'_, W> {
         };
         let (data, bar) = (&mut self.data, &self.bar);
         let squares = self.encoder.encode(&read, to, weights, |bytes| {
-            output::go_on()?;
+            pending::go_on()?;
             bar.inc(bytes.len() as u64);
             data.write(bytes)
         })?;

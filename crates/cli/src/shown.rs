@@ -45,8 +45,8 @@ impl Kind {
     /// How files of it are called.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {
-            Kind::Image => &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"],
-            Kind::Audio => &["wav", "mp3", "flac", "ogg", "oga", "m4a", "aac", "aif", "aiff"],
+            Kind::Image => &["jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff"],
+            Kind::Audio => &["wav", "mp3", "flac", "ogg", "oga", "opus", "m4a", "aac", "aif", "aiff", "weba", "mka"],
             Kind::Video => &["mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "ts", "apng"],
         }
     }
@@ -150,7 +150,9 @@ mod tests {
     fn kinds_are_told_by_the_end_of_a_name() {
         for (name, kind) in [
             ("a.PNG", Some(Kind::Image)),
+            ("a.avif", Some(Kind::Image)),
             ("b/c.d.mp3", Some(Kind::Audio)),
+            ("a.opus", Some(Kind::Audio)),
             ("c.MOV", Some(Kind::Video)),
             ("png", None),
             ("a.txt", None),

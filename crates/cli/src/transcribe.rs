@@ -16,8 +16,8 @@ use carat_tensor::Bytes;
 use indicatif::ProgressBar;
 
 use crate::args::{EncoderArgs, EngineArgs, Interrupted, UsageError};
-use crate::batch::{self, Failures, say};
-use crate::{interrupt, media};
+use crate::batch::{self, Failures};
+use crate::{interrupt, media, output};
 use format::{Format, Recording, Transcript};
 use places::Place;
 
@@ -29,7 +29,8 @@ use places::Place;
 #[derive(clap::Args)]
 #[command(override_usage = "carat transcribe [OPTIONS] [MODEL] <FILE>...")]
 pub struct Args {
-    /// Sounds (WAV, AIFF, FLAC, MP3, OGG/Vorbis, AAC, M4A), `-` is standard input; before them, the model, if it isn't the embedded one
+    /// Sounds (WAV, AIFF, FLAC, MP3, Vorbis, Opus, AAC, in their own files, Ogg, M4A, Matroska or WebM), `-` is standard input; before
+    /// them, the model, if it isn't the embedded one
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// The model, said explicitly: a directory with config.json, .gguf or .safetensors file, or a name
@@ -132,7 +133,7 @@ impl Work<'_> {
         self.begun += 1;
         transcript.finish(outcome == Outcome::Whole)?;
         let Outcome::Stopped(heard) = outcome else { return Ok(()) };
-        say(&format!("[stopped: {name} is done up to {} of {}]", batch::time(heard), batch::time(seconds)));
+        output::note(&format!("[stopped: {name} is done up to {} of {}]", batch::time(heard), batch::time(seconds)));
         Err(Interrupted.into())
     }
 
@@ -176,5 +177,5 @@ fn take<W: Write>(transcript: &mut Transcript<'_, W>, name: &str, bar: &Progress
 fn note(name: &str, segment: &Segment) {
     let Some(notice) = segment.notice else { return };
     let (start, end) = (batch::time(segment.start), batch::time(segment.end));
-    say(&format!("note: {name}, {start} to {end}: {}", format::reason(notice)));
+    output::note(&format!("note: {name}, {start} to {end}: {}", format::reason(notice)));
 }

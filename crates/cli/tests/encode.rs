@@ -189,6 +189,8 @@ fn what_fails_names_the_thing() {
     refused(&tokens("280"), 1, &["column 64", "0 to 63"]);
     refused(&[TOWER, to[0], to[1]], 2, &["--image", "--audio"]);
     refused(&[TOWER, "--image", image, "--audio", image, to[0], to[1]], 2, &["cannot be used with"]);
+    refused(&[TOWER, "--image", image, "--out", image], 2, &["refused.bmp", "is read here"]);
+    assert_eq!(std::fs::read(image).unwrap(), bmp(500, 200));
 }
 
 /// What nothing tells apart is an error in every command that sees or hears, and the way out that it names is one.

@@ -370,6 +370,16 @@ fn outputs_take_nothings_place_unasked() {
     fails(&["quantize", &model, &weights, "--type", "q4_0", "--force"], 2, &["is a part of the input"]);
     fails(&["convert", &weights, &model, "--force"], 2, &["is a part of the input"]);
     runs(&["convert", &file, &model, "--force"]);
+    // Nothing but the like of it is replaced.
+    let work = dir.path("work");
+    std::fs::create_dir(&work).unwrap();
+    std::fs::write(dir.path("work/notes.txt"), "notes").unwrap();
+    fails(&["quantize", &file, &work, "--type", "q4_0", "--force"], 2, &["work", "is a directory"]);
+    fails(&["convert", &file, &work, "--force"], 2, &["work", "`notes.txt`", "a model's files alone"]);
+    assert_eq!(std::fs::read_to_string(dir.path("work/notes.txt")).unwrap(), "notes");
+    std::fs::remove_dir_all(&work).unwrap();
+    fails(&["logits", &file, "--tokens", "2", "--out", &file], 2, &["model.gguf", "is read here"]);
+    fails(&["logits", &model, "--tokens", "2", "--out", &weights], 2, &["model.safetensors", "is read here"]);
     let again = carat(&["quantize", &file, &other, "--type", "q4_0"]).output().unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("tensors were quantised before"));
     assert_eq!(dir.names(), ["model", "model.gguf", "other.gguf"], "no parts are left");

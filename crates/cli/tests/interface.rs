@@ -33,6 +33,9 @@ fn a_wrong_command_line_is_2() {
     check(&["run", "--json"], 2, "no prompt");
     check(&["logits", "--tokens", "1,x", "--out", "/nowhere"], 2, "`x` is not a token id");
     check(&["logits", "--tokens", "", "--out", "/nowhere"], 2, "at least one id");
+    let long = ["logits", "--tokens", "2", "--out", "/nowhere", "--greedy", "18446744073709551615"];
+    check(&long, 1, "a context of 18446744073709551615");
+    check(&[&long[..], &["--ctx", "64"]].concat(), 2, "--ctx: found 64");
     check(&["tokenize", "--raw", "--special"], 2, "--special");
     check(&["render"], 2, "<FILE>");
     check(&["bench", "-r", "0"], 2, "at least 1");

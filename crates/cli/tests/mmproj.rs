@@ -126,6 +126,24 @@ fn the_file_that_is_named_is_taken() {
     logits_agree("31b", &dir, &file, &["--mmproj", &named]);
 }
 
+#[test]
+fn a_check_reads_the_encoders_too() {
+    let dir = Dir::new("check");
+    let file = dir.path("nano.gguf");
+    done(carat(&["convert", NANO, &file]).output().unwrap());
+    let mut bytes = encoders(Path::new(NANO), DType::F32);
+    dir.write("mmproj-nano.gguf", &bytes);
+    let check = || carat(&["inspect", &file, "--check"]).output().unwrap();
+    let text = String::from_utf8(done(check())).unwrap();
+    assert!(text.contains("all values are finite"), "{text}");
+    let end = bytes.len() - 4;
+    bytes[end..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let eyes = dir.write("mmproj-nano.gguf", &bytes);
+    let output = check();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains(&eyes) && error.contains("1 of "), "{error}");
+}
+
 /// What the embedded model says of a picture and of a sound, from a directory and from two files.
 #[test]
 fn answers_are_the_directory_s() {

@@ -88,6 +88,10 @@ fn a_directory_keeps_its_copy_in_itself() {
     assert!(said.contains("model.tiles"), "{said}");
     assert!(error(&logits(&dir.0), &before) < 1e-5);
     done(carat(&["pack", "--check", dir.arg()]).output().unwrap());
+    let first = std::fs::read(&tiles).unwrap();
+    std::fs::write(&tiles, "of another model").unwrap();
+    done(carat(&["pack", dir.arg()]).output().unwrap());
+    assert!(std::fs::read(&tiles).unwrap() == first, "it is made anew");
     done(carat(&["pack", "--remove", dir.arg()]).output().unwrap());
     assert!(!tiles.exists() && logits(&dir.0) == before);
 }

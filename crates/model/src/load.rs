@@ -36,6 +36,7 @@ use source::{Source, values};
 
 pub use config::FromTensors;
 pub use list::{ModelTensor, ModelTensors, ROPE_DIVISORS_NAME, Role};
+pub use names::is_of_experts;
 
 /// A tensor of the file that the text model knowingly leaves alone.
 #[derive(Clone, Debug, PartialEq, Eq)]

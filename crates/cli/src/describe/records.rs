@@ -148,6 +148,13 @@ impl Output {
         }
         .map_err(|(line, why)| anyhow::anyhow!("{name}, line {line}: {why}; expected what `carat describe` writes"))?;
         if whole < bytes.len() {
+            // What was being written when the program was killed goes; anything else is somebody's.
+            let (rest, begins) = (&bytes[whole..], begins(format, whole == 0));
+            if rest.iter().zip(begins.bytes()).any(|(found, expected)| *found != expected) {
+                bail!(
+                    "{name}: no whole line, and what is there isn't the start of one; expected what `carat describe` writes"
+                );
+            }
             file.set_len(whole as u64).with_context(|| name.clone())?;
         }
         Ok(Output { format, file: Some((name, file)), described, bare: bare && whole == 0 })
@@ -175,6 +182,15 @@ impl Output {
                 Ok(out.flush()?)
             }
         }
+    }
+}
+
+/// What lines start with, and the first one.
+fn begins(format: Format, first: bool) -> String {
+    match format {
+        Format::Jsonl => "{\"file\":\"".into(),
+        Format::Csv if first => row(&COLUMNS),
+        Format::Csv => String::new(),
     }
 }
 
@@ -292,6 +308,9 @@ mod tests {
         for (format, text, says) in [
             (Format::Jsonl, "{\"file\": \"a\"}\nnotes\n", "line 2"),
             (Format::Jsonl, "{\"name\": 1}\n", "no `file`"),
+            (Format::Jsonl, "[{\"file\": \"a\"}]", "no whole line"),
+            (Format::Jsonl, "{\"file\":\"a\"}\nmy only notes", "isn't the start of one"),
+            (Format::Csv, "my only notes", "no whole line"),
             (Format::Csv, "a,b\n1,2\n", "another header"),
             (Format::Csv, "file,width,height,description,notice,error\n\"a\n\",,,,,\nx,y\n", "line 4"),
         ] {

@@ -1,7 +1,5 @@
 //! A picture or the frames of a video: decoded, cut into patches, encoded.
 
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -13,6 +11,7 @@ use carat_runtime::video::{SoundTrack, Video};
 
 use super::{Args, hidden, read};
 use crate::media;
+use crate::pending::Pending;
 use crate::safetensors::{Entry, Sections};
 
 /// Entries of the file, before those of the stages.
@@ -21,15 +20,15 @@ const POSITIONS: usize = 1;
 const HIDDEN: usize = 2;
 
 /// Writes the file of a picture.
-pub fn image(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()> {
+pub fn image(files: &ModelFiles, path: &Path, args: &Args, pending: &Pending) -> anyhow::Result<()> {
     let config = config(files)?;
     let picture = picture(path).with_context(|| path.display().to_string())?;
     let fitted = Fitted::new(&picture, args.image_tokens.budget(&picture));
-    write(files, config, &[&fitted], &[], args)
+    write(files, config, (&[&fitted], &[]), args, pending)
 }
 
 /// Writes the file of a video.
-pub fn video(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()> {
+pub fn video(files: &ModelFiles, path: &Path, args: &Args, pending: &Pending) -> anyhow::Result<()> {
     let config = config(files)?;
     let Video { shots, .. } = media::watch(path, args.video_fps, SoundTrack::Left)?;
     let frames: Vec<&Fitted> = shots.iter().map(|shot| &shot.picture).collect();
@@ -38,7 +37,7 @@ pub fn video(files: &ModelFiles, path: &Path, args: &Args) -> anyhow::Result<()>
         let (path, next) = (path.display(), index + 2);
         ensure!(a == b, "{path}: frame {next} has another shape than those before: found {b:?}, expected {a:?} pixels");
     }
-    write(files, config, &frames, &[frames.len()], args)
+    write(files, config, (&frames, &[frames.len()]), args, pending)
 }
 
 fn config(files: &ModelFiles) -> anyhow::Result<PictureConfig> {
@@ -58,9 +57,9 @@ fn picture(path: &Path) -> anyhow::Result<Picture> {
 fn write(
     files: &ModelFiles,
     config: PictureConfig,
-    pictures: &[&Fitted],
-    stack: &[usize],
+    (pictures, stack): (&[&Fitted], &[usize]),
     args: &Args,
+    pending: &Pending,
 ) -> anyhow::Result<()> {
     let model = || files.source().to_string();
     let name = || args.out_name();
@@ -77,8 +76,7 @@ fn write(
     entries.push(Entry::i64("positions", &shape(2)));
     entries.extend(hidden(n_stages, &shape(d_model)));
     entries.push(Entry::f32("soft_tokens", &[pictures.len() * first.soft_tokens, config.d_text()]));
-    let file = File::create(&args.out).with_context(name)?;
-    let mut out = Sections::new(BufWriter::new(file), &entries).with_context(name)?;
+    let mut out = Sections::new(pending.create_file()?, &entries).with_context(name)?;
     for Patches { values, positions, .. } in pictures.iter().map(patches) {
         out.f32s(PIXELS, &values).with_context(name)?;
         let places: Vec<i64> = positions.iter().flatten().map(|&c| i64::from(c)).collect();

@@ -15,31 +15,35 @@ const PIECE: usize = 1 << 16;
 /// How many tensors an error names.
 const NAMES_SHOWN: usize = 8;
 
-/// Reads all tensors.
+/// Reads all tensors of a model, and of its encoders where they are in another file.
 ///
 /// # Errors
 /// If there are NaN or infinite values, with the first of them in each tensor.
-pub fn run(tensors: &Weights, out: &mut dyn Write) -> anyhow::Result<()> {
-    let (mut checked, mut codes, mut broken) = (0, 0, Vec::new());
-    for tensor in tensors.iter() {
-        match tensor.dtype {
-            StoredType::Known(dtype) => {
-                checked += 1;
-                broken.extend(first_not_finite(tensor, dtype));
+pub fn run<'a>(files: impl Iterator<Item = &'a Weights>, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (mut checked, mut codes) = (0, 0);
+    for tensors in files {
+        let (before, mut broken) = (checked, Vec::new());
+        for tensor in tensors.iter() {
+            match tensor.dtype {
+                StoredType::Known(dtype) => {
+                    checked += 1;
+                    broken.extend(first_not_finite(tensor, dtype));
+                }
+                StoredType::Other(_) => codes += 1,
             }
-            StoredType::Other(_) => codes += 1,
         }
-    }
-    if !broken.is_empty() {
-        let more = if broken.len() > NAMES_SHOWN { ", …" } else { "" };
-        let names: Vec<String> = broken.iter().take(NAMES_SHOWN).map(ToString::to_string).collect();
-        bail!(
-            "{}: {} of {checked} tensors hold values that are not finite: {}{more}; get the files again, or convert the \
-             model again",
-            tensors.source(),
-            broken.len(),
-            names.join(", ")
-        );
+        if !broken.is_empty() {
+            let more = if broken.len() > NAMES_SHOWN { ", …" } else { "" };
+            let names: Vec<String> = broken.iter().take(NAMES_SHOWN).map(ToString::to_string).collect();
+            bail!(
+                "{}: {} of {} tensors hold values that are not finite: {}{more}; get the files again, or convert the \
+                 model again",
+                tensors.source(),
+                broken.len(),
+                checked - before,
+                names.join(", ")
+            );
+        }
     }
     let codes = if codes > 0 { format!("; {codes} tensors of codes have no such values") } else { String::new() };
     writeln!(out, "\nchecked     {checked} tensors: all values are finite{codes}")?;

@@ -143,8 +143,8 @@ fn words(text: &str) -> Vec<Range<usize>> {
     words
 }
 
-/// The path that a word stands for.
-fn path_of(word: &str) -> Option<PathBuf> {
+/// The path that a word stands for: quotes, backslashes and `file://` as terminals write them are taken off.
+pub fn path_of(word: &str) -> Option<PathBuf> {
     let quoted = |quote: char| word.strip_prefix(quote).and_then(|word| word.strip_suffix(quote));
     let plain = match quoted('\'').or_else(|| quoted('"')) {
         Some(inner) => inner.to_owned(),

@@ -45,7 +45,7 @@ enum Input<'a> {
     Say(&'a str),
     Help,
     Think(bool),
-    Attach(Kind, &'a str),
+    Attach(Kind, PathBuf),
     System(&'a str),
     Reset,
     Save(&'a str),
@@ -78,7 +78,7 @@ pub fn run(
         let _ = editor.load_history(path);
     }
     while let Some(text) = read(&mut editor)? {
-        let (files, text) = attach::dropped(&text);
+        let (files, text) = if is_command(&text) { (Vec::new(), text) } else { attach::dropped(&text) };
         for (kind, path) in &files {
             chat.attach(session, *kind, path, &mut out)?;
         }
@@ -86,7 +86,7 @@ pub fn run(
             Input::Nothing => {}
             Input::Quit => break,
             Input::Say(said) => chat.say(session, said, options, &mut out)?,
-            Input::Attach(kind, path) => chat.attach(session, kind, Path::new(path), &mut out)?,
+            Input::Attach(kind, path) => chat.attach(session, kind, &path, &mut out)?,
             command => chat.command(command, &mut out)?,
         }
         out.flush()?;
@@ -194,6 +194,15 @@ impl Lines {
     }
 }
 
+/// Names of commands.
+const COMMANDS: [&str; 10] = ["help", "think", "image", "audio", "video", "system", "reset", "save", "quit", "exit"];
+
+/// Whether a line is a command, whose paths are its own and were not dropped.
+fn is_command(text: &str) -> bool {
+    let name = text.trim_start().strip_prefix('/').and_then(|command| command.split_whitespace().next());
+    name.is_some_and(|name| COMMANDS.contains(&name))
+}
+
 fn parse(text: &str) -> Input<'_> {
     if text.trim().is_empty() {
         return Input::Nothing;
@@ -210,9 +219,9 @@ fn parse(text: &str) -> Input<'_> {
         ("think", "off") => Input::Think(false),
         ("think", _) => Input::Wrong("/think: expected on or off".into()),
         ("image" | "audio" | "video", "") => Input::Wrong(format!("/{name}: expected a file")),
-        ("image", path) => Input::Attach(Kind::Image, path),
-        ("audio", path) => Input::Attach(Kind::Audio, path),
-        ("video", path) => Input::Attach(Kind::Video, path),
+        ("image", path) => attached(Kind::Image, path),
+        ("audio", path) => attached(Kind::Audio, path),
+        ("video", path) => attached(Kind::Video, path),
         ("system", text) => Input::System(text),
         ("reset", "") => Input::Reset,
         ("save", "") => Input::Wrong("/save: expected a file".into()),
@@ -221,6 +230,14 @@ fn parse(text: &str) -> Input<'_> {
         ("help" | "reset" | "quit" | "exit", _) => Input::Wrong(format!("/{name} takes nothing after it")),
         _ => Input::Wrong(format!("there is no command /{name}; /help lists them, // sends a line that begins with /")),
     }
+}
+
+/// A file named after a command: as typed, in quotes, or as a terminal writes one that is dropped on it.
+fn attached<'a>(kind: Kind, path: &str) -> Input<'a> {
+    attach::path_of(path).map_or_else(
+        || Input::Wrong(format!("/{}: `{path}` is no path", kind.name())),
+        |path| Input::Attach(kind, path),
+    )
 }
 
 /// What was said and shown.
@@ -369,9 +386,17 @@ mod tests {
         assert_eq!(parse("/think  off "), Input::Think(false));
         assert_eq!(parse("/system be brief"), Input::System("be brief"));
         assert_eq!(parse("/save a file.json"), Input::Save("a file.json"));
-        assert_eq!(parse("/image my cat.png"), Input::Attach(Kind::Image, "my cat.png"));
-        assert_eq!(parse("/audio a.mp3"), Input::Attach(Kind::Audio, "a.mp3"));
-        assert_eq!(parse("/video a.mp4"), Input::Attach(Kind::Video, "a.mp4"));
+        for (text, kind, path) in [
+            ("/image my cat.png", Kind::Image, "my cat.png"),
+            ("/image \"my cat.png\"", Kind::Image, "my cat.png"),
+            ("/audio '/a b/c.mp3' ", Kind::Audio, "/a b/c.mp3"),
+            ("/video /a\\ b/c.gif", Kind::Video, "/a b/c.gif"),
+            ("/video file:///a%20b.gif", Kind::Video, "/a b.gif"),
+        ] {
+            assert!(is_command(text), "{text}");
+            assert_eq!(parse(text), Input::Attach(kind, path.into()));
+        }
+        assert!(!is_command("/tmp/a.png what is this?") && !is_command("/a.png") && !is_command("image a.png"));
         assert_eq!(parse("/quit"), Input::Quit);
         assert_eq!(parse("//etc"), Input::Say("/etc"));
         for wrong in ["/think", "/think maybe", "/save", "/image", "/audio ", "/video", "/nothing", "/reset all"] {

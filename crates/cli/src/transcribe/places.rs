@@ -75,21 +75,37 @@ impl Place {
             Place::Stdout(out) => Ok(out),
             Place::File(_, Some(file)) => Ok(file),
             Place::File(path, file) => {
-                let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                Ok(file.insert(BufWriter::new(File::create(&*path).map_err(named)?)))
+                let created = File::create(&*path).map_err(|error| named(path, error))?;
+                Ok(file.insert(BufWriter::new(created)))
             }
+        }
+    }
+}
+
+impl Place {
+    /// The error with the file's name before it.
+    fn named(&self, error: io::Error) -> io::Error {
+        match self {
+            Place::File(path, _) => named(path, error),
+            Place::Stdout(_) => error,
         }
     }
 }
 
 impl Write for Place {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out()?.write(bytes)
+        let wrote = self.out()?.write(bytes);
+        wrote.map_err(|error| self.named(error))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.out()?.flush()
+        let flushed = self.out()?.flush();
+        flushed.map_err(|error| self.named(error))
     }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]

@@ -51,6 +51,14 @@ pub(super) const EXPERTS_DOWN: Name = name("experts.down_proj", "ffn_down_exps.w
 pub(super) const EXPERT_GATE: Name = name("experts.{}.gate_proj.weight", "ffn_gate.{}.weight");
 pub(super) const EXPERT_UP: Name = name("experts.{}.up_proj.weight", "ffn_up.{}.weight");
 pub(super) const EXPERT_DOWN: Name = name("experts.{}.down_proj.weight", "ffn_down.{}.weight");
+
+/// Whether a tensor is the experts', by its name in either kind of file.
+pub fn is_of_experts(name: &str) -> bool {
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    let one_by_one = ["ffn_gate.", "ffn_up.", "ffn_down."].into_iter().filter_map(|part| name.split_once(part));
+    name.contains(".experts.") || name.contains("_exps.") || one_by_one.into_iter().any(|(_, rest)| is_number(rest))
+}
+
 pub(super) const EXPERTS_NORM: Name = name("pre_feedforward_layernorm_2.weight", "pre_ffw_norm_2.weight");
 pub(super) const POST_DENSE_NORM: Name = name("post_feedforward_layernorm_1.weight", "post_ffw_norm_1.weight");
 pub(super) const POST_EXPERTS_NORM: Name = name("post_feedforward_layernorm_2.weight", "post_ffw_norm_2.weight");

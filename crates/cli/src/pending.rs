@@ -1,7 +1,7 @@
 //! Outputs that are there whole or not at all: written beside their place under another name, then renamed.
 //!
 //! What is written is locked until then. A killed process leaves its part behind without a lock, which is how the next one
-//! for the same output knows it, and takes it away.
+//! for the same output knows it, and takes it away. A device or a pipe is written to as it is.
 
 use std::cell::RefCell;
 use std::fs::{self, File, TryLockError};
@@ -9,9 +9,19 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use carat_runtime::ModelFiles;
 
 use crate::args::{Interrupted, UsageError};
-use crate::interrupt;
+use crate::{interrupt, output};
+
+/// What an output is to be.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// One file.
+    File,
+    /// A directory with a model's files.
+    Directory,
+}
 
 /// An output being written. Dropped before [`Pending::commit`], it leaves nothing behind.
 pub struct Pending {
@@ -19,25 +29,55 @@ pub struct Pending {
     target: PathBuf,
     /// Says that somebody writes it.
     lock: RefCell<Option<File>>,
+    /// Whether the part is an output's own name already, or never was another.
     committed: bool,
 }
 
 impl Pending {
-    /// Prepares for a file or directory at `target`, made from what lies at `input`.
+    /// Prepares for a file or directory at `target`, made of the model at `input`.
     ///
     /// # Errors
-    /// If `target` is there and `force` isn't given, or is a part of the input.
-    pub fn new(target: &Path, input: &Path, force: bool) -> anyhow::Result<Self> {
+    /// If something else than `kind` is there, or the same and `force` isn't given, or if it is a part of the input.
+    pub fn new(kind: Kind, target: &Path, input: &Path, force: bool) -> anyhow::Result<Self> {
+        refuse_input(target, input)?;
+        if is_there(kind, target)? && !force {
+            bail!("`{}` is there already; --force replaces it", target.display());
+        }
+        Pending::at(target)
+    }
+
+    /// Prepares for a file at `target` that may replace another, but none of those that are read: a model's, and `inputs`.
+    ///
+    /// # Errors
+    /// If it is, or if a directory is there.
+    pub fn replacing<'a>(
+        target: &Path,
+        files: Option<&'a ModelFiles>,
+        inputs: impl Iterator<Item = &'a PathBuf>,
+    ) -> anyhow::Result<Self> {
+        is_there(Kind::File, target)?;
+        let mapped = files.into_iter().flat_map(|files| files.checkpoint().tensors().files());
+        let encoders = files.and_then(ModelFiles::encoders);
+        let mut read = mapped.map(|file| file.path()).chain(encoders).chain(inputs.map(PathBuf::as_path));
+        if let Ok(found) = fs::canonicalize(target)
+            && read.any(|input| fs::canonicalize(input).is_ok_and(|input| input == found))
+        {
+            bail!(UsageError(format!("the output `{}` is read here: choose another place", target.display())));
+        }
+        Pending::at(target)
+    }
+
+    fn at(target: &Path) -> anyhow::Result<Self> {
         let Some(name) = target.file_name() else {
             bail!(UsageError(format!("`{}` is no name for an output", target.display())));
         };
-        refuse_input(target, input)?;
-        if target.exists() && !force {
-            bail!("`{}` is there already; --force replaces it", target.display());
-        }
+        let direct = target.exists() && !target.is_file() && !target.is_dir();
+        let part = match direct {
+            true => target.into(),
+            false => target.with_file_name(format!(".{}.{}{PART}", name.display(), std::process::id())),
+        };
         remove_leftovers(target, PART);
-        let part = target.with_file_name(format!(".{}.{}{PART}", name.display(), std::process::id()));
-        Ok(Pending { part, target: target.into(), lock: RefCell::default(), committed: false })
+        Ok(Pending { part, target: target.into(), lock: RefCell::default(), committed: direct })
     }
 
     /// A file to write to.
@@ -57,6 +97,9 @@ impl Pending {
 
     /// Locks the part, where its file system can.
     fn lock(&self) -> anyhow::Result<()> {
+        if self.committed {
+            return Ok(());
+        }
         let Ok(file) = File::open(&self.part) else { return Ok(()) };
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             bail!("`{}` is being written by another process", self.target.display());
@@ -67,15 +110,23 @@ impl Pending {
 
     /// Puts the whole output in its place.
     pub fn commit(mut self) -> anyhow::Result<()> {
+        if self.committed {
+            return Ok(());
+        }
         let what = || format!("cannot put `{}` in its place", self.target.display());
         if self.part.is_file() {
             File::open(&self.part).and_then(|file| file.sync_all()).with_context(what)?;
         }
-        if self.target.is_dir() {
+        if self.part.is_dir() && self.target.is_dir() {
             // A directory can't be renamed over another: the old one goes aside first.
             let old = self.part.with_extension(&OLD[1..]);
             fs::rename(&self.target, &old).with_context(what)?;
-            fs::rename(&self.part, &self.target).with_context(what)?;
+            if let Err(error) = fs::rename(&self.part, &self.target) {
+                let back = fs::rename(&old, &self.target);
+                let left =
+                    back.map_or_else(|_| format!("; what was there is `{}` now", old.display()), |()| String::new());
+                return Err(error).with_context(|| what() + &left);
+            }
             fs::remove_dir_all(&old).with_context(|| format!("cannot remove `{}`", old.display()))?;
         } else {
             fs::rename(&self.part, &self.target).with_context(what)?;
@@ -84,6 +135,43 @@ impl Pending {
         remove_leftovers(&self.target, OLD);
         Ok(())
     }
+}
+
+/// Whether there is something at `target` that an output of `kind` may take the place of.
+///
+/// # Errors
+/// If something is there that it may not.
+fn is_there(kind: Kind, target: &Path) -> anyhow::Result<bool> {
+    let refuse = |found: &str, expected: &str| {
+        Err(UsageError(format!("`{}` is {found}; expected {expected}", target.display())).into())
+    };
+    match (kind, target.is_dir()) {
+        (Kind::File, true) => refuse("a directory", "a name for a file"),
+        (Kind::Directory, false) if target.exists() => refuse("no directory", "a name for one"),
+        (Kind::Directory, true) => match foreign(target)? {
+            Some(name) => {
+                refuse(&format!("a directory with `{name}` in it"), "one with a model's files alone, or none")
+            }
+            None => Ok(true),
+        },
+        _ => Ok(target.is_file()),
+    }
+}
+
+/// Ends of the names of what a directory with a model in it may hold.
+const MODEL_FILES: [&str; 8] =
+    [".json", ".safetensors", ".jinja", ".model", ".tiles", ".md", "LICENSE", ".gitattributes"];
+
+/// Something in a directory that belongs to no model.
+fn foreign(dir: &Path) -> anyhow::Result<Option<String>> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry.with_context(|| dir.display().to_string())?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() || !MODEL_FILES.iter().any(|end| name.ends_with(end)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Ends of the names of an output being written, and of one that goes aside for another.
@@ -159,11 +247,7 @@ pub fn explain(error: io::Error, target: &Path, bytes: u64) -> anyhow::Error {
     }
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let what = if full {
-        format!(
-            "`{}` needs {} and the disk is full; nothing was left there",
-            target.display(),
-            crate::output::bytes(bytes)
-        )
+        format!("`{}` needs {} and the disk is full; nothing was left there", target.display(), output::bytes(bytes))
     } else {
         format!("cannot write `{}`", target.display())
     };
@@ -172,6 +256,8 @@ pub fn explain(error: io::Error, target: &Path, bytes: u64) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -190,12 +276,54 @@ mod tests {
         }
         let writing = File::open(dir.join(".out.gguf.13.part")).unwrap();
         writing.try_lock().unwrap();
-        drop(Pending::new(&dir.join("out.gguf"), &dir.join("in.gguf"), false).unwrap());
+        drop(Pending::new(Kind::File, &dir.join("out.gguf"), &dir.join("in.gguf"), false).unwrap());
         let entries = fs::read_dir(&dir).unwrap();
         let mut left: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(left, [".other.gguf.14.part", ".out.gguf.13.part", ".out.gguf.x.part", "in.gguf"]);
+    }
+
+    #[test]
+    fn only_what_is_of_the_same_kind_is_replaced() {
+        let dir = std::env::temp_dir().join(format!("carat-kinds-{}", std::process::id()));
+        fs::create_dir_all(dir.join("work/sub")).unwrap();
+        fs::create_dir_all(dir.join("model")).unwrap();
+        for name in ["in.gguf", "out.gguf", "work/notes.txt", "model/config.json", "model/model.safetensors"] {
+            fs::write(dir.join(name), name).unwrap();
+        }
+        let input = dir.join("in.gguf");
+        let made = |kind, name: &str| Pending::new(kind, &dir.join(name), &input, true).map(drop);
+        for (kind, name, expected) in [
+            (Kind::File, "work", "is a directory; expected a name for a file"),
+            (Kind::Directory, "out.gguf", "is no directory"),
+            (Kind::Directory, "work", "in it; expected one with a model's files alone"),
+            (Kind::File, "in.gguf", "is a part of the input"),
+        ] {
+            let error = made(kind, name).unwrap_err();
+            assert!(error.is::<UsageError>() && error.to_string().contains(expected), "{name}: {error}");
+        }
+        let read = Pending::replacing(&dir.join("in.gguf"), None, [&input].into_iter());
+        assert!(read.err().unwrap().to_string().contains("is read here"));
+        assert!(made(Kind::File, "out.gguf").is_ok() && made(Kind::Directory, "new").is_ok());
+
+        let pending = Pending::new(Kind::Directory, &dir.join("model"), &input, true).unwrap();
+        fs::write(pending.create_dir().unwrap().join("config.json"), "new").unwrap();
+        pending.commit().unwrap();
+        assert_eq!(fs::read_to_string(dir.join("model/config.json")).unwrap(), "new");
+        assert!(!dir.join("model/model.safetensors").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_is_written_to_and_stays() {
+        let null = Path::new("/dev/null");
+        let pending = Pending::replacing(null, None, std::iter::empty()).unwrap();
+        pending.create_file().unwrap().write_all(b"text").unwrap();
+        pending.commit().unwrap();
+        drop(Pending::replacing(null, None, std::iter::empty()).unwrap());
+        assert!(null.exists() && !null.is_file());
     }
 
     #[test]
