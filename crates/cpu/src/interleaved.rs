@@ -179,6 +179,12 @@ const fn runs(dtype: DType) -> Option<&'static [Run]> {
     }
 }
 
+/// Bytes of a tile's block of each type.
+pub const Q4_0_BYTES: usize = ROWS * DType::Q4_0.block_bytes();
+pub const Q8_0_BYTES: usize = ROWS * DType::Q8_0.block_bytes();
+pub const Q4_K_BYTES: usize = ROWS * DType::Q4K.block_bytes();
+pub const Q6_K_BYTES: usize = ROWS * DType::Q6K.block_bytes();
+
 /// Bytes of a block of Q6_K.
 const Q6_K: usize = DType::Q6K.block_bytes();
 /// Where the signed bytes of scales begin in a tile's block of Q6_K, those of 16 rows for every 16 columns.
@@ -341,9 +347,6 @@ pub fn rows_of(tiles: Tiles<'_>) -> Vec<u8> {
     all
 }
 
-/// The longest block with a layout.
-const MAX_BLOCK_BYTES: usize = Q6_K;
-
 /// Unpacks one tile for the blocked product, as [`crate::scalar::pack`] does rows. Inlined, down to the last loop, so that
 /// each instruction set's own function compiles it to vectors.
 #[inline(always)]
@@ -365,7 +368,8 @@ pub fn pack(dtype: DType, rows: &[u8], cols: usize, tile: &mut PackedTile) {
         return scalar::pack(dtype, rows, cols, tile);
     }
     tile.reset(form(dtype).expect("types with a layout are quantised"), cols);
-    let mut block = [0; ROWS * MAX_BLOCK_BYTES];
+    // The longest one with a layout.
+    let mut block = [0; Q6_K_BYTES];
     let block = &mut block[..ROWS * dtype.block_bytes()];
     for b in 0..cols / dtype.block_len() {
         interleave_block(dtype, rows, row_bytes, b, block);

@@ -454,8 +454,12 @@ impl<'a> Part<'a> {
         for (i, (x, ((high, low), (rest, sum)))) in x.as_chunks::<16>().0.iter().zip(upper.zip(lower)).enumerate() {
             self.d[i / 2] = d[i / 2] / 128.0;
             let d = f64::from(d[i / 2]);
-            let inverse = if d == 0.0 { 0.0 } else { 128.0 / d };
             *sum = 0;
+            if d.is_nan() || d == 0.0 {
+                rest.fill(0);
+                continue;
+            }
+            let inverse = 128.0 / d;
             for i in 0..16 {
                 // A product of 24 and 15 bits: whole in f64 alone.
                 let left = f64::from(x[i]) - d * f64::from(128 * i32::from(high[i]) + i32::from(low[i]));

@@ -3,7 +3,7 @@
 //! are the scalar ones.
 //!
 //! Plain NEON belongs to every 64-bit Arm, so only functions around these two are gated. Their intrinsics are not stable,
-//! nor are those of `fcvtl` and `prfm`, hence a line of assembly for each. `unsafe` blocks are loads and stores, with bounds
+//! nor is that of `prfm`, hence a line of assembly for each. `unsafe` blocks are loads and stores, with bounds
 //! from the slices they come from or checked once for all, and those lines.
 #![allow(unsafe_code, reason = "vector loads and stores by pointer, and instructions without an intrinsic")]
 
@@ -83,35 +83,16 @@ fn upper_over<const BITS: u32>(mut a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
 
 /// Four halves as f32.
 #[inline]
+#[target_feature(enable = "neon")]
 fn widen(halves: uint16x4_t) -> float32x4_t {
-    let values;
-    // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
-    unsafe {
-        std::arch::asm!(
-            "fcvtl {values:v}.4s, {halves:v}.4h",
-            values = lateout(vreg) values,
-            halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    values
+    vcvt_f32_f16(vreinterpret_f16_u16(halves))
 }
 
 /// Eight halves as f32.
 #[inline]
+#[target_feature(enable = "neon")]
 fn widen_both(halves: uint16x8_t) -> [float32x4_t; 2] {
-    let upper;
-    // SAFETY: works on registers alone, and NEON is part of every 64-bit Arm.
-    let lower = unsafe {
-        std::arch::asm!(
-            "fcvtl2 {values:v}.4s, {halves:v}.8h",
-            values = lateout(vreg) upper,
-            halves = in(vreg) halves,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-        vget_low_u16(halves)
-    };
-    [widen(lower), upper]
+    [widen(vget_low_u16(halves)), vcvt_high_f32_f16(vreinterpretq_f16_u16(halves))]
 }
 
 /// Asks for a line, into L2.

@@ -390,7 +390,7 @@ pub fn sum_squares(x: &[f32]) -> f32 {
     dot(x, x)
 }
 
-/// Exclusive or of all values: reads everything once.
+/// Reads everything once; what it returns means nothing.
 pub fn read_all(x: &[u64]) -> u64 {
     let (chunks, rest) = x.as_chunks::<16>();
     let mut lanes = [0; 16];

@@ -149,6 +149,116 @@ macro_rules! plain_rows {
 
 pub(crate) use plain_rows;
 
+/// Defines `matvec_tiles`, products of interleaved rows with activation rows, for an instruction set that has each type's products of
+/// a block, `give`, which stores a tile's row, and `by_count`, which calls `by_type` for as many rows as share a pass, `SHARE` at most.
+/// Sums of 16 weight rows are a `$sum` and begin as `$zero`; `$encoding` is a parameter that all have, if there is one.
+macro_rules! products_of_tiles {
+    ($features:literal, $sum:ty, $zero:expr $(, $encoding:ident)?) => {
+        /// See [`crate::scalar::matvec_tiles`].
+        #[target_feature(enable = $features)]
+        pub fn matvec_tiles<$(const $encoding: bool)?>(
+            tiles: Tiles<'_>,
+            x: IntRows<'_>,
+            rest: Option<IntRows<'_>>,
+            out: &mut Tile<'_>,
+        ) {
+            let rows = 0..x.q.len() / x.cols;
+            assert!(out.rows == rows && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+            match (x.is_fine(), &rest) {
+                (false, _) => by_rows::<$($encoding,)? 1>(tiles, (&x, &x), out),
+                (true, None) => by_rows::<$($encoding,)? 2>(tiles, (&x, &x), out),
+                (true, Some(rest)) => by_rows::<$($encoding,)? 3>(tiles, (&x, rest), out),
+            }
+        }
+
+        /// As many rows together as share a pass.
+        #[target_feature(enable = $features)]
+        fn by_rows<$(const $encoding: bool,)? const P: usize>(
+            tiles: Tiles<'_>,
+            (x, rest): (&IntRows<'_>, &IntRows<'_>),
+            out: &mut Tile<'_>,
+        ) {
+            let n = out.rows.len();
+            check::<P>(x, rest, n);
+            let pieces = tiles.pieces();
+            let mut open = [[$zero; SHARE]; GROUP];
+            for first in (0..n).step_by(SHARE) {
+                let mut out = out.part(first..(first + SHARE).min(n));
+                let planes = Planes { x, rest, first };
+                let tiles = AllTiles { dtype: tiles.dtype, pieces: pieces.clone(), open: &mut open };
+                by_count::<$($encoding,)? P>(tiles, planes, &mut out);
+            }
+        }
+
+        /// What rows that share a pass go through.
+        struct AllTiles<'a, 'o> {
+            dtype: DType,
+            pieces: Pieces<'a>,
+            /// Where sums wait, of the tiles of a group, while their panels take turns.
+            open: &'o mut [[$sum; SHARE]; GROUP],
+        }
+
+        #[target_feature(enable = $features)]
+        fn by_type<$(const $encoding: bool,)? const P: usize, const N: usize>(
+            tiles: AllTiles<'_, '_>,
+            x: Planes<'_>,
+            out: &mut Tile<'_>,
+        ) {
+            let units = std::array::from_fn(|i| if P == 3 { x.rest } else { x.x }.unit(x.first + i));
+            match tiles.dtype {
+                DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| {
+                    q4_0::<$($encoding,)? P, N>(block, b, x, sums);
+                }),
+                DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| {
+                    q8_0::<$($encoding,)? P, N>(block, b, x, sums);
+                }),
+                DType::Q4K => {
+                    // A row of zeros has neither a unit nor sums.
+                    let inverses = units.map(|unit| if unit == 0.0 { 0.0 } else { 1.0 / unit });
+                    all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| {
+                        q4_k::<$($encoding,)? P, N>(block, b, x, &inverses, sums);
+                    });
+                }
+                DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| {
+                    q6_k::<$($encoding,)? P, N>(block, b, x, sums);
+                }),
+                dtype => unreachable!("{dtype} has no layout in tiles"),
+            }
+        }
+
+        /// All tiles: `add` adds block `b` of a tile, `BYTES` for `COLS` columns, to the sums.
+        #[inline(never)]
+        #[target_feature(enable = $features)]
+        fn all<const BYTES: usize, const COLS: usize, const N: usize>(
+            tiles: AllTiles<'_, '_>,
+            out: &mut Tile<'_>,
+            units: [f32; N],
+            add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
+        ) {
+            for piece in tiles.pieces {
+                let open = tiles.open[piece.tile % GROUP].first_chunk_mut::<N>().expect("no more rows share a pass");
+                let mut sums = Sums(if piece.col == 0 { [$zero; N] } else { *open });
+                for (b, block) in (piece.col / COLS..).zip(piece.bytes.as_chunks::<BYTES>().0) {
+                    add(block, b, &mut sums);
+                }
+                if !piece.is_last {
+                    *open = sums.0;
+                    continue;
+                }
+                for (i, (sum, unit)) in sums.0.into_iter().zip(units).enumerate() {
+                    give(&mut out.row(i)[piece.tile * ROWS..], sum, unit);
+                }
+            }
+        }
+
+        /// What a tile's products with `N` rows have come to, in units of each row ([`IntRows::unit`]).
+        #[derive(Clone, Copy)]
+        struct Sums<const N: usize>([$sum; N]);
+    };
+}
+
+pub(crate) use products_of_tiles;
+
 /// Reads again what was just read: some processors fetch what follows a line far enough ahead only once they saw it read twice. A
 /// core of a Zen 4 reads a tenth more of memory so, and up to twice as much between other reads.
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{load, store, sum};
+use super::{load, load32, store, sum};
 use crate::e4m7::{self, COLS, FIRST, HIGH, SECOND, Unit};
 use crate::interleaved::{Piece, ROWS, Tiles};
 use crate::pool::Tile;
@@ -77,15 +77,6 @@ fn row(low: __m256i, high: __m256i) -> [__m256; 4] {
         _mm256_castsi256_ps(_mm256_unpacklo_epi16(zero, last)),
         _mm256_castsi256_ps(_mm256_unpackhi_epi16(zero, last)),
     ]
-}
-
-/// 32 bytes of a unit from `at` on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn load32(unit: &Unit, at: usize) -> __m256i {
-    assert!(unit.len() >= at + 32);
-    // SAFETY: 32 bytes from `at` on are readable, just checked.
-    unsafe { _mm256_loadu_si256(unit.as_ptr().add(at).cast()) }
 }
 
 /// See [`e4m7::widen`].

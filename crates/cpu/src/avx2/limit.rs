@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-/// Reads everything once, front to back.
+/// Reads all but what is left after whole rounds once, front to back; what it returns means nothing.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn read_all(x: &[u64]) -> u64 {
     let mut acc = [_mm256_setzero_si256(); 4];

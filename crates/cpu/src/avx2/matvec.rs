@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 use carat_tensor::quant::k4_scales_mins;
 
-use super::{dot_signed, half, high_nibbles, load, low_nibbles, store, sum};
+use super::{dot_signed, half, high_nibbles, load, load16, load32, low_nibbles, store, sum};
 use crate::ints::IntRows;
 use crate::scalar;
 use crate::x86::{Q4_0, Q4_K, Q5_K, Q6_K, ROUND, round_at, round_bytes, rounds};
@@ -117,7 +117,7 @@ fn make_round<const TYPE: usize, const PLANES: usize>(x: IntRows<'_>, c: usize, 
     for (plane, bytes) in [x.q, x.low][..PLANES].iter().enumerate() {
         let bytes: &[u8] = bytemuck::cast_slice(&bytes[at..at + ROUND]);
         for step in 0..STEPS {
-            let [first, second] = halves::<TYPE>(step).map(|block| load32(&bytes[32 * block..]));
+            let [first, second] = halves::<TYPE>(step).map(|block| load32(bytes, 32 * block));
             for (i, v) in order::<TYPE>(first, second).into_iter().enumerate() {
                 store(&mut round[8 * plane + 2 * step + i], _mm256_castsi256_ps(v));
             }
@@ -207,7 +207,7 @@ fn scales<const TYPE: usize>(block: &[u8]) -> [__m256; 2] {
             for (half, block) in halves.iter_mut().zip(blocks) {
                 *half = u16::from_le_bytes([block[0], block[1]]);
             }
-            [_mm256_cvtph_ps(load16(bytemuck::cast_slice(&halves))), _mm256_setzero_ps()]
+            [_mm256_cvtph_ps(load16(bytemuck::cast_slice(&halves), 0)), _mm256_setzero_ps()]
         }
         Q4_K | Q5_K => {
             let (d, d_min) = (half([block[0], block[1]]), half([block[2], block[3]]));
@@ -217,7 +217,7 @@ fn scales<const TYPE: usize>(block: &[u8]) -> [__m256; 2] {
         // 8-bit scales of 16 groups, then the block's.
         _ => {
             let d = _mm256_set1_ps(half([block[208], block[209]]));
-            let bytes = load16(&block[192..]);
+            let bytes = load16(block, 192);
             let (first, second) = (_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes)));
             [_mm256_mul_ps(_mm256_cvtepi32_ps(first), d), _mm256_mul_ps(_mm256_cvtepi32_ps(second), d)]
         }
@@ -239,14 +239,14 @@ fn weights<const TYPE: usize>(block: &[u8], step: usize) -> [__m256i; 2] {
     match TYPE {
         // Eight blocks of 18 bytes: scale, 16 bytes of nibbles.
         Q4_0 => {
-            let nibbles = two(load16(&block[36 * step + 2..]), load16(&block[36 * step + 20..]));
+            let nibbles = two(load16(block, 36 * step + 2), load16(block, 36 * step + 20));
             [low_nibbles(nibbles), high_nibbles(nibbles)]
         }
         // After scales and minima, and Q5_K's fifth bits, 32 bytes of nibbles for every two groups.
         Q4_K | Q5_K => {
             let at = (if TYPE == Q5_K { 48 } else { 16 }) + 64 * (step / 2);
-            let first = two(load16(&block[at..]), load16(&block[at + 32..]));
-            let second = two(load16(&block[at + 16..]), load16(&block[at + 48..]));
+            let first = two(load16(block, at), load16(block, at + 32));
+            let second = two(load16(block, at + 16), load16(block, at + 48));
             let [first, second] = if step.is_multiple_of(2) {
                 [low_nibbles(first), low_nibbles(second)]
             } else {
@@ -257,13 +257,13 @@ fn weights<const TYPE: usize>(block: &[u8], step: usize) -> [__m256i; 2] {
             }
             let [a, b] = halves::<TYPE>(step).map(|group| _mm_set1_epi8((1u8 << group).cast_signed()));
             let bits = two(a, b);
-            [with_fifths(first, load16(&block[16..]), bits), with_fifths(second, load16(&block[32..]), bits)]
+            [with_fifths(first, load16(block, 16), bits), with_fifths(second, load16(block, 32), bits)]
         }
         // For each 128 weights 64 bytes of nibbles; then, for each, 32 bytes of two high bits.
         _ => {
             let part = step / 2;
-            let (a, b) = (load32(&block[64 * part..]), load32(&block[64 * part + 32..]));
-            let bits = load32(&block[128 + 32 * part..]);
+            let (a, b) = (load32(block, 64 * part), load32(block, 64 * part + 32));
+            let bits = load32(block, 128 + 32 * part);
             let twos = |v| _mm256_and_si256(v, _mm256_set1_epi8(0x30));
             if step.is_multiple_of(2) {
                 let first = _mm256_or_si256(low_nibbles(a), twos(_mm256_slli_epi16::<4>(bits)));
@@ -290,24 +290,6 @@ fn two(low: __m128i, high: __m128i) -> __m256i {
     _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
 }
 
-/// The first 16 bytes.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn load16(bytes: &[u8]) -> __m128i {
-    assert!(bytes.len() >= 16);
-    // SAFETY: 16 bytes are readable, just checked.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-/// The first 32 bytes.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn load32(bytes: &[u8]) -> __m256i {
-    assert!(bytes.len() >= 32);
-    // SAFETY: 32 bytes are readable, just checked.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
 /// Blocks of 34 bytes: scale, 32 signed bytes.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q8_0(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
@@ -315,8 +297,8 @@ fn q8_0(rows: &[u8], x: IntRows<'_>, out: &mut [f32]) {
         let mut acc = _mm256_setzero_ps();
         for (b, (block, &d)) in row.as_chunks::<34>().0.iter().zip(x.d).enumerate() {
             let scale = _mm256_set1_ps(half([block[0], block[1]]) * d);
-            let w = load32(&block[2..]);
-            let of_plane = |plane: &[i8]| dot_signed(w, load32(bytemuck::cast_slice(&plane[32 * b..32 * b + 32])));
+            let w = load32(block, 2);
+            let of_plane = |plane: &[i8]| dot_signed(w, load32(bytemuck::cast_slice(plane), 32 * b));
             let mut dot = of_plane(x.q);
             if x.is_fine() {
                 dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), of_plane(x.low));

@@ -21,10 +21,28 @@ pub use halves::{scores_f16, weighted_sum_f16};
 pub use limit::{PRODUCTS, dot_rounds, read_all};
 pub use matvec::matvec;
 pub use plain::{decode, matvec_f32, scores, sum_squares, weighted_sum};
-pub use tiles::{Head, halves, last_of_sixes, load32, matvec_tiles, pack_floats, pack_tile, prefetch, signed_bytes};
+pub use tiles::{Head, halves, last_of_sixes, matvec_tiles, pack_floats, pack_tile, prefetch, signed_bytes};
 pub use wise::{exp_sum, gelu_mul, largest, quantise, sigmoid_mul, softcap};
 
 use std::arch::x86_64::*;
+
+/// 32 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub fn load32(block: &[u8], at: usize) -> __m256i {
+    assert!(block.len() >= at + 32);
+    // SAFETY: 32 bytes from `at` on are readable, just checked.
+    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
+}
+
+/// 16 bytes of a block from `at` on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load16(block: &[u8], at: usize) -> __m128i {
+    assert!(block.len() >= at + 16);
+    // SAFETY: 16 bytes from `at` on are readable, just checked.
+    unsafe { _mm_loadu_si128(block.as_ptr().add(at).cast()) }
+}
 
 /// The first 8 values of `x`.
 #[inline]

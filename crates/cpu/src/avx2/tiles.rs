@@ -9,8 +9,10 @@ use std::arch::x86_64::*;
 
 use carat_tensor::DType;
 
-use super::{high_nibbles, load, low_nibbles, store};
-use crate::interleaved::{self, Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
+use super::{high_nibbles, load, load32, low_nibbles, store};
+use crate::interleaved::{
+    self, Piece, Q4_0_BYTES, Q4_K_BYTES, Q6_K_BYTES, Q6_K_SCALES, Q8_0_BYTES, ROWS, Tiles, q6_k_sixteen,
+};
 use crate::ints::{Block, IntRows};
 use crate::kernels::{PackedTile, TILE};
 use crate::pool::Tile;
@@ -119,15 +121,6 @@ impl<'a> Planes<'a> {
     }
 }
 
-/// 32 bytes of a block from `at` on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub fn load32(block: &[u8], at: usize) -> __m256i {
-    assert!(block.len() >= at + 32);
-    // SAFETY: 32 bytes from `at` on are readable, just checked.
-    unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) }
-}
-
 /// Eight signed bytes from `at` on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -225,7 +218,7 @@ impl<const P: usize> Pairs<P> {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q4_0<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) -> [__m256; 2] {
-    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<{ ROWS * 18 }>().0) {
+    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<Q4_0_BYTES>().0) {
         prefetch(block);
         let mut pairs = [Pairs::<P>::less::<8, 8>(x, g, 0); 2];
         for k in 0..4 {
@@ -254,11 +247,10 @@ fn halves_of_dwords(v: __m256i) -> __m256 {
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q4_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) -> [__m256; 2] {
-    const BLOCK: usize = ROWS * 144;
-    for (s, block) in (piece.col / 256..).zip(piece.bytes.as_chunks::<BLOCK>().0) {
+    for (s, block) in (piece.col / 256..).zip(piece.bytes.as_chunks::<Q4_K_BYTES>().0) {
         let heads: [Head; 2] = std::array::from_fn(|half| Head::new(block, half));
         for two in 0..4 {
-            let (g, step) = (8 * s + 2 * two, BLOCK / 4);
+            let (g, step) = (8 * s + 2 * two, Q4_K_BYTES / 4);
             prefetch(&block[step * two..step * (two + 1)]);
             // Of two groups, each half of the rows.
             let (mut low, mut high) = ([Pairs::<P>::new(); 2], [Pairs::<P>::new(); 2]);
@@ -335,9 +327,6 @@ fn q6_k<const P: usize>(piece: &Piece<'_>, x: Planes<'_>, mut acc: [__m256; 2]) 
     acc
 }
 
-/// A block of Q6_K of each of 16 rows.
-const Q6_K_BYTES: usize = ROWS * 210;
-
 /// `acc` and the products of the `g`-th 16 columns of eight rows, half of block `b` of the activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -378,7 +367,7 @@ pub fn last_of_sixes(low: __m256i, middle: __m256i, high: __m256i) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q8_0(piece: &Piece<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, i: usize, mut acc: [__m256; 2]) -> [__m256; 2] {
     let first = i * x.cols;
-    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<{ ROWS * 34 }>().0) {
+    for (g, block) in (piece.col / 32..).zip(piece.bytes.as_chunks::<Q8_0_BYTES>().0) {
         prefetch(block);
         for (half, acc) in acc.iter_mut().enumerate() {
             let scale = halves(block, 16 * half);

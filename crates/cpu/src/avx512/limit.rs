@@ -7,7 +7,7 @@ use crate::x86::again;
 /// How far ahead is asked for, in bytes: some hundreds of nanoseconds of one core's bandwidth.
 const AHEAD: usize = 8 << 10;
 
-/// Reads everything, front to back: asking ahead, without which a core of a Zen 5 reads a tenth less, or each line [`again`], without
+/// Reads all but what is left after whole rounds, front to back; what it returns means nothing. It reads asking ahead, without which a core of a Zen 5 reads a tenth less, or each line [`again`], without
 /// which a core of a Zen 4 does.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn read_all(x: &[u64], ahead: bool) -> u64 {

@@ -11,11 +11,14 @@ use std::arch::x86_64::*;
 use carat_tensor::DType;
 
 use super::{load16, load32, load64, store};
-use crate::interleaved::{self, GROUP, Pieces, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
+use crate::interleaved::{
+    self, GROUP, Pieces, Q4_0_BYTES, Q4_K_BYTES, Q6_K_BYTES, Q6_K_SCALES, Q8_0_BYTES, ROWS, Tiles, q6_k_sixteen,
+};
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
 use crate::planes::{Planes, check};
 use crate::pool::Tile;
+use crate::x86::products_of_tiles;
 
 /// Four dots with each of eight rows, of `$w` with the dwords at `$x` and `$stride` bytes further each, every row's after the
 /// last one's: a row's own follow one another only after eight, longer than a dot takes, so none waits. Compilers put a row's
@@ -55,93 +58,29 @@ pub fn pack_tile(tile: Tiles<'_>, packed: &mut PackedTile) {
     interleaved::pack_tile(tile, packed);
 }
 
-/// See [`crate::scalar::matvec_tiles`].
+products_of_tiles!("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni", __m512, _mm512_setzero_ps());
+
+/// See [`products_of_tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
-    assert!(out.rows == (0..x.q.len() / x.cols) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
-    match (x.is_fine(), &rest) {
-        (false, _) => by_rows::<1>(tiles, (&x, &x), out),
-        (true, None) => by_rows::<2>(tiles, (&x, &x), out),
-        (true, Some(rest)) => by_rows::<3>(tiles, (&x, rest), out),
+fn by_count<const P: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
+    match out.rows.len() {
+        1 => by_type::<P, 1>(tiles, x, out),
+        2 => by_type::<P, 2>(tiles, x, out),
+        3 => by_type::<P, 3>(tiles, x, out),
+        4 => by_type::<P, 4>(tiles, x, out),
+        5 => by_type::<P, 5>(tiles, x, out),
+        6 => by_type::<P, 6>(tiles, x, out),
+        7 => by_type::<P, 7>(tiles, x, out),
+        _ => by_type::<P, SHARE>(tiles, x, out),
     }
 }
 
-/// As many rows together as share a pass.
+/// Stores sums of 16 weight rows in units of an activation row.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_rows<const P: usize>(tiles: Tiles<'_>, (x, rest): (&IntRows<'_>, &IntRows<'_>), out: &mut Tile<'_>) {
-    let n = out.rows.len();
-    check::<P>(x, rest, n);
-    let pieces = tiles.pieces();
-    let mut open = [[_mm512_setzero_ps(); SHARE]; GROUP];
-    for first in (0..n).step_by(SHARE) {
-        let mut out = out.part(first..(first + SHARE).min(n));
-        let planes = Planes { x, rest, first };
-        let tiles = AllTiles { dtype: tiles.dtype, pieces: pieces.clone(), open: &mut open };
-        match out.rows.len() {
-            1 => by_type::<P, 1>(tiles, planes, &mut out),
-            2 => by_type::<P, 2>(tiles, planes, &mut out),
-            3 => by_type::<P, 3>(tiles, planes, &mut out),
-            4 => by_type::<P, 4>(tiles, planes, &mut out),
-            5 => by_type::<P, 5>(tiles, planes, &mut out),
-            6 => by_type::<P, 6>(tiles, planes, &mut out),
-            7 => by_type::<P, 7>(tiles, planes, &mut out),
-            _ => by_type::<P, SHARE>(tiles, planes, &mut out),
-        }
-    }
+fn give(out: &mut [f32], sums: __m512, unit: f32) {
+    store(out, _mm512_mul_ps(sums, _mm512_set1_ps(unit)));
 }
-
-/// What rows that share a pass go through.
-struct AllTiles<'a, 'o> {
-    dtype: DType,
-    pieces: Pieces<'a>,
-    /// Where sums wait, of the tiles of a group, while their panels take turns.
-    open: &'o mut [[__m512; SHARE]; GROUP],
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn by_type<const P: usize, const N: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
-    let units = std::array::from_fn(|i| if P == 3 { x.rest } else { x.x }.unit(x.first + i));
-    match tiles.dtype {
-        DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q4_0::<P, N>(block, b, x, sums)),
-        DType::Q8_0 => all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q8_0::<P, N>(block, b, x, sums)),
-        DType::Q4K => {
-            // A row of zeros has neither a unit nor sums.
-            let inverses = units.map(|unit| if unit == 0.0 { 0.0 } else { 1.0 / unit });
-            all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q4_k::<P, N>(block, b, x, &inverses, sums))
-        }
-        DType::Q6K => all::<Q6_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q6_k::<P, N>(block, b, x, sums)),
-        dtype => unreachable!("{dtype} has no layout in tiles"),
-    }
-}
-
-/// All tiles: `add` adds block `b` of a tile, `BYTES` for `COLS` columns, to the sums.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn all<const BYTES: usize, const COLS: usize, const N: usize>(
-    tiles: AllTiles<'_, '_>,
-    out: &mut Tile<'_>,
-    units: [f32; N],
-    add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
-) {
-    for piece in tiles.pieces {
-        let open = tiles.open[piece.tile % GROUP].first_chunk_mut::<N>().expect("no more rows share a pass");
-        let mut sums = Sums(if piece.col == 0 { [_mm512_setzero_ps(); N] } else { *open });
-        for (b, block) in (piece.col / COLS..).zip(piece.bytes.as_chunks::<BYTES>().0) {
-            add(block, b, &mut sums);
-        }
-        if !piece.is_last {
-            *open = sums.0;
-            continue;
-        }
-        for (i, (sum, unit)) in sums.0.into_iter().zip(units).enumerate() {
-            store(&mut out.row(i)[piece.tile * ROWS..], _mm512_mul_ps(sum, _mm512_set1_ps(unit)));
-        }
-    }
-}
-
-/// What a tile's products with `N` rows have come to, in units of each row ([`IntRows::unit`]).
-#[derive(Clone, Copy)]
-struct Sums<const N: usize>([__m512; N]);
 
 impl<const N: usize> Sums<N> {
     /// Adds `scale · dot · 2^exp` to each row's, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
@@ -257,8 +196,6 @@ fn high_nibbles(w: __m512i) -> __m512i {
     low_nibbles(_mm512_srli_epi16::<4>(w))
 }
 
-const Q4_0_BYTES: usize = ROWS * 18;
-
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: Planes<'_>, sums: &mut Sums<N>) {
@@ -271,8 +208,6 @@ fn q4_0<const P: usize, const N: usize>(block: &[u8; Q4_0_BYTES], b: usize, x: P
     let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative::<P, 32>(i, b));
     sums.add(dots, scale, |i| x.exp(i, b));
 }
-
-const Q8_0_BYTES: usize = ROWS * 34;
 
 /// Weights become unsigned by their sign bit: 128 more. With three planes a group's sum has 33 bits, so the third stays alone.
 #[inline]
@@ -295,8 +230,6 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
         sums.add(low, scale, |i| x.exp(i, b));
     }
 }
-
-const Q4_K_BYTES: usize = ROWS * 144;
 
 /// Minima have 6 bits: they are multiplied in 16-bit dots with the sums of activations, but for the finest of these. High nibbles
 /// are taken where they are, as 16 times what they are, which the scale makes up for.
@@ -367,8 +300,6 @@ impl Scales6 {
         }
     }
 }
-
-const Q6_K_BYTES: usize = ROWS * 210;
 
 /// Two groups of 16 columns share the activations' power of two: their dots, of 24 bits, are multiplied with their scales and added
 /// as integers, but those of the finest activations, of 31 bits.

@@ -54,6 +54,7 @@ fn some_keys<const M: usize, const C: usize>(q: &[f32], k: &[u8], d: usize, ahea
 /// # Safety
 /// They are there.
 #[inline]
+#[target_feature(enable = "neon")]
 unsafe fn eight(at: *const u8) -> [float32x4_t; 2] {
     // SAFETY: the caller's promise; NEON is part of every 64-bit Arm.
     widen_both(unsafe { vreinterpretq_u16_u8(vld1q_u8(at)) })

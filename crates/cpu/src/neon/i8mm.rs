@@ -188,8 +188,9 @@ fn add<const P: usize, const N: usize, const S: usize, const MIN: bool>(
 #[target_feature(enable = "neon,i8mm")]
 fn twice(x: &[f32]) -> float32x4_t {
     assert!(x.len() >= 2);
-    // SAFETY: two values are readable, just checked; the load needs no more than their alignment.
-    vreinterpretq_f32_f64(unsafe { vld1q_dup_f64(x.as_ptr().cast()) })
+    // SAFETY: two values are readable, just checked.
+    let two = unsafe { vld1_f32(x.as_ptr()) };
+    vcombine_f32(two, two)
 }
 
 /// Of the sums of two pairs of weight rows those of the first or of the second activation row.

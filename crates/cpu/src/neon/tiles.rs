@@ -10,7 +10,9 @@ use carat_tensor::DType;
 
 use super::group::{Group, Rows, share};
 use super::{load, load_u8, store, upper_over, widen, widen_both};
-use crate::interleaved::{Piece, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
+use crate::interleaved::{
+    Piece, Q4_0_BYTES, Q4_K_BYTES, Q6_K_BYTES, Q6_K_SCALES, Q8_0_BYTES, ROWS, Tiles, q6_k_sixteen,
+};
 use crate::ints::IntRows;
 use crate::pool::Tile;
 
@@ -130,7 +132,7 @@ pub(super) fn q4_0_weights(bytes: uint8x16_t) -> (int8x16_t, int8x16_t) {
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn q4_0<const P: usize, const N: usize>(
-    block: &[u8; ROWS * 18],
+    block: &[u8; Q4_0_BYTES],
     half: usize,
     x: Rows<'_>,
     at: usize,
@@ -151,7 +153,7 @@ fn q4_0<const P: usize, const N: usize>(
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn q8_0<const P: usize, const N: usize>(
-    block: &[u8; ROWS * 34],
+    block: &[u8; Q8_0_BYTES],
     half: usize,
     x: Rows<'_>,
     at: usize,
@@ -172,7 +174,7 @@ fn q8_0<const P: usize, const N: usize>(
 #[inline]
 #[target_feature(enable = "dotprod")]
 fn q4_k<const P: usize, const N: usize>(
-    block: &[u8; ROWS * 144],
+    block: &[u8; Q4_K_BYTES],
     half: usize,
     x: Rows<'_>,
     at: usize,
@@ -223,12 +225,15 @@ fn scales_of_q4_k(heads: Units<'_, 4>, v: usize) -> [[float32x4_t; 2]; 8] {
     scales
 }
 
-/// A block of Q6_K of each of 16 rows.
-type Q6K = [u8; ROWS * 210];
-
 #[inline]
 #[target_feature(enable = "dotprod")]
-fn q6_k<const P: usize, const N: usize>(block: &Q6K, half: usize, x: Rows<'_>, at: usize, acc: &mut Sums<N>) {
+fn q6_k<const P: usize, const N: usize>(
+    block: &[u8; Q6_K_BYTES],
+    half: usize,
+    x: Rows<'_>,
+    at: usize,
+    acc: &mut Sums<N>,
+) {
     let d = halves(block, 0, half);
     for g in 0..16 {
         let units = Units::<3>::new(block, q6_k_sixteen(g), half);

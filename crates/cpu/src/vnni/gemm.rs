@@ -18,10 +18,11 @@ const PASS: usize = 512;
 /// See [`crate::scalar::gemm`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn gemm<const EVEX: bool>(tiles: &[PackedTile], x: &IntRows<'_>, out: &mut [f32]) {
-    let len = out.len() / tiles.len();
-    for (tile, out) in tiles.iter().zip(out.chunks_exact_mut(len)) {
-        if x.is_fine() { by_form::<EVEX, true>(tile, x, out) } else { by_form::<EVEX, false>(tile, x, out) }
-    }
+    let one = |tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]| match x.is_fine() {
+        true => by_form::<EVEX, true>(tile, x, out),
+        false => by_form::<EVEX, false>(tile, x, out),
+    };
+    scalar::by_tile(one, tiles, x, out);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -10,10 +10,13 @@ use carat_tensor::DType;
 
 use super::{dot, dot_words};
 use crate::avx2::{self, Head, high_nibbles, last_of_sixes, low_nibbles};
-use crate::interleaved::{GROUP, Pieces, Q6_K_SCALES, ROWS, Tiles, q6_k_sixteen};
+use crate::interleaved::{
+    GROUP, Pieces, Q4_0_BYTES, Q4_K_BYTES, Q6_K_BYTES, Q6_K_SCALES, Q8_0_BYTES, ROWS, Tiles, q6_k_sixteen,
+};
 use crate::ints::IntRows;
 use crate::planes::{Planes, check};
 use crate::pool::Tile;
+use crate::x86::products_of_tiles;
 
 /// Activation rows that share a pass over the weights.
 const SHARE: usize = 4;
@@ -21,109 +24,28 @@ const SHARE: usize = 4;
 /// A vector of each half of 16 rows.
 type Halves = [__m256i; 2];
 
-/// See [`crate::scalar::matvec_tiles`].
+products_of_tiles!("avx2,fma,f16c", [__m256; 2], [_mm256_setzero_ps(); 2], EVEX);
+
+/// See [`products_of_tiles`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn matvec_tiles<const EVEX: bool>(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
-    assert!(out.rows == (0..x.q.len() / x.cols) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
-    match (x.is_fine(), &rest) {
-        (false, _) => by_rows::<EVEX, 1>(tiles, (&x, &x), out),
-        (true, None) => by_rows::<EVEX, 2>(tiles, (&x, &x), out),
-        (true, Some(rest)) => by_rows::<EVEX, 3>(tiles, (&x, rest), out),
+fn by_count<const EVEX: bool, const P: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
+    match out.rows.len() {
+        1 => by_type::<EVEX, P, 1>(tiles, x, out),
+        2 => by_type::<EVEX, P, 2>(tiles, x, out),
+        3 => by_type::<EVEX, P, 3>(tiles, x, out),
+        _ => by_type::<EVEX, P, SHARE>(tiles, x, out),
     }
 }
 
-/// As many rows together as share a pass.
+/// Stores sums of 16 weight rows in units of an activation row.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn by_rows<const EVEX: bool, const P: usize>(
-    tiles: Tiles<'_>,
-    (x, rest): (&IntRows<'_>, &IntRows<'_>),
-    out: &mut Tile<'_>,
-) {
-    let n = out.rows.len();
-    check::<P>(x, rest, n);
-    let pieces = tiles.pieces();
-    let mut open = [[[_mm256_setzero_ps(); 2]; SHARE]; GROUP];
-    for first in (0..n).step_by(SHARE) {
-        let mut out = out.part(first..(first + SHARE).min(n));
-        let planes = Planes { x, rest, first };
-        let tiles = AllTiles { dtype: tiles.dtype, pieces: pieces.clone(), open: &mut open };
-        match out.rows.len() {
-            1 => by_type::<EVEX, P, 1>(tiles, planes, &mut out),
-            2 => by_type::<EVEX, P, 2>(tiles, planes, &mut out),
-            3 => by_type::<EVEX, P, 3>(tiles, planes, &mut out),
-            _ => by_type::<EVEX, P, SHARE>(tiles, planes, &mut out),
-        }
+fn give(out: &mut [f32], sums: [__m256; 2], unit: f32) {
+    for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+        // SAFETY: eight values.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(sum, _mm256_set1_ps(unit))) };
     }
 }
-
-/// What rows that share a pass go through.
-struct AllTiles<'a, 'o> {
-    dtype: DType,
-    pieces: Pieces<'a>,
-    /// Where sums wait, of the tiles of a group, while their panels take turns.
-    open: &'o mut [[[__m256; 2]; SHARE]; GROUP],
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn by_type<const EVEX: bool, const P: usize, const N: usize>(
-    tiles: AllTiles<'_, '_>,
-    x: Planes<'_>,
-    out: &mut Tile<'_>,
-) {
-    let units = std::array::from_fn(|i| if P == 3 { x.rest } else { x.x }.unit(x.first + i));
-    match tiles.dtype {
-        DType::Q4_0 => {
-            all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q4_0::<EVEX, P, N>(block, b, x, sums));
-        }
-        DType::Q8_0 => {
-            all::<Q8_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| q8_0::<EVEX, P, N>(block, b, x, sums));
-        }
-        DType::Q4K => {
-            // A row of zeros has neither a unit nor sums.
-            let inverses = units.map(|unit| if unit == 0.0 { 0.0 } else { 1.0 / unit });
-            all::<Q4_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| {
-                q4_k::<EVEX, P, N>(block, b, x, &inverses, sums);
-            });
-        }
-        DType::Q6K => {
-            all::<Q6_K_BYTES, 256, N>(tiles, out, units, |block, b, sums| q6_k::<EVEX, P, N>(block, b, x, sums));
-        }
-        dtype => unreachable!("{dtype} has no layout in tiles"),
-    }
-}
-
-/// All tiles: `add` adds block `b` of a tile, `BYTES` for `COLS` columns, to the sums.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn all<const BYTES: usize, const COLS: usize, const N: usize>(
-    tiles: AllTiles<'_, '_>,
-    out: &mut Tile<'_>,
-    units: [f32; N],
-    add: impl Fn(&[u8; BYTES], usize, &mut Sums<N>),
-) {
-    for piece in tiles.pieces {
-        let open = tiles.open[piece.tile % GROUP].first_chunk_mut::<N>().expect("no more rows share a pass");
-        let mut sums = Sums(if piece.col == 0 { [[_mm256_setzero_ps(); 2]; N] } else { *open });
-        for (b, block) in (piece.col / COLS..).zip(piece.bytes.as_chunks::<BYTES>().0) {
-            add(block, b, &mut sums);
-        }
-        if !piece.is_last {
-            *open = sums.0;
-            continue;
-        }
-        for (i, (halves, unit)) in sums.0.into_iter().zip(units).enumerate() {
-            let out = &mut out.row(i)[piece.tile * ROWS..][..ROWS];
-            for (out, sum) in out.as_chunks_mut::<8>().0.iter_mut().zip(halves) {
-                // SAFETY: eight values.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(sum, _mm256_set1_ps(unit))) };
-            }
-        }
-    }
-}
-
-/// What a tile's products with `N` rows have come to, in units of each row ([`IntRows::unit`]).
-#[derive(Clone, Copy)]
-struct Sums<const N: usize>([[__m256; 2]; N]);
 
 impl<const N: usize> Sums<N> {
     /// Adds `scale · dot · 2^exp` to each row's, the power as in [`IntRows::exps`]: of a dot of 0 it leaves `2^-103` at most.
@@ -277,8 +199,6 @@ fn weights<const FORM: usize>(group: &[u8], k: usize) -> Halves {
     }
 }
 
-const Q4_0_BYTES: usize = ROWS * 18;
-
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn q4_0<const EVEX: bool, const P: usize, const N: usize>(
@@ -292,8 +212,6 @@ fn q4_0<const EVEX: bool, const P: usize, const N: usize>(
     let dots = dots::<EVEX, LOW_HIGH, P, N>(&x, &block[32..], 32 * b, starts);
     sums.add(dots, halves(block, 0), |i| x.exp(i, b));
 }
-
-const Q8_0_BYTES: usize = ROWS * 34;
 
 /// With three planes a group's sum has 33 bits, so the third stays alone.
 #[inline]
@@ -319,8 +237,6 @@ fn q8_0<const EVEX: bool, const P: usize, const N: usize>(
         sums.add(low, scale, |i| x.exp(i, b));
     }
 }
-
-const Q4_K_BYTES: usize = ROWS * 144;
 
 /// Minima have 6 bits: they are multiplied in 16-bit dots with the sums of activations, but for the finest of these. High nibbles
 /// are taken where they are, as 16 times what they are, which the scale makes up for.
@@ -385,8 +301,6 @@ fn q4_k<const EVEX: bool, const P: usize, const N: usize>(
         }
     }
 }
-
-const Q6_K_BYTES: usize = ROWS * 210;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
