@@ -3,6 +3,18 @@
 //! One enum for the crate. Every variant names the file and the thing in it, what was found and what was
 //! expected, so that the text alone tells what to do.
 
+/// Bytes that an error shows on either side of the place where text is broken.
+const SHOWN: usize = 16;
+
+/// `bytes` as text, or where and how they break UTF-8: a few of them, since texts may have megabytes.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let at = error.valid_up_to();
+        let around = &bytes[at.saturating_sub(SHOWN)..bytes.len().min(at + SHOWN)];
+        format!("`{}`, broken at byte {at} of {}", around.escape_ascii(), bytes.len())
+    })
+}
+
 /// Why a checkpoint could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use carat_tensor::{Bytes, DType};
 
+use crate::error::text;
 use crate::{GgufFile, StoredType, TensorInfo, WeightsError, gguf, map_file};
 
 const SUMS: &str = ".in_sum2";
@@ -140,8 +141,7 @@ impl Importance {
             let what = |part: &str| format!("the {part} of entry {index}");
             let len = self.int(&mut rest, &what("length of the name"), i32::MAX)?;
             let name = self.take(&mut rest, len, &what("name"))?;
-            let name = std::str::from_utf8(name)
-                .map_err(|_| self.wrong(&what("name"), format!("`{}`", name.escape_ascii()), "UTF-8"))?;
+            let name = text(name).map_err(|found| self.wrong(&what("name"), found, "UTF-8"))?;
             self.take(&mut rest, 4, &what("number of calls"))?;
             let values = self.int(&mut rest, &what("number of values"), i32::MAX)?;
             let values = self.take(&mut rest, values.saturating_mul(4), &what("values"))?.as_chunks().0;

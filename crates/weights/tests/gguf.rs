@@ -242,6 +242,11 @@ fn broken_metadata_is_refused() {
     check_refused(&with_metadata(b"k", 7, &[2]), &["`k`", "byte 2", "0 or 1"]);
     check_refused(&with_metadata(b"\xff", 4, &[0; 4]), &["metadata key 0", "UTF-8"]);
     check_refused(&with_metadata(b"k", 8, &string(b"ab\xff")), &["`k`", "UTF-8", "byte 2"]);
+    // Of a long text the place is shown, and no more.
+    let long = [&[b'a'; 100_000][..], b"left\xffright", &[b'b'; 100_000]].concat();
+    let error = read(&with_metadata(b"k", 8, &string(&long))).map(drop).unwrap_err().to_string();
+    assert!(error.contains("aaleft\\xffrightbb") && error.contains("byte 100004 of 200010"), "{error}");
+    assert!(error.len() < 200, "{} bytes", error.len());
     let one = [&string(b"k")[..], &4u32.to_le_bytes(), &[0; 4]].concat();
     check_refused(&by_hand(3, 0, 2, &[&one, &one]), &["`k`", "twice"]);
     for bad in [0u32, 24, 1 << 20] {

@@ -3,6 +3,7 @@
 //! Every read says what it is reading, so that a file cut at any byte is reported by the thing that is cut.
 
 use crate::WeightsError;
+use crate::error::text;
 
 /// Position in the bytes of a GGUF file.
 pub(crate) struct Reader<'a> {
@@ -59,10 +60,10 @@ impl<'a> Reader<'a> {
             });
         }
         let bytes = self.take(len, what)?;
-        std::str::from_utf8(bytes).map_err(|e| WeightsError::Malformed {
+        text(bytes).map_err(|found| WeightsError::Malformed {
             file: self.file.into(),
             what: what(),
-            found: format!("`{}`, broken at byte {}", bytes.escape_ascii(), e.valid_up_to()),
+            found,
             expected: "UTF-8".into(),
         })
     }
