@@ -23,12 +23,25 @@ const NAMES_SHOWN: usize = 8;
 /// # Errors
 /// If a directory can't be read, or neither tells several files apart.
 pub fn beside(model: &Path) -> Result<Option<PathBuf>, Error> {
-    let dir = model.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let found = best_in(dir, model)?;
-    match dir.parent().filter(|_| is_of_quantisation(dir, model)) {
-        Some(above) if found.is_none() => best_in(above, model),
-        _ => Ok(found),
+    let dir = folder_of(model);
+    if let Some(found) = best_in(dir, model)? {
+        return Ok(Some(found));
     }
+    // `.` and `..` are no names.
+    let dir = match dir.file_name() {
+        Some(_) => dir.to_owned(),
+        None => dir.canonicalize().map_err(unreadable(dir))?,
+    };
+    if is_of_quantisation(&dir, model) { best_in(folder_of(&dir), model) } else { Ok(None) }
+}
+
+/// The folder that `path` lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unreadable(dir: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::Directory { dir: dir.display().to_string(), source }
 }
 
 /// Whether a model's folder is named after its quantisation: `BF16`, `UD-Q4_K_XL`. Then the model is, too.
@@ -39,11 +52,10 @@ fn is_of_quantisation(dir: &Path, model: &Path) -> bool {
 
 /// The file of encoders in `dir` that goes with the model best.
 fn best_in(dir: &Path, model: &Path) -> Result<Option<PathBuf>, Error> {
-    let unreadable = |source| Error::Directory { dir: dir.display().to_string(), source };
     let own = name_of(model);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
+    for entry in std::fs::read_dir(dir).map_err(unreadable(dir))? {
+        let path = entry.map_err(unreadable(dir))?.path();
         let name = name_of(&path);
         if name.contains(MARK) && name.ends_with(".gguf") && name != own && path.is_file() {
             found.push((rank(&own, &name), path));
@@ -155,8 +167,18 @@ mod tests {
             std::fs::write(dir.0.join(folder).join("m-bf16.gguf"), b"").unwrap();
             assert_eq!(dir.beside(&format!("{folder}/m-bf16.gguf")).unwrap().as_deref(), expected, "{folder}");
         }
+        // From within the folder, as `.` has no name either.
+        std::fs::create_dir(dir.0.join("BF16/sub")).unwrap();
+        assert_eq!(dir.beside("BF16/sub/../m-bf16.gguf").unwrap().as_deref(), Some("mmproj-F16.gguf"));
         std::fs::write(dir.0.join("BF16/mmproj-m.gguf"), b"").unwrap();
         assert_eq!(dir.beside("BF16/m-bf16.gguf").unwrap().as_deref(), Some("mmproj-m.gguf"));
+    }
+
+    #[test]
+    fn every_path_has_a_folder() {
+        for (path, folder) in [("BF16/m.gguf", "BF16"), ("BF16", "."), ("m.gguf", "."), ("/m.gguf", "/"), ("/", ".")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
     }
 
     #[test]

@@ -91,12 +91,13 @@ impl ModelFiles {
     /// The tokenizer. An error if the files have none: tensors alone are enough for logits.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         let wrong = |reason| Error::Tokenizer { model: self.source.to_string(), reason };
+        let none = || Error::NoTokenizer { model: self.source.to_string() };
         match &self.checkpoint {
             Checkpoint::HfDir(dir) => {
-                let json =
-                    dir.tokenizer_json.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.source.to_string() })?;
+                let json = dir.tokenizer_json.as_ref().ok_or_else(none)?;
                 Tokenizer::from_json(json).map_err(wrong)
             }
+            Checkpoint::Gguf(file) if !file.metadata.contains("tokenizer.ggml.tokens") => Err(none()),
             Checkpoint::Gguf(file) => gguf_tokenizer(file, wrong),
         }
     }
@@ -188,4 +189,22 @@ fn embedded() -> Result<HfDir, Error> {
         include_bytes!("../../../nano/checkpoint/model.safetensors"),
         Some(include_bytes!("../../../nano/checkpoint/generation_config.json")),
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use carat_tensor::{Bytes, DType};
+    use carat_weights::GgufWriter;
+
+    #[test]
+    fn tensors_alone_have_no_tokenizer() {
+        let mut file = GgufWriter::new();
+        file.str("general.architecture", "gemma4").tensor("a", DType::F32, &[1]);
+        let file = GgufFile::from_bytes("m.gguf", Bytes::from_vec(file.to_bytes(&[[0; 4]]))).unwrap();
+        let source = ModelSource::Path("m.gguf".into());
+        let files = ModelFiles { source, checkpoint: Checkpoint::Gguf(file), encoders: None };
+        let error = files.tokenizer().map(drop).unwrap_err();
+        assert!(matches!(error, Error::NoTokenizer { .. }), "{error}");
+    }
 }
