@@ -288,6 +288,8 @@ fn a_drafter_goes_with_the_last_model_that_has_use_for_it() {
         place.server.add(repo, "config.json", "{}").add(repo, "model.safetensors", noise(2000));
     }
     place.server.add(files, "gemma-4-E2B-it-Q4_0.gguf", noise(2000));
+    place.done(&["pull", model, "--no-drafter"]);
+    assert!(!place.repo(&drafter).exists(), "it was to be left out");
     place.done(&["pull", model]);
     place.done(&["pull", files]);
     assert!(!place.done(&["rm", "-y", files]).contains("assistant"));

@@ -196,11 +196,6 @@ impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |source| Error::Io { path: path.into(), source }
     }
-
-    /// Whether the hub says that it isn't there or isn't for us, as opposed to not answering.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Error::Unauthorized { .. } | Error::Forbidden { .. } | Error::NotFound { .. })
-    }
 }
 
 fn unauthorized(with_token: bool, page: &str) -> String {

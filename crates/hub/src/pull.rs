@@ -129,8 +129,10 @@ impl Hub {
         if let Some(repo) = name.repo.drafter().filter(|_| extras.drafter && !has_drafter) {
             let drafter = ModelName { repo, quant: None };
             match self.pull_repo(&drafter, &Revision::main(), extras, on) {
-                Err(error) if error.is_refusal() => on(Event::Skipped { repo: &drafter.repo, error: &error }),
-                other => drop(other?),
+                Ok(_) => {}
+                // What is wrong with the cache's files is not the drafter's.
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => on(Event::Skipped { repo: &drafter.repo, error: &error }),
             }
         }
         Ok(pulled)

@@ -158,9 +158,12 @@ fn a_short_name_brings_the_published_model_and_its_drafter() {
 
 #[test]
 fn a_drafter_that_cannot_be_had_is_left_out_and_named() {
-    for status in [401, 403, 404] {
+    let status = |status: u16| (Fault::Status(status, vec![]), format!("answered {status}"));
+    let large = Fault::Headers(vec![("X-Linked-Size", (1_u64 << 60).to_string())]);
+    let other = (Fault::WrongByte, "expected JSON that describes a model".to_owned());
+    for (fault, says) in [status(401), status(403), status(404), status(500), (large, "MiB are needed".into()), other] {
         let (server, scratch) = (published(), Scratch::new());
-        server.fail("assistant", 1, Fault::Status(status, vec![]));
+        server.fail("assistant", usize::MAX, fault);
         let skipped = std::sync::Mutex::new(Vec::new());
         let on = |event: Event<'_>| {
             if let Event::Skipped { repo, error } = event {
@@ -169,7 +172,7 @@ fn a_drafter_that_cannot_be_had_is_left_out_and_named() {
         };
         scratch.hub(&server).pull(&"e2b".parse().unwrap(), ALL, &on).unwrap();
         let skipped = skipped.into_inner().unwrap();
-        assert!(skipped.len() == 1 && skipped[0].contains(&status.to_string()), "{skipped:?}");
+        assert!(skipped.len() == 1 && skipped[0].contains(&says), "`{says}` is not in {skipped:?}");
     }
 }
 
