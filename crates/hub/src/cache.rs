@@ -88,6 +88,11 @@ impl RepoCache {
         self.dir.join("blobs").join(hash)
     }
 
+    /// Whether the blob of this hash is here with all its bytes: what was cut short counts for nothing.
+    pub fn has(&self, hash: &str, bytes: u64) -> bool {
+        fs::metadata(self.blob(hash)).is_ok_and(|blob| blob.len() == bytes)
+    }
+
     /// The files of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.dir.join("snapshots").join(commit)

@@ -91,12 +91,12 @@ impl From<Error> for Stop {
 }
 
 impl Download<'_> {
-    /// Brings the file's blob into the cache, if it isn't there.
+    /// Brings the file's blob into the cache, if it isn't there. A damaged one stays until another takes its place.
     pub fn run(&self) -> Result<(), Error> {
         let hash = self.file.etag.as_str();
         let blob = self.cache.blob(hash);
         let _lock = self.cache.lock(hash, || (self.on)(Event::Waiting { file: &self.file.file }))?;
-        if blob.exists() {
+        if self.cache.has(hash, self.file.size) {
             (self.on)(Event::Bytes(self.file.size));
             return Ok(());
         }

@@ -35,11 +35,11 @@ pub struct Installed {
     pub last_used: Option<SystemTime>,
 }
 
-/// All models, in the order of their names.
+/// All models, in the order of their names. A repository that can't be read has none; [`find`] says why.
 pub fn list(cache: &Cache) -> Result<Vec<Installed>, Error> {
     let mut found: Vec<Installed> = Vec::new();
     for repo in cache.repos()? {
-        for snapshot in Snapshot::all(&cache.repo(&repo))? {
+        for snapshot in Snapshot::all(&cache.repo(&repo)).unwrap_or_default() {
             for name in snapshot.names(&repo) {
                 if found.iter().all(|model| model.name != name) {
                     found.extend(snapshot.model(&name).ok());
@@ -199,6 +199,10 @@ impl Snapshot {
         let current = repo.commit(&Revision::main());
         let mut dirs: Vec<(bool, Option<SystemTime>, PathBuf)> = Vec::new();
         for entry in entries(&repo.dir().join("snapshots"))? {
+            // Systems leave files of their own: `.DS_Store`, `.nfs0000…`.
+            if !entry.path().is_dir() {
+                continue;
+            }
             let is_current = current.as_deref().is_some_and(|commit| entry.file_name() == commit);
             dirs.push((is_current, entry.metadata().and_then(|m| m.modified()).ok(), entry.path()));
         }

@@ -239,8 +239,9 @@ impl Fetch<'_> {
     /// An error if the disk can't take what isn't here yet.
     fn check_room(&self, files: &[Metadata]) -> Result<(), Error> {
         let missing = |file: &Metadata| {
-            let blob = self.cache.blob(file.etag.as_str());
-            if blob.exists() { 0 } else { file.size.saturating_sub(partial::allocated(&blob)) }
+            let hash = file.etag.as_str();
+            let there = || partial::allocated(&self.cache.blob(hash));
+            if self.cache.has(hash, file.size) { 0 } else { file.size.saturating_sub(there()) }
         };
         let needed = files.iter().map(missing).fold(0, u64::saturating_add);
         match self.hub.cache.free_space() {

@@ -341,6 +341,20 @@ fn what_is_here_is_not_fetched_again() {
 }
 
 #[test]
+fn a_blob_that_was_cut_short_is_fetched_again() {
+    let (server, scratch) = (server(), Scratch::new());
+    scratch.pull(&server, REPO).unwrap();
+    let blob = scratch.0.join(format!("models--org--model/blobs/{}", sha256(&noise(SIZE))));
+    for bytes in [SIZE - 1, 0] {
+        fs::OpenOptions::new().write(true).open(&blob).unwrap().set_len(bytes as u64).unwrap();
+        server.reset();
+        scratch.pull(&server, REPO).unwrap();
+        check_whole(&scratch);
+        assert_eq!(server.asked("model.safetensors"), SIZE);
+    }
+}
+
+#[test]
 fn two_pulls_at_once_fetch_everything_once() {
     let (server, scratch) = (server(), Scratch::new());
     server.fail(BYTES, usize::MAX, Fault::Slow(8192, 5));

@@ -232,6 +232,23 @@ fn names(scratch: &Scratch) -> Vec<String> {
     installed::list(&scratch.cache()).unwrap().iter().map(|model| model.name.to_string()).collect()
 }
 
+#[test]
+fn what_is_no_model_hides_none() {
+    let (server, scratch) = (quants(), Scratch::new());
+    scratch.pull(&server, "org/m-GGUF:q4_0").unwrap();
+    // Left by the system, and a repository that can't be read.
+    fs::write(scratch.0.join("models--org--m-GGUF/snapshots/.DS_Store"), "x").unwrap();
+    fs::create_dir(scratch.0.join("models--org--broken")).unwrap();
+    fs::write(scratch.0.join("models--org--broken/snapshots"), "x").unwrap();
+    assert_eq!(names(&scratch), ["org/m-GGUF:Q4_0"]);
+    let find = |name: &str| installed::find(&scratch.cache(), &name.parse().unwrap());
+    assert!(find("org/m-GGUF").unwrap().is_some());
+    let error = find("org/broken").unwrap_err().to_string();
+    assert!(error.contains("models--org--broken"), "{error}");
+    installed::removal(&scratch.cache(), &"org/m-GGUF:q4_0".parse().unwrap()).unwrap().apply().unwrap();
+    assert!(names(&scratch).is_empty());
+}
+
 #[cfg(unix)]
 #[test]
 fn removing_a_quantisation_leaves_what_others_need() {
