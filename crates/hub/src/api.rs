@@ -40,11 +40,7 @@ pub fn listing(client: &Client, repo: &RepoId, revision: &Revision) -> Result<Li
     let url = format!("{}/api/models/{repo}/revision/{name}", client.endpoint());
     let mut reply = client.get(&url, None)?;
     if reply.status() != 200 {
-        let what = match revision {
-            main if *main == Revision::main() => repo.to_string(),
-            other => format!("revision {other} of {repo}"),
-        };
-        return Err(client.refusal(repo, &what, reply));
+        return Err(client.refusal(repo, &revision.of(repo), reply));
     }
     let body = reply.response.body_mut().with_config().limit(MOST_LISTING_BYTES).read_to_vec();
     let body = body.map_err(|error| Failure::again(&url, error.to_string()))?;

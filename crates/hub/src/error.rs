@@ -136,7 +136,7 @@ pub enum Error {
     },
     /// Too little room.
     #[error(
-        "{}: {} MiB are free and {} MiB are needed; free some, or let HF_HOME name a directory on another disk",
+        "{}: {} MiB are free and {} MiB are needed; free some, or let HF_HUB_CACHE name a directory on another disk",
         dir.display(), available >> 20, needed.div_ceil(1 << 20)
     )]
     Space {
@@ -180,6 +180,14 @@ pub enum Error {
     Busy {
         /// The repository.
         repo: String,
+    },
+    /// A token that no request can carry.
+    #[error("{origin}: expected a token of visible ASCII characters, found {found:?} in it")]
+    Token {
+        /// The variable or file it is from.
+        origin: String,
+        /// A character that it can't have.
+        found: char,
     },
     /// A certificate file that can't be used.
     #[error("{}: expected certificates in PEM: {why}", path.display())]

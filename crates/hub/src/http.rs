@@ -51,6 +51,7 @@ impl Reply {
 impl Client {
     /// A client for the hub of `settings`.
     pub fn new(settings: &Settings, patience: Patience) -> Result<Self, Error> {
+        settings.token.as_ref().map_or(Ok(()), Token::check)?;
         let roots = settings.certificates.as_deref().map_or(Ok(RootCerts::WebPki), roots)?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -201,7 +202,9 @@ fn redirect(url: &str, response: &Response<Body>) -> Result<Option<String>, Fail
 
 /// `location` as seen from `url`.
 fn absolute(url: &str, location: &str) -> String {
-    if location.contains("://") {
+    // An address in the query of a path is none of its own.
+    let is_scheme = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    if location.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme)) {
         location.to_owned()
     } else if let Some(rest) = location.strip_prefix("//") {
         format!("{}://{rest}", url.split("://").next().unwrap_or_default())
@@ -285,6 +288,8 @@ mod tests {
             ("//cdn/x", "https://cdn/x"),
             ("/x/y", "https://h/x/y"),
             ("x", "https://h/a/x"),
+            ("/x?to=https://cdn/y", "https://h/x?to=https://cdn/y"),
+            ("x?to=https://cdn/y", "https://h/a/x?to=https://cdn/y"),
         ] {
             assert_eq!(absolute(from, location), expected);
         }

@@ -109,7 +109,7 @@ impl Hub {
     /// Makes sure that the model is here as the hub's main branch has it now. Offline: as it was pulled before.
     pub fn pull(&self, name: &ModelName, extras: Extras, on: Observer<'_>) -> Result<Pulled, Error> {
         if self.offline {
-            return Self::here(name, installed::find(&self.cache, name)?);
+            return Self::here(name.to_string(), installed::find(&self.cache, name)?);
         }
         self.pull_at(name, &Revision::main(), extras, on)
     }
@@ -123,7 +123,7 @@ impl Hub {
         on: Observer<'_>,
     ) -> Result<Pulled, Error> {
         if self.offline {
-            return Self::here(name, installed::find_at(&self.cache, name, revision)?);
+            return Self::here(revision.of(name), installed::find_at(&self.cache, name, revision)?);
         }
         let (pulled, has_drafter) = self.pull_repo(name, revision, extras, on)?;
         if let Some(repo) = name.repo.drafter().filter(|_| extras.drafter && !has_drafter) {
@@ -138,9 +138,9 @@ impl Hub {
         Ok(pulled)
     }
 
-    /// Of what was found in the cache.
-    fn here(name: &ModelName, found: Option<Installed>) -> Result<Pulled, Error> {
-        let here = found.ok_or_else(|| Error::Offline { name: name.to_string() })?;
+    /// Of what was found in the cache as `name`.
+    fn here(name: String, found: Option<Installed>) -> Result<Pulled, Error> {
+        let here = found.ok_or(Error::Offline { name })?;
         Ok(Pulled { path: here.path, bytes: here.bytes })
     }
 

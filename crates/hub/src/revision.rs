@@ -24,6 +24,11 @@ impl Revision {
         &self.0
     }
 
+    /// What `what`, a model or repository, is called at this revision.
+    pub(crate) fn of(&self, what: impl fmt::Display) -> String {
+        if *self == Revision::main() { what.to_string() } else { format!("revision {self} of {what}") }
+    }
+
     /// Whether it is the full name of a commit, which always means the same files.
     pub fn is_commit(&self) -> bool {
         self.0.len() == 40 && self.0.chars().all(|c| c.is_ascii_hexdigit())

@@ -12,17 +12,27 @@ const ENDPOINT: &str = "https://huggingface.co";
 
 /// A token that says who asks. It never shows in debug output.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Token {
+    secret: String,
+    origin: String,
+}
 
 impl Token {
-    /// A token; white space around it, as files have, is not part of it. `None` if nothing is left.
-    pub fn new(text: &str) -> Option<Self> {
-        let text = text.trim();
-        (!text.is_empty()).then(|| Token(text.to_owned()))
+    /// A token from `origin`, a variable or file. White space around it and line breaks, as files have, are not part of
+    /// it. `None` if nothing is left.
+    pub fn new(text: &str, origin: impl Into<String>) -> Option<Self> {
+        let secret = text.replace(['\r', '\n'], "").trim().to_owned();
+        (!secret.is_empty()).then(|| Token { secret, origin: origin.into() })
+    }
+
+    /// An error if it has characters that a bearer token can't have (RFC 6750 section 2.1) and a header may not hold.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = self.secret.chars().find(|c| !c.is_ascii_graphic());
+        wrong.map_or(Ok(()), |found| Err(Error::Token { origin: self.origin.clone(), found }))
     }
 
     pub(crate) fn secret(&self) -> &str {
-        &self.0
+        &self.secret
     }
 }
 
@@ -71,11 +81,15 @@ impl Settings {
             source: std::io::Error::other("no home directory: expected this variable to name one for models"),
         })?;
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(hf_home?.join("token")));
-        let token = text("HF_TOKEN").or_else(|| text("HUGGING_FACE_HUB_TOKEN")).and_then(|text| Token::new(&text));
+        let token_in_file = || {
+            let path = token_file?;
+            Token::new(&fs::read_to_string(&path).ok()?, path.display().to_string())
+        };
+        let token = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find_map(|name| Token::new(&text(name)?, name));
         let is_on = |name: &str| text(name).is_some_and(|value| is_true(&value));
         Ok(Settings {
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.into()).trim_end_matches('/').to_owned(),
-            token: token.or_else(|| Token::new(&fs::read_to_string(token_file?).ok()?)),
+            token: token.or_else(token_in_file),
             cache,
             offline: is_on("HF_HUB_OFFLINE"),
             certificates: path("SSL_CERT_FILE"),
@@ -138,7 +152,21 @@ mod tests {
         assert_eq!(token(&[home, ("HF_TOKEN", " hf_var ")]).as_deref(), Some("hf_var"));
         assert_eq!(token(&[home, ("HF_TOKEN", " ")]).as_deref(), Some("hf_file"));
         assert_eq!(token(&[home, ("HF_TOKEN_PATH", "/no/such/file")]), None);
+        // As `huggingface_hub/utils/_auth.py` cleans it.
+        assert_eq!(token(&[home, ("HF_TOKEN", "hf_\r\nvar\n")]).as_deref(), Some("hf_var"));
+        fs::write(dir.join("token"), "hf_\u{fffd}file").unwrap();
+        let error = settings(&[home]).token.unwrap().check().unwrap_err().to_string();
+        assert!(error.starts_with(dir.join("token").to_str().unwrap()) && error.contains('\u{fffd}'), "{error}");
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_token_that_no_request_can_carry_is_refused() {
+        for (text, found) in [("hf_a\tb", "'\\t'"), ("hf_a b", "' '"), ("hf_a\u{7f}", "'\\u{7f}'"), ("hf_ä", "'ä'")] {
+            let error = settings(&[("HF_TOKEN", text)]).token.unwrap().check().unwrap_err().to_string();
+            assert_eq!(error, format!("HF_TOKEN: expected a token of visible ASCII characters, found {found} in it"));
+        }
+        settings(&[("HF_TOKEN", "hf_a-._~+/=")]).token.unwrap().check().unwrap();
     }
 
     #[test]

@@ -401,7 +401,7 @@ fn too_little_room_is_known_before_the_download() {
     });
     let error = scratch.pull(&server, REPO).unwrap_err();
     assert!(matches!(error, Error::Space { needed, .. } if needed >= size), "{error}");
-    assert!(error.to_string().contains("let HF_HOME name a directory on another disk"), "{error}");
+    assert!(error.to_string().contains("let HF_HUB_CACHE name a directory on another disk"), "{error}");
     assert!(server.requests("GET /org").is_empty() && scratch.files().is_empty());
 }
 

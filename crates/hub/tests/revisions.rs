@@ -68,7 +68,9 @@ fn offline_a_revision_is_what_was_pulled_of_it() {
     server.reset();
     assert_eq!(pull_at(&settings, "v1.0").unwrap().path, online.path);
     assert_eq!(pull_at(&settings, &commit_of("org/m@v1.0")).unwrap().path, online.path);
-    assert!(matches!(pull_at(&settings, "main"), Err(Error::Offline { .. })));
+    let error = |revision| pull_at(&settings, revision).unwrap_err().to_string();
+    assert!(error("main").starts_with("org/m is not on this machine"), "{}", error("main"));
+    assert!(error("v2").starts_with("revision v2 of org/m is not on this machine"), "{}", error("v2"));
     assert!(server.requests("").is_empty());
 }
 

@@ -35,7 +35,7 @@ impl Scratch {
     pub fn settings(&self, server: &StandIn) -> Settings {
         Settings {
             endpoint: server.url.clone(),
-            token: Token::new("hf_secret"),
+            token: Token::new("hf_secret", "HF_TOKEN"),
             cache: self.0.clone(),
             offline: false,
             certificates: None,
