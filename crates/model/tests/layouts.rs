@@ -283,6 +283,39 @@ fn experts_one_by_one_in_a_gguf_file_are_read() {
     assert!(error < BOUND, "off by {error:e}");
 }
 
+/// Codes of whole bytes are read as they are: compressed-tensors takes zero points off them, and what is left may have 9 bits.
+#[test]
+fn zero_points_of_bytes_are_none_or_refused() {
+    let with = |points: [u8; 64]| {
+        changed("int8", move |_, tensors| {
+            let name = "model.language_model.layers.0.self_attn.q_proj.weight_zero_point".into();
+            let (dtype, data) = (StoredType::Other("I8"), Bytes::from_vec(points.to_vec()));
+            tensors.push(TensorInfo { name, dtype, shape: vec![64, 1], data });
+        })
+    };
+    let error = error("int8", &logits(with([0; 64]), Precision::Reference));
+    assert!(error < BOUND, "off by {error:e}");
+    let mut points = [0; 64];
+    points[63] = 3;
+    refuses(with(points), &["layers.0.self_attn.q_proj.weight`", "zero points other than 0", "packed integers"]);
+}
+
+#[test]
+fn a_matrix_of_nothing_is_no_matrix() {
+    for (end, dtype) in [("", "I8"), ("_packed", "I32")] {
+        let empty = changed("int8", |_, tensors| {
+            let mut add = |end: &str, dtype, shape: &[usize], data| {
+                let (name, data) = (format!("nothing.weight{end}"), Bytes::from_vec(data));
+                tensors.push(TensorInfo { name, dtype, shape: shape.to_vec(), data });
+            };
+            add(end, StoredType::Other(dtype), &[1, 0], Vec::new());
+            add("_scale", StoredType::Known(DType::F32), &[1], vec![0; 4]);
+        });
+        assert!(carat_model::load::file_bytes(&empty).is_ok());
+        refuses(empty, &["2 tensors this model has no place for", "nothing.weight"]);
+    }
+}
+
 #[test]
 fn what_is_not_understood_is_refused_with_its_reason() {
     let method = |method: &'static str| {

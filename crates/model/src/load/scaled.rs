@@ -152,6 +152,9 @@ impl<'a> Scaled<'a> {
     }
 
     fn check(&self, quantization: &Quantization) -> Result<(), ModelError> {
+        if self.shape.contains(&0) {
+            return Err(self.refuse(format!("shape {:?}", self.shape), "at least one row and column"));
+        }
         let (_, step) = self.scales.step;
         let needed = if matches!(self.codes, Codes::Float4(_)) { BLOCK / 2 } else { BLOCK };
         if !self.cols().is_multiple_of(BLOCK) {
@@ -373,7 +376,7 @@ fn noted_columns(weights: &Weights, name: &str) -> Option<usize> {
 }
 
 /// The end of the names of packed codes.
-const PACKED: &str = "_packed";
+pub(super) const PACKED: &str = "_packed";
 /// What may lie beside a matrix, appended to its name; `_shape` and `_packed` say nothing that shapes don't.
 const COMPANIONS: [&str; 6] = ["_shape", "_scale", "_scale_inv", "_scale_2", "_global_scale", "_zero_point"];
 

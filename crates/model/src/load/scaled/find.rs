@@ -111,7 +111,15 @@ impl<'a> Finder<'a, '_> {
     }
 
     fn check_zeros(&self, codes: Codes<'_>, rows: usize, width: usize) -> Result<(), ModelError> {
-        let Codes::Packed { zeros: Some(zeros), bits, .. } = codes else { return Ok(()) };
+        let (zeros, bits) = match codes {
+            Codes::Packed { zeros: None, .. } => return Ok(()),
+            Codes::Packed { zeros: Some(zeros), bits, .. } => (zeros, bits),
+            // Less its zero point, a code may have 9 bits.
+            _ if self.part("_zero_point").is_some_and(|zeros| zeros.data.iter().any(|byte| *byte != 0)) => {
+                return Err(self.refuse("zero points other than 0", "none, or those of packed integers"));
+            }
+            _ => return Ok(()),
+        };
         let expected = 4 * rows.div_ceil(32 / bits) * width;
         if self.shape.len() > 2 {
             return Err(self.refuse("zero points of several matrices in one", "those of one matrix"));
