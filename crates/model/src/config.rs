@@ -31,7 +31,10 @@ pub const MAX_LAYERS: usize = 1024;
 pub const MAX_HEADS: usize = 1024;
 /// Largest head accepted; attention keeps a head's sums in fixed scratch.
 pub const MAX_HEAD_DIM: usize = 1024;
-/// Largest width or vocabulary accepted, for the same reason: sums over all layers of products of three fit in 64 bits.
+/// Most experts of a layer accepted.
+pub const MAX_EXPERTS: usize = 1024;
+/// Largest width or vocabulary accepted, for the same reason. With all at their bounds the parameters are fewer than 2^64: three
+/// matrices of every expert of every layer are 3 · 2^(10 + 10 + 21 + 21), and all else is less than 2^56.
 pub const MAX_SIZE: usize = 1 << 21;
 
 /// Whose files these are: how they are spelt, and which chat format goes with them. What the layers do doesn't follow
@@ -269,12 +272,6 @@ impl ModelConfig {
 
     /// Refuses what the model can't be. Keys are named as in `config.json`.
     pub fn check(&self) -> Result<(), ModelError> {
-        let within = |key: &str, value: usize, most: usize| {
-            if (1..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(wrong(key, value, format!("1 to {most}")))
-        };
         let size = |key: &str, value: usize| within(key, value, MAX_SIZE);
         size("hidden_size", self.d_model)?;
         size("vocab_size", self.vocab_size)?;
@@ -324,30 +321,29 @@ impl ModelConfig {
 
     fn check_extras(&self) -> Result<(), ModelError> {
         if let Some(p) = self.per_layer {
-            if p.width > MAX_SIZE {
-                return Err(wrong("hidden_size_per_layer_input", p.width, format!("up to {MAX_SIZE}")));
-            }
-            if p.vocab_size < self.vocab_size {
-                let expected = format!("at least the vocabulary of {}", self.vocab_size);
+            within("hidden_size_per_layer_input", p.width, MAX_SIZE)?;
+            if !(self.vocab_size..=MAX_SIZE).contains(&p.vocab_size) {
+                let expected = format!("at least the vocabulary of {}, and up to {MAX_SIZE}", self.vocab_size);
                 return Err(wrong("vocab_size_per_layer_input", p.vocab_size, expected));
             }
         }
         if let Some(e) = self.experts {
-            if e.n_experts == 0 || e.n_experts > MAX_SIZE {
-                return Err(wrong("num_experts", e.n_experts, format!("1 to {MAX_SIZE}")));
-            }
+            within("num_experts", e.n_experts, MAX_EXPERTS)?;
             if e.top_k == 0 || e.top_k > e.n_experts {
                 return Err(wrong("top_k_experts", e.top_k, format!("1 to the {} experts", e.n_experts)));
             }
-            if e.width == 0 || e.width > MAX_SIZE {
-                return Err(wrong("moe_intermediate_size", e.width, format!("1 to {MAX_SIZE}")));
-            }
+            within("moe_intermediate_size", e.width, MAX_SIZE)?;
         }
         if self.pad.index() >= self.vocab_size {
             return Err(wrong("pad_token_id", self.pad, format!("below the vocabulary of {}", self.vocab_size)));
         }
         Ok(())
     }
+}
+
+/// Refuses what is not from 1 to `most`.
+fn within(key: &str, value: usize, most: usize) -> Result<(), ModelError> {
+    if (1..=most).contains(&value) { Ok(()) } else { Err(wrong(key, value, format!("1 to {most}"))) }
 }
 
 /// A config error.
@@ -492,6 +488,24 @@ mod tests {
             let text = config.parameters() as f64 / 1e9;
             assert!((text + encoders - total).abs() < 0.004 * total, "{name}: {text} billion of {total}");
         }
+    }
+
+    /// As [`MAX_SIZE`] says.
+    #[test]
+    fn parameters_of_the_largest_sizes_can_be_counted() {
+        let mut config = ModelConfig::preset("E2B").unwrap();
+        (config.d_model, config.vocab_size, config.n_heads) = (MAX_SIZE, MAX_SIZE, MAX_HEADS);
+        let layer_type = LayerType::Full;
+        let layer = LayerConfig { layer_type, head_dim: MAX_HEAD_DIM, n_kv_heads: MAX_HEADS, ffn_width: MAX_SIZE };
+        (config.layers, config.n_shared_layers) = (vec![layer; MAX_LAYERS], 0);
+        config.per_layer = Some(PerLayerConfig { width: MAX_SIZE, vocab_size: MAX_SIZE });
+        config.experts = Some(ExpertsConfig { n_experts: MAX_EXPERTS, top_k: 1, width: MAX_SIZE });
+        config.check().unwrap();
+        let experts = 3u128 << 62;
+        assert!((experts..experts + (1 << 56)).contains(&(config.parameters() as u128)));
+        config.experts = Some(ExpertsConfig { n_experts: MAX_EXPERTS + 1, top_k: 1, width: MAX_SIZE });
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("num_experts") && error.contains("1025"), "{error}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn spec(
         return Err(ModelError::KvBlocks { dtype: type_name(dtype), layer, head_dim: plan.head_dim });
     }
     let pairs = plan.rotated_pairs;
-    let form = if plan.value == ValueSource::SameAsKey && whole(2 * pairs) {
+    let form = if plan.value == ValueSource::SameAsKey && pairs > 0 && whole(2 * pairs) {
         KvForm::ValueAndRotated { pairs }
     } else {
         KvForm::Pair
@@ -147,6 +147,14 @@ mod tests {
     #[test]
     fn quantised_caches_take_34_bytes_for_32_values() {
         assert_eq!(bytes("E4B", 8192, KvType::Q8_0) * 64, bytes("E4B", 8192, KvType::F16) * 34);
+    }
+
+    #[test]
+    fn keys_of_which_nothing_turns_are_stored_like_any() {
+        let mut plan = plan(&ModelConfig::preset("31B").unwrap());
+        let full = plan.iter_mut().find(|layer| layer.value == ValueSource::SameAsKey).unwrap();
+        full.rotated_pairs = 0;
+        assert_eq!(spec(full, 5, 64, 8, KvType::F16).unwrap().unwrap().form, KvForm::Pair);
     }
 
     #[test]

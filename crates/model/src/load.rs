@@ -99,19 +99,22 @@ pub fn config(checkpoint: &Checkpoint) -> Result<ModelConfig, ModelError> {
         Checkpoint::HfDir(dir) => return ModelConfig::from_json(&dir.config),
         Checkpoint::Gguf(file) => file,
     };
+    config::gguf::family(&file.metadata)?;
     let source = Source::new(checkpoint)?;
-    let embedding = file.tensors.get(EMBEDDING.gguf);
+    let rows = |name: Name| file.tensors.get(name.gguf).map(|tensor| tensor.shape.first().copied().unwrap_or(0));
+    let Some(vocab_size) = rows(EMBEDDING) else {
+        let (name, expected) = (EMBEDDING.gguf.into(), "the token embeddings, whose rows are the vocabulary".into());
+        return Err(ModelError::Layout { name, found: "none".into(), expected });
+    };
     let divisors = file.tensors.take_optional(ROPE_DIVISORS)?;
     let key_only = |l: usize| source.has(K, Some(l)) && !source.has(V, Some(l));
     let facts = FromTensors {
-        vocab_size: embedding.and_then(|t| t.shape.first().copied()).unwrap_or(0),
+        vocab_size,
+        per_layer_vocab_size: rows(PER_LAYER_TABLE),
         full_value_is_key: (0..config::MAX_LAYERS).any(key_only),
         rope_divisors: divisors.map(|t| values(&t)).transpose()?,
         own_head: file.tensors.contains(HEADS[3]),
     };
-    if embedding.is_none() && file.tensors.is_empty() {
-        return Err(ModelError::MissingTensor { name: EMBEDDING.gguf.into(), expected: Vec::new() });
-    }
     let config = ModelConfig::from_gguf(&file.metadata, &facts)?;
     let full = config.layers.iter().find(|l| l.layer_type == LayerType::Full);
     if let (Some(full), Some(divisors)) = (full, &facts.rope_divisors)

@@ -39,8 +39,8 @@ impl Parts {
         self.tensors.push(TensorInfo { name: name.into(), dtype, shape: shape.to_vec(), data });
     }
 
-    fn load(self) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
-        load(Checkpoint::HfDir(HfDir {
+    fn checkpoint(self) -> Checkpoint {
+        Checkpoint::HfDir(HfDir {
             config: self.config,
             generation_config: None,
             tokenizer_json: None,
@@ -325,6 +325,27 @@ fn settings_may_be_spelt_in_every_way_writers_do() {
     refuses(pattern, &[1, 1, 1, 1, 1, 2], "0 or 1");
     refuses(pattern, &[1, 0], "one per layer, 6");
     refuses("gemma4.attention.head_count", &[4, 4, 4, 4, 4, 8], "4 on every layer");
+}
+
+#[test]
+fn a_bound_of_0_is_none() {
+    let key = "gemma4.final_logit_softcapping";
+    let with = |bound: f32| config_with(key, |w| _ = w.f32(key, bound));
+    assert_eq!(with(0.0).unwrap().softcap, None);
+    assert_eq!(with(30.0).unwrap().softcap, Some(30.0));
+    for bound in [-1.0, f32::NAN, f32::INFINITY] {
+        let error = with(bound).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains("a positive number"), "{error}");
+    }
+}
+
+#[test]
+fn a_gguf_file_without_embeddings_says_so() {
+    let GgufFile { metadata, tensors } = GgufFile::open(&named("e2b").dir.join("bf16.gguf")).unwrap();
+    let tensors = tensors.iter().filter(|t| t.name != "token_embd.weight").cloned().collect();
+    let file = GgufFile { metadata, tensors: Weights::new("changed".into(), tensors).unwrap() };
+    let error = load(Checkpoint::Gguf(file)).err().unwrap().to_string();
+    assert!(error.contains("`token_embd.weight`: found none") && error.contains("the vocabulary"), "{error}");
 }
 
 /// A GGUF file has no key for keys as values, placeholders or the vocabulary; all follow from its contents. Norms are

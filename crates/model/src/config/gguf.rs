@@ -1,6 +1,6 @@
 //! GGUF metadata: the same settings under llama.cpp's keys, scalars or one value per layer.
 //!
-//! Three settings have no key and follow from the tensors; [`FromTensors`] carries them. Others follow from the
+//! Some settings have no key and follow from the tensors; [`FromTensors`] carries them. Others follow from the
 //! architecture. Sources: llama.cpp `conversion/gemma.py`, `src/models/gemma4.cpp`, `src/models/gemma3.cpp`.
 
 use carat_tensor::TokenId;
@@ -22,6 +22,8 @@ const PLACEHOLDERS: [&[u8]; 3] = [b"<|image|>", b"<|audio|>", b"<|video|>"];
 pub struct FromTensors {
     /// Rows of the token embedding.
     pub vocab_size: usize,
+    /// Rows of the per-layer table, where there is one.
+    pub per_layer_vocab_size: Option<usize>,
     /// Whether full layers lack a value projection.
     pub full_value_is_key: bool,
     /// The divisors of the full layers' RoPE frequencies.
@@ -77,13 +79,16 @@ impl ModelConfig {
             max_context: m.usize_or("context_length", 131_072)?,
             window: m.usize("attention.sliding_window")?,
             norm_eps: m.f32("attention.layer_norm_rms_epsilon", 1e-6)?,
-            softcap: metadata.opt_f32(&m.key("final_logit_softcapping"))?,
-            n_shared_layers: m.usize_or("attention.shared_kv_layers", 0)?.min(layers.len()),
+            softcap: softcap(&m)?,
+            n_shared_layers: m.usize_or("attention.shared_kv_layers", 0)?,
             experts: experts(&m, layers.len())?,
             layers,
             full_value_is_key: tensors.full_value_is_key && !older,
             rope_sliding: RopeConfig::new(m.f32("rope.freq_base_swa", 1e4)?),
-            per_layer: (width > 0).then_some(PerLayerConfig { width, vocab_size: tensors.vocab_size }),
+            per_layer: (width > 0).then_some(PerLayerConfig {
+                width,
+                vocab_size: tensors.per_layer_vocab_size.unwrap_or(tensors.vocab_size),
+            }),
             tied_head: !tensors.own_head,
             // No key says so: llama.cpp tells the sizes apart by their per-layer embeddings.
             bidirectional_vision: width == 0 && !older,
@@ -127,6 +132,15 @@ impl Keys<'_> {
     /// One value for all layers or one for each.
     fn each(&self, name: &str, n: usize) -> Result<Vec<usize>, ModelError> {
         Ok(self.metadata.u32_each(&self.key(name), n)?.into_iter().map(|v| v as usize).collect())
+    }
+}
+
+/// The bound of the logits; 0 says that there is none.
+fn softcap(m: &Keys<'_>) -> Result<Option<f32>, ModelError> {
+    let name = "final_logit_softcapping";
+    match m.metadata.opt_f32(&m.key(name))? {
+        None | Some(0.0) => Ok(None),
+        Some(bound) => m.f32(name, bound).map(Some),
     }
 }
 

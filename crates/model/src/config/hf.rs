@@ -2,8 +2,8 @@
 //!
 //! Published files spell the full layers' heads as `global_head_dim` and `num_global_key_value_heads`; transformers
 //! 5.23 writes `per_layer_config`, a map from layer to overrides. Both are read. What a file leaves out has the
-//! default of transformers `configuration_gemma4.Gemma4TextConfig`; sizes have none here. Gemma 3 has a file of its own,
-//! [`super::gemma3`].
+//! default of transformers `configuration_gemma4.Gemma4TextConfig`, or of `Gemma4UnifiedTextConfig` where it is of that kind;
+//! sizes have none here. Gemma 3 has a file of its own, [`super::gemma3`].
 
 use carat_tensor::TokenId;
 use serde_json::Value;
@@ -48,7 +48,8 @@ impl ModelConfig {
 }
 
 fn gemma4(outer: &Reader<'_>, text: &Reader<'_>, has_text: bool) -> Result<ModelConfig, ModelError> {
-    let layers = layers(text)?;
+    let unified = is_unified(text)?;
+    let (max_context, window) = if unified { (262_144, 1024) } else { (131_072, 512) };
     Ok(ModelConfig {
         family: Family::Gemma4,
         norm_offset: 0.0,
@@ -58,22 +59,27 @@ fn gemma4(outer: &Reader<'_>, text: &Reader<'_>, has_text: bool) -> Result<Model
         d_model: text.usize("hidden_size")?,
         n_heads: text.usize("num_attention_heads")?,
         vocab_size: text.opt_usize("vocab_size")?.unwrap_or(262_144),
-        max_context: text.opt_usize("max_position_embeddings")?.unwrap_or(131_072),
-        window: text.opt_usize("sliding_window")?.unwrap_or(512),
+        max_context: text.opt_usize("max_position_embeddings")?.unwrap_or(max_context),
+        window: text.opt_usize("sliding_window")?.unwrap_or(window),
         norm_eps: text.opt_f32("rms_norm_eps")?.unwrap_or(1e-6),
         softcap: text.opt_f32("final_logit_softcapping")?,
-        n_shared_layers: text.opt_usize("num_kv_shared_layers")?.unwrap_or(0).min(layers.len()),
-        layers,
+        n_shared_layers: text.opt_usize("num_kv_shared_layers")?.unwrap_or(0),
+        layers: layers(text)?,
         full_value_is_key: text.bool("attention_k_eq_v")?,
         rope_sliding: rope(text, LayerType::Sliding)?,
         rope_full: rope(text, LayerType::Full)?,
-        per_layer: per_layer(text)?,
+        per_layer: per_layer(text, unified)?,
         experts: experts(text)?,
         tied_head: tied_head(outer)?.or(tied_head(text)?).unwrap_or(true),
-        bidirectional_vision: bidirectional_vision(text)?,
+        bidirectional_vision: bidirectional_vision(text, unified)?,
         placeholders: if has_text { placeholders(outer)? } else { Placeholders::default() },
         pad: token(text, "pad_token_id")?.unwrap_or(TokenId(0)),
     })
+}
+
+/// Whether it is 12B's kind of config, which has defaults of its own.
+fn is_unified(text: &Reader<'_>) -> Result<bool, ModelError> {
+    Ok(text.opt_str("model_type")? == Some("gemma4_unified_text"))
 }
 
 /// Whose files, if they say so. Refuses other models and settings that no published member of the family has.
@@ -211,10 +217,9 @@ fn rope(text: &Reader<'_>, layer_type: LayerType) -> Result<RopeConfig, ModelErr
     Ok(rope)
 }
 
-fn per_layer(text: &Reader<'_>) -> Result<Option<PerLayerConfig>, ModelError> {
-    // 12B's kind of config has no such key, and the others' default is the small sizes' (`Gemma4TextConfig`).
-    let without = text.opt_str("model_type")? == Some("gemma4_unified_text");
-    let default = (!without && !text.contains("hidden_size_per_layer_input")).then_some(256);
+fn per_layer(text: &Reader<'_>, unified: bool) -> Result<Option<PerLayerConfig>, ModelError> {
+    // A unified config has no such key, and the others' default is the small sizes' (`Gemma4TextConfig`).
+    let default = (!unified && !text.contains("hidden_size_per_layer_input")).then_some(256);
     let width = text.opt_usize("hidden_size_per_layer_input")?.or(default).unwrap_or(0);
     let vocab_size = text.opt_usize("vocab_size_per_layer_input")?.unwrap_or(262_144);
     Ok((width > 0).then_some(PerLayerConfig { width, vocab_size }))
@@ -236,11 +241,12 @@ pub(super) fn tied_head(r: &Reader<'_>) -> Result<Option<bool>, ModelError> {
     if r.contains(key) { r.bool(key).map(Some) } else { Ok(None) }
 }
 
-fn bidirectional_vision(text: &Reader<'_>) -> Result<bool, ModelError> {
-    match text.opt_str("use_bidirectional_attention")? {
-        None => Ok(false),
+fn bidirectional_vision(text: &Reader<'_>, unified: bool) -> Result<bool, ModelError> {
+    let key = "use_bidirectional_attention";
+    match text.opt_str(key)? {
+        None => Ok(unified && !text.contains(key)),
         Some("vision") => Ok(true),
-        Some(_) => Err(text.wrong("use_bidirectional_attention", "null or vision")),
+        Some(_) => Err(text.wrong(key, "null or vision")),
     }
 }
 
@@ -309,6 +315,18 @@ mod tests {
         assert_eq!(ModelConfig::from_json(&a4b()).unwrap(), expected);
     }
 
+    /// The defaults of `Gemma4UnifiedTextConfig`.
+    #[test]
+    fn absent_keys_of_a_unified_config_have_defaults_of_their_own() {
+        let mut json = json!({"model_type": "gemma4_unified_text", "hidden_size": 3840, "num_hidden_layers": 48,
+            "intermediate_size": 15360, "num_attention_heads": 16, "num_key_value_heads": 8,
+            "num_global_key_value_heads": 1, "attention_k_eq_v": true, "final_logit_softcapping": 30.0});
+        let expected = ModelConfig { placeholders: Placeholders::default(), ..ModelConfig::preset("12B").unwrap() };
+        assert_eq!(ModelConfig::from_json(&json).unwrap(), expected);
+        json["use_bidirectional_attention"] = Value::Null;
+        assert!(!ModelConfig::from_json(&json).unwrap().bidirectional_vision);
+    }
+
     #[test]
     fn per_layer_overrides_give_the_same_config_as_the_published_spelling() {
         let mut json = a4b();
@@ -364,5 +382,13 @@ mod tests {
             &["use_bidirectional_attention", "all"],
         );
         refuses(|j| j["text_config"]["num_hidden_layers"] = json!(1u64 << 40), &["num_hidden_layers"]);
+        refuses(
+            |j| j["text_config"]["num_kv_shared_layers"] = json!(99),
+            &["num_kv_shared_layers", "99", "fewer than the 35 layers"],
+        );
+        refuses(
+            |j| j["text_config"]["vocab_size_per_layer_input"] = json!(1u64 << 40),
+            &["vocab_size_per_layer_input", "up to 2097152"],
+        );
     }
 }

@@ -69,15 +69,11 @@ impl Keys<'_> {
 
     /// Dimension `at` of a tensor that has `dims` of them: 1 to `most`.
     fn dimension(&self, name: &str, dims: usize, at: usize, most: usize) -> Result<usize, ModelError> {
-        let tensor = self.file.tensors.get(name);
-        let Some(tensor) = tensor else {
-            return Err(ModelError::MissingTensor { name: name.into(), expected: vec![0; dims] });
-        };
-        match tensor.shape.get(at) {
-            Some(found) if tensor.shape.len() == dims && (1..=most).contains(found) => Ok(*found),
-            _ => Err(ModelError::Layout {
+        match self.file.tensors.get(name).map(|tensor| &tensor.shape[..]) {
+            Some(shape) if shape.len() == dims && (1..=most).contains(&shape[at]) => Ok(shape[at]),
+            shape => Err(ModelError::Layout {
                 name: name.into(),
-                found: format!("shape {:?}", tensor.shape),
+                found: shape.map_or("none".into(), |shape| format!("shape {shape:?}")),
                 expected: format!("{dims} dimensions of which number {at} is 1 to {most}"),
             }),
         }

@@ -209,7 +209,7 @@ fn list(config: &ModelConfig, plan: &[LayerPlan]) -> Vec<ModelTensor> {
     list.add(None, FINAL_NORM, Role::Vector, &[d]);
     if let Some(p) = config.per_layer {
         let all = plan.len() * p.width;
-        list.add(None, PER_LAYER_TABLE, Role::PerLayerTable, &[config.vocab_size, all]);
+        list.add(None, PER_LAYER_TABLE, Role::PerLayerTable, &[p.vocab_size, all]);
         list.add(None, PER_LAYER_PROJECTION, Role::PerLayerProjection, &[all, d]);
         list.add(None, PER_LAYER_NORM, Role::Vector, &[p.width]);
     }
