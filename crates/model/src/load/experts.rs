@@ -8,6 +8,7 @@ use carat_weights::release;
 use super::names::{
     EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, EXPERTS_GATE, EXPERTS_GATE_UP, EXPERTS_UP, Name,
 };
+use super::scaled::Scaled;
 use super::source::Source;
 use crate::ModelError;
 
@@ -80,24 +81,40 @@ pub(super) fn join(gate_up: GateUp) -> Result<Tensor, ModelError> {
     Ok(Tensor { name: gate.name, dtype: gate.dtype, shape, data: Bytes::from_vec(data) })
 }
 
+/// One expert's matrix as the file holds it.
+enum Found<'a> {
+    Codes(Scaled<'a>),
+    Plain(Tensor),
+}
+
 /// Brings matrices that lie one by one together; all must be of one type, or have integers that fit one.
 fn gather(source: &Source<'_>, name: Name, layer: usize, [n, rows, cols]: [usize; 3]) -> Result<Tensor, ModelError> {
-    let names: Vec<_> = (0..n).map(|expert| source.spell_expert(name, layer, expert)).collect();
-    let scaled = names.iter().map(|name| source.scaled(name, &[rows, cols])).collect::<Result<Vec<_>, _>>()?;
-    let common = common(scaled.iter().flatten().map(|scaled| scaled.dtype()));
+    // All are found before there is room for all.
+    let find = |expert| {
+        let name = source.spell_expert(name, layer, expert);
+        Ok(match source.scaled(&name, &[rows, cols])? {
+            Some(scaled) => Found::Codes(scaled),
+            None => Found::Plain(source.take_named(&name, &[rows, cols])?),
+        })
+    };
+    let found = (0..n).map(find).collect::<Result<Vec<_>, ModelError>>()?;
+    let common = common(found.iter().filter_map(|found| match found {
+        Found::Codes(scaled) => Some(scaled.dtype()),
+        Found::Plain(_) => None,
+    }));
     let (mut data, mut dtype) = (Vec::new(), None::<DType>);
-    for (name, scaled) in names.iter().zip(scaled) {
-        let tensor = match scaled {
-            Some(scaled) => scaled.tensor(common.unwrap_or_else(|| scaled.dtype()))?,
-            None => source.take_named(name, &[rows, cols])?,
+    for found in found {
+        let tensor = match found {
+            Found::Codes(scaled) => scaled.tensor(common.unwrap_or_else(|| scaled.dtype()))?,
+            Found::Plain(tensor) => tensor,
         };
         if dtype.is_none() {
             data.reserve_exact(n * tensor.data.len());
         }
         let first = *dtype.get_or_insert(tensor.dtype);
         if tensor.dtype != first {
-            let expected = format!("{first}, as `{}`", names[0]);
-            return Err(ModelError::Layout { name: name.clone(), found: tensor.dtype.to_string(), expected });
+            let expected = format!("{first}, as `{}`", source.spell_expert(name, layer, 0));
+            return Err(ModelError::Layout { name: tensor.name, found: tensor.dtype.to_string(), expected });
         }
         data.extend_from_slice(&tensor.data);
         release(&tensor.data);
