@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use carat_cpu::{CpuBackend, CpuOptions, Isa, Precision};
 use carat_media::sound::{BANDS, log_mel};
-use carat_model::{AudioTap, AudioTower, ModelError, audio};
+use carat_model::{AudioTap, AudioTower, EncoderPlan, ModelError, audio};
 use carat_tensor::{Bytes, DType};
 use carat_weights::{Checkpoint, HfDir, StoredType, TensorInfo, Weights, map_file, safetensors};
 use serde_json::{Value, json};
@@ -142,6 +142,33 @@ fn what_follows_changes_nothing_before_it() {
     let part = tower.encode(&mut backend, &whole[..(4 * 16 + 3) * BANDS], None).unwrap();
     let error = relative_error(&part[..16 * 20], &all[..16 * 20]);
     assert!(error < 1e-5, "{error:e}");
+}
+
+/// 34 bytes for 32 codes of 8 bits, beside which the file's lie unread.
+#[test]
+fn copies_of_quantised_matrices_are_in_the_plan() {
+    let checkpoint = |quantised: bool| {
+        let dir = HfDir::open(&dir("clipped")).unwrap();
+        let mut tensors: Vec<TensorInfo> = dir.tensors.iter().cloned().collect();
+        let name = "model.audio_tower.layers.0.feed_forward1.ffw_layer_2.linear.weight";
+        if quantised {
+            let matrix = tensors.iter_mut().find(|t| t.name == name).unwrap();
+            assert_eq!(matrix.shape, [16, 64]);
+            (matrix.dtype, matrix.data) = (StoredType::Other("I8"), Bytes::from_vec(vec![1; 16 * 64]));
+            let (dtype, data) = (StoredType::Known(DType::F32), Bytes::from_vec(1f32.to_le_bytes().repeat(16)));
+            tensors.push(TensorInfo { name: format!("{name}_scale"), dtype, shape: vec![16, 1], data });
+        }
+        Checkpoint::HfDir(HfDir { tensors: Weights::new("changed".into(), tensors).unwrap(), ..dir })
+    };
+    let plan = |quantised| EncoderPlan::of_sounds(&checkpoint(quantised), 128, 20_480).unwrap().unwrap();
+    let (plain, quantised) = (plan(false), plan(true));
+    assert_eq!(quantised.buffers - plain.buffers, 16 * 64 / 32 * 34);
+    assert_eq!(plain.weights - quantised.weights, 2 * 16 * 64);
+    let products = |plan: &EncoderPlan| plan.work.products.iter().map(|p| (p.cols, p.dtype)).collect::<Vec<_>>();
+    let (mut expected, quantised) = (products(&plain), products(&quantised));
+    let changed = (0..expected.len()).find(|i| expected[*i] != quantised[*i]).unwrap();
+    expected[changed] = (64, DType::Q8_0);
+    assert_eq!(quantised, expected);
 }
 
 // ---- what is refused

@@ -4,6 +4,9 @@ use carat_tensor::DType;
 use carat_weights::{Checkpoint, StoredType};
 
 use super::names::*;
+use super::scaled::PACKED;
+use super::source::Source;
+use crate::ModelError;
 
 /// Which of a model's encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,8 +18,10 @@ pub(crate) enum Encoder {
 /// The tensors of an encoder, whichever kind it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EncoderTensors {
-    /// Of all.
+    /// Of those that stay in the map.
     pub bytes: usize,
+    /// Of copies that loading makes of the others.
+    pub copied: usize,
     /// Of the projection of patches, which is rearranged where it comes from a GGUF file.
     pub patch_bytes: usize,
     /// Matrices that rows are multiplied with.
@@ -35,7 +40,11 @@ pub(crate) struct EncoderMatrix {
 
 impl EncoderTensors {
     /// Finds them.
-    pub fn of(checkpoint: &Checkpoint, encoder: Encoder) -> Self {
+    ///
+    /// # Errors
+    /// If the checkpoint is quantised in a way that isn't known here.
+    pub fn of(checkpoint: &Checkpoint, encoder: Encoder) -> Result<Self, ModelError> {
+        let source = Source::new(checkpoint)?;
         let is_gguf = matches!(checkpoint, Checkpoint::Gguf(_));
         let spell = |name: Name| if is_gguf { name.gguf } else { name.hf };
         let starts = |name: &str, parts: &[Name]| parts.iter().any(|part| name.starts_with(spell(*part)));
@@ -60,20 +69,28 @@ impl EncoderTensors {
         for tensor in checkpoint.tensors().iter() {
             let name = &*tensor.name;
             let name = TOWER_PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
-            if !is_ours(name) {
+            let name = name.strip_suffix(PACKED).unwrap_or(name);
+            if !is_ours(name) || source.belongs_to_codes(&tensor.name) {
                 continue;
             }
-            found.bytes += tensor.data.len();
+            let (mut stored, mut values) = (tensor.dtype, tensor.shape.iter().product());
+            match source.copied(tensor) {
+                None => found.bytes += tensor.data.len(),
+                Some(copy) => {
+                    found.copied += copy.dtype.row_bytes(copy.values).unwrap_or(0);
+                    (stored, values) = (StoredType::Known(copy.dtype), copy.values);
+                }
+            }
             let patches = name == spell(PATCH_PROJECTION);
             let in_layer = tensor.shape.len() == 2 && layers.iter().any(|layer| name.starts_with(layer));
             if patches {
                 found.patch_bytes = tensor.data.len();
             }
-            if let (StoredType::Known(dtype), true) = (tensor.dtype, in_layer || patches || projects(name)) {
-                let cols = tensor.shape.iter().skip(1).product();
+            if let (StoredType::Known(dtype), true) = (stored, in_layer || patches || projects(name)) {
+                let cols = values / tensor.shape.first().map_or(1, |rows| (*rows).max(1));
                 found.matrices.push(EncoderMatrix { cols, dtype, bounded: in_layer || patches });
             }
         }
-        found
+        Ok(found)
     }
 }

@@ -17,7 +17,7 @@ const PLACE_BYTES: usize = size_of::<[i32; 2]>() + size_of::<usize>();
 pub struct EncoderPlan {
     /// Bytes of the encoder's weights in the file, all of which each picture or sound reads.
     pub weights: usize,
-    /// Bytes of its buffers, which stay.
+    /// Bytes of its buffers, and of copies of weights that kernels can't use as they lie in the file, all of which stay.
     pub buffers: usize,
     /// Bytes that are taken while it works: what it is given and the soft tokens it makes. A file that is decoded may take as much
     /// before: of pictures of the largest budget, 12 million pixels.
@@ -33,7 +33,7 @@ impl EncoderPlan {
     /// If it sees in a way that isn't known here.
     pub fn of_pictures(checkpoint: &Checkpoint, max_tokens: usize) -> Result<Option<Self>, ModelError> {
         let Some(config) = PictureConfig::of(checkpoint)? else { return Ok(None) };
-        let tensors = EncoderTensors::of(checkpoint, Encoder::Pictures);
+        let tensors = EncoderTensors::of(checkpoint, Encoder::Pictures)?;
         let soft_tokens = 4 * max_tokens * config.d_text();
         Ok(Some(match &config {
             PictureConfig::Tower(c) => {
@@ -43,7 +43,7 @@ impl EncoderPlan {
                 work.attention = Some(AttentionWork { rows, head_dim: c.head_dim });
                 EncoderPlan {
                     weights: tensors.bytes,
-                    buffers: vision::bytes(c, rows) + rearranged,
+                    buffers: tensors.copied + vision::bytes(c, rows) + rearranged,
                     // With the angles of a row, before they are uploaded.
                     passing: rows * (BYTES_PER_VALUE * PATCH_VALUES + PLACE_BYTES + 4 * c.head_dim) + soft_tokens,
                     work,
@@ -55,7 +55,7 @@ impl EncoderPlan {
                 work.products.iter_mut().for_each(|product| product.bounded = false);
                 EncoderPlan {
                     weights: tensors.bytes,
-                    buffers: c.buffer_bytes(max_tokens),
+                    buffers: tensors.copied + c.buffer_bytes(max_tokens),
                     passing: max_tokens * (BYTES_PER_VALUE * BLOCK_VALUES + PLACE_BYTES) + soft_tokens,
                     work,
                 }
@@ -72,7 +72,7 @@ impl EncoderPlan {
         max_frames: usize,
         max_samples: usize,
     ) -> Result<Option<Self>, ModelError> {
-        let tensors = EncoderTensors::of(checkpoint, Encoder::Sounds);
+        let tensors = EncoderTensors::of(checkpoint, Encoder::Sounds)?;
         let (buffers, features, soft_tokens, rows) = if let Some(c) = encoders::frames(checkpoint)? {
             (c.buffer_bytes(), max_samples, max_samples.div_ceil(c.samples) * c.d_text, c.rows())
         } else if let Some(c) = encoders::tower(checkpoint)? {
@@ -82,7 +82,7 @@ impl EncoderPlan {
             return Ok(None);
         };
         let (passing, work) = (4 * (max_samples + features + soft_tokens), work(&tensors, |_| rows));
-        Ok(Some(EncoderPlan { weights: tensors.bytes, buffers, passing, work }))
+        Ok(Some(EncoderPlan { weights: tensors.bytes, buffers: tensors.copied + buffers, passing, work }))
     }
 }
 
