@@ -61,7 +61,7 @@ pub struct FileBytes {
     pub weights: usize,
     /// The per-layer table, read a row per token.
     pub per_layer_table: usize,
-    /// Other parts of the checkpoint.
+    /// Other parts of the checkpoint, and what else the text model leaves alone.
     pub ignored: usize,
     /// Of weights that lie in the file in a way kernels can't use and are copied when the model is loaded: bytes of
     /// the copies. What they are copied from is read once and not counted: file pages that the system may drop.
@@ -140,15 +140,16 @@ pub fn check_family(checkpoint: &Checkpoint) -> Result<(), ModelError> {
 /// Counts the bytes of a checkpoint's tensors by their use.
 ///
 /// # Errors
-/// If the checkpoint is quantised in a way that isn't known here.
+/// If the config can't be read, or the checkpoint is quantised in a way that isn't known here.
 pub fn file_bytes(checkpoint: &Checkpoint) -> Result<FileBytes, ModelError> {
     let source = Source::new(checkpoint)?;
+    let unneeded = source.unneeded(&config(checkpoint)?);
     let table = source.spell(PER_LAYER_TABLE, None);
     let mut bytes = FileBytes::default();
     let mut together: BTreeMap<String, Vec<(usize, DType)>> = BTreeMap::new();
     for tensor in checkpoint.tensors().iter() {
         let len = tensor.data.len();
-        if source::other_part(&tensor.name).is_some() || source::is_activation_scale(&tensor.name) {
+        if unneeded(&tensor.name).is_some() {
             bytes.ignored += len;
         } else if let Some(copy) = source.copied(tensor) {
             bytes.count(StoredType::Known(copy.dtype), &tensor.shape);
@@ -210,10 +211,8 @@ pub(crate) fn load<B: Backend>(
     let (d, norm_offset) = (config.d_model, config.norm_offset);
     let mut loader = Loader { backend, source: Source::new(checkpoint)?, d, norm_offset };
     let weights = loader.model(config, plan, specs, split)?;
-    loader.source.ignore(ROPE_DIVISORS, "read with the config");
     loader.source.release_copied();
-    let mut report = loader.source.finish()?;
-    report.ignored.retain(|tensor| tensor.name != ROPE_DIVISORS);
+    let report = loader.source.finish(config)?;
     Ok((weights, report))
 }
 
@@ -273,14 +272,11 @@ impl<B: Backend> Loader<'_, B> {
     }
 
     fn head(&mut self, config: &ModelConfig) -> Result<Option<B::Matrix>, ModelError> {
-        let name = self.source.find(&HEADS);
         if config.tied_head {
-            if let Some(name) = name {
-                self.source.ignore(name, "the head is tied to the embedding");
-            }
             return Ok(None);
         }
-        let tensor = self.source.take_named(name.unwrap_or(HEADS[0]), &[config.vocab_size, self.d])?;
+        let name = self.source.find(&HEADS).unwrap_or(HEADS[0]);
+        let tensor = self.source.take_named(name, &[config.vocab_size, self.d])?;
         Ok(Some(self.backend.matrix(&tensor)?))
     }
 
@@ -316,13 +312,7 @@ impl<B: Backend> Loader<'_, B> {
         let joined = self.joined_projections(l, plan)?;
         let kv = match plan.kv {
             KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm, joined.as_ref())?),
-            KvSource::SharedWith(_) => {
-                for name in [K, V, K_NORM] {
-                    let name = self.source.spell(name, at);
-                    self.source.ignore(&name, "the layer reads another layer's keys and values");
-                }
-                None
-            }
+            KvSource::SharedWith(_) => None,
         };
         Ok(LayerWeights {
             attention_norm: self.norm(ATTENTION_NORM, at, d)?,

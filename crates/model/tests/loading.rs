@@ -7,7 +7,7 @@ mod fixture;
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision};
 use carat_model::config::LayerType;
-use carat_model::load::IgnoredTensor;
+use carat_model::load::{FileBytes, IgnoredTensor, ModelTensors};
 use carat_model::{Decoder, DecoderOptions, LoadReport, LogitRows, ModelConfig, ModelError, Piece, Step};
 use carat_tensor::backend::KvType;
 use carat_tensor::{Bytes, DType, TokenId};
@@ -47,7 +47,11 @@ impl Parts {
             tokenizer_config: None,
             chat_template: None,
             tensors: Weights::new("changed".into(), self.tensors).unwrap(),
-        }))
+        })
+    }
+
+    fn load(self) -> Result<(Decoder<CpuBackend>, LoadReport), ModelError> {
+        load(self.checkpoint())
     }
 }
 
@@ -187,6 +191,76 @@ fn superfluous_keys_and_values_of_shared_layers_are_ignored_by_name() {
     assert_eq!(report.ignored, [IgnoredTensor { name: k.into(), reason }]);
 }
 
+/// Whatever they are stored as: transformers leaves out all that is named like these projections and norms. None of it is counted
+/// as read.
+#[test]
+fn quantised_matrices_that_nobody_needs_are_ignored_with_all_that_lies_beside_them() {
+    let at = "model.language_model.layers.7.self_attn";
+    let codes =
+        [(format!("{at}.k_proj.weight"), 16), (format!("{at}.v_proj.weight"), 16), ("lm_head.weight".into(), 288)];
+    let add = |parts: &mut Parts| {
+        for (name, rows) in &codes {
+            parts.add(&format!("{name}_packed"), &[*rows, 32]);
+            let packed = parts.tensors.last_mut().unwrap();
+            (packed.dtype, packed.shape) = (StoredType::Other("I32"), vec![*rows, 16]);
+            parts.add(&format!("{name}_scale"), &[*rows, 1]);
+            parts.add(&format!("{name}_scale_2"), &[]);
+        }
+        parts.add(&format!("{at}.v_norm.weight"), &[16]);
+    };
+    let report = changes_nothing("e2b", add);
+    assert_eq!(report.ignored.len(), 10);
+    let bytes = |parts: Parts| carat_model::load::file_bytes(&parts.checkpoint()).unwrap();
+    let (plain, mut parts) = (bytes(Parts::of(&named("e2b"))), Parts::of(&named("e2b")));
+    add(&mut parts);
+    let added = codes.iter().map(|(_, rows)| rows * 66 + 2).sum::<usize>() + 32;
+    assert_eq!(bytes(parts), FileBytes { ignored: plain.ignored + added, ..plain });
+}
+
+#[test]
+fn second_scales_of_superfluous_keys_in_a_gguf_file_are_ignored() {
+    let GgufFile { metadata, tensors } = GgufFile::open(&named("e2b").dir.join("bf16.gguf")).unwrap();
+    let mut tensors: Vec<_> = tensors.iter().cloned().collect();
+    let names = ["blk.7.attn_k.weight", "blk.7.attn_k.scale", "blk.7.attn_v.weight", "blk.7.attn_v.scale"];
+    for name in names {
+        let (dtype, data) = (StoredType::Known(DType::F32), Bytes::from_vec(vec![0; 4]));
+        tensors.push(TensorInfo { name: name.into(), dtype, shape: vec![1], data });
+    }
+    let file = GgufFile { metadata, tensors: Weights::new("changed".into(), tensors).unwrap() };
+    let (_, report) = load(Checkpoint::Gguf(file)).unwrap();
+    let ignored: Vec<_> = report.ignored.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(ignored, names);
+}
+
+/// A per-layer table may have more rows than there are tokens.
+#[test]
+fn the_per_layer_table_has_rows_of_its_own() {
+    let grow = |tensor: &mut TensorInfo| {
+        let row = tensor.data.len() / tensor.shape[0];
+        tensor.shape[0] = 300;
+        let mut data = tensor.data.to_vec();
+        data.resize(300 * row, 0);
+        tensor.data = Bytes::from_vec(data);
+    };
+    let with_rows = |parts: &mut Parts| {
+        grow(parts.tensor("embed_tokens_per_layer.weight"));
+        parts.config["text_config"]["vocab_size_per_layer_input"] = json!(300);
+    };
+    changes_nothing("e2b", with_rows);
+    let mut parts = Parts::of(&named("e2b"));
+    with_rows(&mut parts);
+    let checkpoint = parts.checkpoint();
+    let list = ModelTensors::new(&checkpoint).unwrap();
+    list.iter().for_each(|tensor| drop(list.read(tensor).unwrap()));
+    assert_eq!(list.finish().unwrap(), []);
+
+    let GgufFile { metadata, tensors } = GgufFile::open(&named("e2b").dir.join("bf16.gguf")).unwrap();
+    let mut tensors: Vec<_> = tensors.iter().cloned().collect();
+    grow(tensors.iter_mut().find(|t| t.name == "per_layer_token_embd.weight").unwrap());
+    let file = GgufFile { metadata, tensors: Weights::new("changed".into(), tensors).unwrap() };
+    assert_eq!(load(Checkpoint::Gguf(file)).unwrap().0.config().per_layer.unwrap().vocab_size, 300);
+}
+
 #[test]
 fn every_published_prefix_is_read() {
     for prefix in ["language_model.model.", "model.", ""] {
@@ -229,6 +303,29 @@ fn a_zero_head_gives_zero_logits() {
     parts.config["tie_word_embeddings"] = json!(false);
     let (mut decoder, _) = parts.load().unwrap();
     assert!(logits(&mut decoder).iter().all(|l| *l == 0.0));
+}
+
+/// Bytes of 128 are zeros in integers of 8 bits.
+#[test]
+fn a_packed_head_is_found_by_every_name() {
+    let mut parts = Parts::of(&named("12b"));
+    let (name, data) = ("language_model.lm_head.weight_packed".into(), Bytes::from_vec(vec![128; 288 * 64]));
+    parts.tensors.push(TensorInfo { name, dtype: StoredType::Other("I32"), shape: vec![288, 16], data });
+    parts.add("language_model.lm_head.weight_scale", &[288, 1]);
+    parts.config["tie_word_embeddings"] = json!(false);
+    let (mut decoder, _) = parts.load().unwrap();
+    assert!(logits(&mut decoder).iter().all(|l| *l == 0.0));
+}
+
+/// Where RoPE turns so little of a head that it turns nothing, a cache of values alone would hold no keys.
+#[test]
+fn full_layers_may_turn_nothing() {
+    let mut parts = Parts::of(&named("31b"));
+    parts.config["text_config"]["rope_parameters"]["full_attention"]["partial_rotary_factor"] = json!(0.01);
+    let backend = CpuBackend::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
+    let options = DecoderOptions { ctx: 64, kv: KvType::F16, ..DecoderOptions::default() };
+    let (mut decoder, _) = Decoder::load(backend, &mut parts.checkpoint(), options).unwrap();
+    assert!(logits(&mut decoder).iter().all(|l| l.is_finite()));
 }
 
 /// Some GGUF files store the experts' gates and ups apart.

@@ -19,6 +19,7 @@ use carat_model::{
 };
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
+use carat_weights::Checkpoint;
 use drawing::pattern;
 use fixture::{Fixture, Recording, argmax, relative_error};
 
@@ -231,6 +232,24 @@ fn the_largest_picture_is_never_parted() {
         }
         // The tokens of a sound see those before them only, and it shows.
         assert!(relative_error(&logits(SoftKind::Audio, 500), &whole) > 1e-2, "{name}");
+    }
+}
+
+/// That the text model has no use for a tower's tensors says nothing of the tower's loader.
+#[test]
+fn towers_are_checked_after_the_text_model_was_loaded() {
+    let Checkpoint::HfDir(mut dir) = carat_weights::open(&open("e2b").dir).unwrap() else { panic!("a file") };
+    dir.config["vision_config"]["use_clipped_linears"] = false.into();
+    dir.config["audio_config"]["use_clipped_linears"] = false.into();
+    let mut checkpoint = Checkpoint::HfDir(dir);
+    let backend = || CpuBackend::new(CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
+    let options = DecoderOptions { ctx: 64, ..DecoderOptions::default() };
+    Decoder::load(backend(), &mut checkpoint, options).unwrap();
+    let eyes = PictureEncoder::load(&mut backend(), &checkpoint, 70).err();
+    let ears = SoundEncoder::load(&mut backend(), &checkpoint, 128).err();
+    for error in [eyes, ears] {
+        let error = error.expect("the file has bounds").to_string();
+        assert!(error.contains("no place for") && error.contains("input_max"), "{error}");
     }
 }
 

@@ -10,7 +10,7 @@ use carat_weights::{Checkpoint, TensorInfo};
 use super::experts::{self, Sizes};
 use super::names::*;
 use super::source::{PREFIXES, Source, values};
-use super::{IgnoredTensor, LoadReport, config};
+use super::{IgnoredTensor, config};
 use crate::plan::{FfnPlan, KvSource, LayerPlan, ValueSource, plan};
 use crate::{ModelConfig, ModelError};
 
@@ -144,24 +144,8 @@ impl<'a> ModelTensors<'a> {
     ///
     /// # Errors
     /// If the file holds tensors that this model has no place for.
-    pub fn finish(mut self) -> Result<Vec<IgnoredTensor>, ModelError> {
-        for (layer, plan) in self.plan.iter().enumerate() {
-            if matches!(plan.kv, KvSource::SharedWith(_)) {
-                for name in [K, V, K_NORM] {
-                    let name = self.source.spell(name, Some(layer));
-                    self.source.ignore(&name, "the layer reads another layer's keys and values");
-                }
-            }
-        }
-        if self.config.tied_head
-            && let Some(name) = self.source.find(&HEADS)
-        {
-            self.source.ignore(name, "the head is tied to the embedding");
-        }
-        self.source.ignore(ROPE_DIVISORS, "read with the config");
-        let LoadReport { mut ignored } = self.source.finish()?;
-        ignored.retain(|tensor| tensor.name != ROPE_DIVISORS);
-        Ok(ignored)
+    pub fn finish(self) -> Result<Vec<IgnoredTensor>, ModelError> {
+        Ok(self.source.finish(&self.config)?.ignored)
     }
 
     /// Rows of the matrix that holds queries, keys and values of a layer, if there is one.

@@ -34,6 +34,8 @@ pub(super) const QKV: Name = name("self_attn.qkv_proj.weight", "attn_qkv.weight"
 pub(super) const O: Name = name("self_attn.o_proj.weight", "attn_output.weight");
 pub(super) const Q_NORM: Name = name("self_attn.q_norm.weight", "attn_q_norm.weight");
 pub(super) const K_NORM: Name = name("self_attn.k_norm.weight", "attn_k_norm.weight");
+/// Which values are normed without.
+pub(super) const V_NORM: Name = name("self_attn.v_norm.weight", "attn_v_norm.weight");
 pub(super) const GATE: Name = name("mlp.gate_proj.weight", "ffn_gate.weight");
 pub(super) const UP: Name = name("mlp.up_proj.weight", "ffn_up.weight");
 pub(super) const DOWN: Name = name("mlp.down_proj.weight", "ffn_down.weight");

@@ -6,11 +6,14 @@
 use carat_tensor::{DType, Tensor};
 use carat_weights::{Checkpoint, StoredType, TensorInfo, Weights, release};
 
-use super::names::{EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, FINAL_NORM, Name};
+use super::names::{
+    EMBEDDING, EXPERT_DOWN, EXPERT_GATE, EXPERT_UP, EXPERTS_DOWN, FINAL_NORM, HEADS, K, K_NORM, Name, ROPE_DIVISORS, V,
+    V_NORM,
+};
 use super::quantization::Quantization;
-use super::scaled::Scaled;
+use super::scaled::{PACKED, Scaled};
 use super::{IgnoredTensor, LoadReport, nvfp4, scaled};
-use crate::ModelError;
+use crate::{ModelConfig, ModelError};
 
 /// Prefixes of the text model in Hugging Face files, the published one first.
 pub(super) const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
@@ -58,7 +61,6 @@ pub(super) struct Source<'a> {
     tensors: &'a Weights,
     spelling: Spelling,
     quantization: Quantization,
-    ignored: Vec<IgnoredTensor>,
 }
 
 impl<'a> Source<'a> {
@@ -76,7 +78,7 @@ impl<'a> Source<'a> {
                 (Spelling::HuggingFace { prefix }, Quantization::read(&dir.config)?)
             }
         };
-        Ok(Source { tensors, spelling, quantization, ignored: Vec::new() })
+        Ok(Source { tensors, spelling, quantization })
     }
 
     /// The name in this file, of the model or of a layer.
@@ -180,28 +182,38 @@ impl<'a> Source<'a> {
 
     /// The first of `names` that the file has, spelt in full: for tensors outside the text model's prefix.
     pub fn find(&self, names: &[&'static str]) -> Option<&'static str> {
-        names.iter().copied().find(|name| self.tensors.contains(name))
+        names.iter().copied().find(|name| holds(self.tensors, name))
     }
 
-    /// Marks a tensor as knowingly not needed, if it is there.
-    pub fn ignore(&mut self, name: &str, reason: &'static str) {
-        if self.tensors.ignore(name) {
-            self.ignored.push(IgnoredTensor { name: name.into(), reason });
+    /// What says why the text model of this config leaves a tensor alone, where it does. A matrix goes with all that lies beside
+    /// it and is named after it.
+    pub fn unneeded(&self, config: &ModelConfig) -> impl Fn(&str) -> Option<&'static str> + use<> {
+        let of_layer = |layer| [K, V, K_NORM, V_NORM].map(|name| self.spell(name, Some(layer)));
+        let shared = (config.first_shared()..config.layers.len()).flat_map(of_layer);
+        let shared = shared.map(|name| (name, "the layer reads another layer's keys and values"));
+        let heads = HEADS.into_iter().filter(|_| config.tied_head);
+        let heads = heads.map(|name| (name.to_owned(), "the head is tied to the embedding"));
+        let starts: Vec<_> =
+            shared.chain(heads).map(|(name, reason)| (name.trim_end_matches("weight").to_owned(), reason)).collect();
+        move |name| {
+            let start = || starts.iter().find(|(start, _)| name.starts_with(start)).map(|(_, reason)| *reason);
+            let scale = || is_activation_scale(name).then_some("scale of activations");
+            other_part(name).or_else(scale).or_else(start)
         }
     }
 
-    /// Accounts for every tensor that was not taken.
-    pub fn finish(mut self) -> Result<LoadReport, ModelError> {
-        let mut unknown = Vec::new();
-        for name in self.tensors.unused() {
-            match other_part(&name) {
-                Some(reason) => self.ignore(&name, reason),
-                None if is_activation_scale(&name) => self.ignore(&name, "scale of activations"),
+    /// Accounts for every tensor that was not taken. Those of other parts stay unused, for whoever loads these parts.
+    pub fn finish(&self, config: &ModelConfig) -> Result<LoadReport, ModelError> {
+        let (unneeded, mut ignored, mut unknown) = (self.unneeded(config), Vec::new(), Vec::new());
+        // The divisors were read with the config.
+        for name in self.tensors.unused().into_iter().filter(|name| name != ROPE_DIVISORS) {
+            match unneeded(&name) {
+                Some(reason) => ignored.push(IgnoredTensor { name, reason }),
                 None => unknown.push(name),
             }
         }
         refuse(unknown)?;
-        Ok(LoadReport { ignored: self.ignored })
+        Ok(LoadReport { ignored })
     }
 
     /// Refuses tensors whose names start as one of `parts`, and as none of `others`, that nobody has taken or ignored.
@@ -230,12 +242,12 @@ fn refuse(mut unknown: Vec<String>) -> Result<(), ModelError> {
 
 /// Whether the file has the tensor, plain or packed.
 fn holds(tensors: &Weights, name: &str) -> bool {
-    tensors.contains(name) || tensors.contains(&format!("{name}_packed"))
+    tensors.contains(name) || tensors.contains(&format!("{name}{PACKED}"))
 }
 
 /// For a matrix of one expert, plain or packed, the name without the expert's number.
 fn experts_of(name: &str) -> Option<String> {
-    let name = name.strip_suffix("_packed").unwrap_or(name);
+    let name = name.strip_suffix(PACKED).unwrap_or(name);
     let parts = [EXPERT_GATE, EXPERT_UP, EXPERT_DOWN].into_iter().flat_map(|name| [name.hf, name.gguf]);
     parts.filter_map(|part| part.split_once("{}")).find_map(|(before, after)| {
         let rest = name.strip_suffix(after)?;
@@ -245,12 +257,12 @@ fn experts_of(name: &str) -> Option<String> {
 }
 
 /// Whether a tensor only says how a quantised checkpoint's activations or caches may be rounded.
-pub(super) fn is_activation_scale(name: &str) -> bool {
+fn is_activation_scale(name: &str) -> bool {
     ACTIVATION_SCALES.iter().any(|end| name.ends_with(end))
 }
 
 /// Which other part of the checkpoint a tensor belongs to.
-pub(super) fn other_part(name: &str) -> Option<&'static str> {
+fn other_part(name: &str) -> Option<&'static str> {
     let name = name.strip_prefix("model.").unwrap_or(name);
     OTHER_PARTS.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| *reason)
 }
