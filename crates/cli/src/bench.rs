@@ -126,7 +126,8 @@ fn measure_with(args: &Args, threads: Option<usize>, out: &mut impl Write) -> an
         Some(threads) => threads,
         None => device::open(DeviceOptions::default())?.threads(),
     };
-    let (bandwidth, int8_peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
+    let (bandwidth, int8_peak) =
+        (measure::read_bandwidth(threads, host::available_memory())?, measure::int8_peak(threads));
     // The measurement of bandwidth takes more memory than most models' caches.
     host::reset_peak_memory();
     let (kv, precision) = (args.kv, args.precision);

@@ -79,8 +79,13 @@ fn gather(args: &Args) -> anyhow::Result<Report> {
     let cache = Cache::new(Settings::from_env()?.cache);
     // Before the measurement, which takes memory of its own.
     let available_memory = host::available_memory();
-    let limits = (!args.no_measure)
-        .then(|| Limits { bandwidth: measure::read_bandwidth(threads), int8_peak: measure::int8_peak(threads) });
+    let limits = match args.no_measure {
+        true => None,
+        false => Some(Limits {
+            bandwidth: measure::read_bandwidth(threads, available_memory)?,
+            int8_peak: measure::int8_peak(threads),
+        }),
+    };
     Ok(Report {
         machine: Machine::look(),
         isas: carat_cpu::available().into_iter().map(carat_cpu::Isa::name).collect(),

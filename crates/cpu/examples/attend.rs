@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let isa = isa.transpose()?;
 
     let mut backend = CpuBackend::new(CpuOptions { threads: Some(threads), precision: Precision::Fast, isa })?;
-    let bandwidth = measure::read_bandwidth(threads);
+    let bandwidth = measure::read_bandwidth(threads, None)?;
     println!("{}, {threads} threads: read {:.1} GB/s", backend.name(), bandwidth / 1e9);
     for depth in depths {
         let spec = KvSpec { n_kv_heads, head_dim, capacity: depth, form, dtype };

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if words.iter().any(|word| word == "coarse") {
         backend.set_rounding(Rounding::Coarse);
     }
-    let (bandwidth, peak) = (measure::read_bandwidth(threads), measure::int8_peak(threads));
+    let (bandwidth, peak) = (measure::read_bandwidth(threads, None)?, measure::int8_peak(threads));
     println!("{}, {threads} threads: read {:.1} GB/s, int8 {:.0} GOPS", backend.name(), bandwidth / 1e9, peak / 1e9);
     let wanted: Vec<(usize, usize)> = words
         .iter()

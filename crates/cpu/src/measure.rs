@@ -5,19 +5,29 @@
 
 use std::time::{Duration, Instant};
 
+use carat_tensor::backend::BackendError;
+
 use crate::kernels;
 use crate::pages::large_pages;
 
 /// Per thread; more than any last-level cache's share.
 const STREAM_BYTES: usize = 192 << 20;
+/// The same where memory is short; more than most caches' share.
+const LEAST_STREAM_BYTES: usize = 16 << 20;
 /// Reads of it per pass: some tens of milliseconds.
 const READS: usize = 8;
 /// The best of so many passes counts: a limit is what was reached.
 const PASSES: usize = 3;
 
-/// Bytes per second read by `threads` threads, each from memory of its own.
-pub fn read_bandwidth(threads: usize) -> f64 {
-    let buffers: Vec<Vec<u64>> = (0..threads).map(stream).collect();
+/// Bytes per second read by `threads` threads, each from memory of its own: all together of a quarter of the free `memory`,
+/// if that is enough.
+///
+/// # Errors
+/// If that memory could not be had.
+pub fn read_bandwidth(threads: usize, memory: Option<u64>) -> Result<f64, BackendError> {
+    let threads = at_once(threads);
+    let bytes = stream_bytes(threads, memory);
+    let buffers = (0..threads).map(|thread| stream(thread, bytes)).collect::<Result<Vec<_>, _>>()?;
     let k = kernels::best();
     let seconds = [false, true].map(|ahead| {
         best(threads, |t| {
@@ -26,21 +36,38 @@ pub fn read_bandwidth(threads: usize) -> f64 {
             }
         })
     });
-    (threads * READS * STREAM_BYTES) as f64 / seconds[0].min(seconds[1])
+    Ok((threads * READS * bytes) as f64 / seconds[0].min(seconds[1]))
+}
+
+/// How many of these threads can run at once. Each is timed while it runs: more would seem to add what they take turns at.
+fn at_once(threads: usize) -> usize {
+    threads.min(std::thread::available_parallelism().map_or(threads, usize::from)).max(1)
+}
+
+/// What each of these threads reads.
+fn stream_bytes(threads: usize, memory: Option<u64>) -> usize {
+    let share = memory.map_or(u64::MAX, |memory| memory / 4 / threads as u64);
+    usize::try_from(share).unwrap_or(usize::MAX).clamp(LEAST_STREAM_BYTES, STREAM_BYTES) / 8 * 8
 }
 
 /// What a thread reads, in large pages: the limit is the memory's.
-fn stream(thread: usize) -> Vec<u64> {
-    let mut values = Vec::with_capacity(STREAM_BYTES / 8);
+fn stream(thread: usize, bytes: usize) -> Result<Vec<u64>, BackendError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(bytes / 8).map_err(|_| BackendError::OutOfMemory {
+        what: "a measurement of bandwidth".to_owned(),
+        bytes,
+        backend: "cpu".to_owned(),
+    })?;
     // Before the first touch, which is what takes pages.
     large_pages(values.spare_capacity_mut());
-    values.resize(STREAM_BYTES / 8, thread as u64 + 1);
-    values
+    values.resize(bytes / 8, thread as u64 + 1);
+    Ok(values)
 }
 
 /// 8-bit operations per second (two per multiply-add) of `threads` threads.
 pub fn int8_peak(threads: usize) -> f64 {
     const ROUNDS: usize = 24_000_000;
+    let threads = at_once(threads);
     let (rounds, per_round) = kernels::best().dot_rounds;
     let seconds = best(threads, |_| {
         std::hint::black_box(rounds(ROUNDS));
@@ -105,4 +132,24 @@ fn best(threads: usize, f: impl Fn(usize) + Sync) -> f64 {
         best = best.min(seconds);
     }
     best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_take_a_quarter_of_free_memory_or_the_least_there_is() {
+        assert_eq!(stream_bytes(2, None), STREAM_BYTES);
+        assert_eq!(stream_bytes(2, Some(64 << 30)), STREAM_BYTES);
+        assert_eq!(stream_bytes(64, Some(16 << 30)), 64 << 20);
+        assert_eq!(stream_bytes(64, Some(1 << 30)), LEAST_STREAM_BYTES);
+    }
+
+    #[test]
+    fn no_more_threads_are_measured_than_run_at_once() {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(at_once(processors + 1), processors);
+        assert_eq!(at_once(1), 1);
+    }
 }
