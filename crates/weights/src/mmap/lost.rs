@@ -23,7 +23,7 @@ struct Node {
 }
 
 static FIRST: AtomicPtr<Node> = AtomicPtr::new(std::ptr::null_mut());
-/// Held to change the list.
+/// Held to change the list, and to read it but in the handler.
 static CHANGING: Mutex<()> = Mutex::new(());
 
 /// A mapping's place in the list, from [`Watched::new`] until it is dropped.
@@ -74,6 +74,8 @@ impl Drop for Watched {
 pub fn holds(bytes: &[u8]) -> bool {
     let range = bytes.as_ptr_range();
     let (start, end) = (range.start as usize, range.end as usize);
+    // A node that was used again in between would show one mapping's start and another's end.
+    let _changing = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     nodes().any(|node| {
         let first = node.start.load(Acquire);
         first != 0 && first <= start && end <= node.end.load(Relaxed)
