@@ -672,13 +672,37 @@ fn functions_agree_with_the_definition_to_a_few_ulp() {
     }
 }
 
+/// Others are what they are without it.
 #[test]
-fn a_gate_that_is_no_number_leaves_none() {
+fn single_values_that_are_no_numbers_stay_none() {
     for k in tables() {
-        for len in [1, 7, 16, 33] {
-            let mut x = vec![1.0; len];
-            (k.sigmoid_mul)(&mut x, &vec![f32::NAN; len]);
-            assert!(x.iter().all(|v| v.is_nan()), "{} {len}: {x:?}", k.isa);
+        for (len, at) in [(1, 0), (7, 2), (16, 15), (33, 9), (33, 32)] {
+            let what = format!("{} [{at}] of {len}", k.isa);
+            let with = |value: f32| {
+                let mut x = vec![0.5; len];
+                x[at] = value;
+                x
+            };
+            let check = |f: &dyn Fn(&mut [f32])| {
+                let (mut found, mut without) = (with(f32::NAN), with(0.5));
+                f(&mut found);
+                f(&mut without);
+                assert!(found[at].is_nan(), "{what}: {found:?}");
+                found[at] = without[at];
+                assert_eq!(found, without, "{what}");
+            };
+            check(&|x| {
+                let sum = (k.exp_sum)(x, 1.0);
+                assert_eq!(sum.is_nan(), x[at].is_nan(), "{what}");
+            });
+            check(&|x| (k.gelu_mul)(x, &vec![1.0; len]));
+            check(&|x| (k.sigmoid_mul)(x, &vec![1.0; len]));
+            check(&|x| {
+                let gate = x.to_vec();
+                x.fill(1.0);
+                (k.sigmoid_mul)(x, &gate);
+            });
+            check(&|x| (k.softcap)(x, 30.0));
         }
     }
 }

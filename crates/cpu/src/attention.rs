@@ -335,7 +335,8 @@ fn run(
             scores[..from - block.start].fill(f32::NEG_INFINITY);
             scores[to - block.start..].fill(f32::NEG_INFINITY);
             let max = scores.iter().fold(s.max[row], |max, &v| max.max(v));
-            if max == f32::NEG_INFINITY {
+            // Maxima drop what is no number; sums of powers keep it.
+            if max == f32::NEG_INFINITY && !scores.iter().any(|score| score.is_nan()) {
                 scores.fill(0.0);
                 continue;
             }

@@ -21,7 +21,7 @@ pub struct Routes {
 
 impl Routes {
     /// Chooses for `n` rows of router logits `[n, n_experts]`: softmax, the `top_k` largest (ties: lowest index)
-    /// renormalised, times `scale[expert]`.
+    /// renormalised, times `scale[expert]`. Where the softmax is no number, the weights are none.
     pub(crate) fn choose(&mut self, logits: &mut [f32], scale: &[f32], top_k: usize) {
         self.top_k = top_k;
         self.expert.clear();
@@ -29,6 +29,8 @@ impl Routes {
         for logits in logits.chunks_exact_mut(scale.len()) {
             let max = logits.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
             logits.iter_mut().for_each(|v| *v = (*v - max).exp());
+            // The comparisons that choose would drop it.
+            let has_nan = logits.iter().any(|p| p.is_nan());
             let first = self.weight.len();
             for _ in 0..top_k {
                 let mut best = 0;
@@ -41,7 +43,7 @@ impl Routes {
                 self.weight.push(logits[best]);
                 logits[best] = f32::NEG_INFINITY;
             }
-            let sum: f32 = self.weight[first..].iter().sum();
+            let sum = if has_nan { f32::NAN } else { self.weight[first..].iter().sum() };
             for (weight, &e) in self.weight[first..].iter_mut().zip(&self.expert[first..]) {
                 *weight = *weight / sum * scale[e as usize];
             }
@@ -157,4 +159,26 @@ impl Workspace {
 /// A worker's own memory: never contended.
 pub fn lock<T>(scratch: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_with_a_score_that_is_no_number_has_no_weights() {
+        let (n_experts, top_k) = (4, 2);
+        for bad in 0..n_experts {
+            for value in [f32::NAN, f32::INFINITY] {
+                let mut logits = [1.0, 3.0, 2.0, 0.0].repeat(2);
+                logits[bad] = value;
+                let mut routes = Routes::default();
+                routes.choose(&mut logits, &[1.0; 4], top_k);
+                let (of_bad, of_good) = routes.weight.split_at(top_k);
+                assert!(of_bad.iter().all(|weight| weight.is_nan()), "{value} at {bad}: {of_bad:?}");
+                assert_eq!(routes.expert[top_k..], [1, 2]);
+                assert!((of_good[0] - 1.0 / (1.0 + (-1f32).exp())).abs() < 1e-6, "{of_good:?}");
+            }
+        }
+    }
 }

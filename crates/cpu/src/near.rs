@@ -51,16 +51,11 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
             }
             let scores = &mut scores[..seen];
             (k.scores)(&query, &seen_keys[..seen * d], d, scores);
-            let out = tile.row(i);
-            if scores.iter().any(|score| score.is_nan()) {
-                // The functions that follow may take it for a large one.
-                out.fill(f32::NAN);
-                continue;
-            }
             (k.softcap)(scores, near.softcap);
             let max = scores.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
             let sum = (k.exp_sum)(scores, max);
             scores.iter_mut().for_each(|p| *p /= sum);
+            let out = tile.row(i);
             out.fill(0.0);
             (k.weighted_sum)(scores, &seen_values[(first - start) * d..(i + 1 - start) * d], d, out);
         }

@@ -515,7 +515,8 @@ pub trait Backend {
     // ---- mixture of experts
 
     /// `t = rms0(x) ⊙ scale`, `π = softmax(proj · t)`, the `top_k` largest (ties: lowest index) renormalised to sum 1, then times
-    /// `per_expert_scale`.
+    /// `per_expert_scale`; all in f32, whatever the type of `proj` and the rounding. Where a row of `proj · t` is not all numbers
+    /// its weights are none.
     fn route(
         &mut self,
         routes: &mut Self::Routes,

@@ -82,13 +82,14 @@ fn store_bytes(out: &mut [i8], v: [__m256i; 4]) {
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), bytes) }
 }
 
-/// `e^x`; 0 below −87, where results would be subnormal.
+/// `e^x`; 0 below −87, where results would be subnormal; what is no number stays none.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn exp(x: __m256) -> __m256 {
     let set = |v: f32| _mm256_set1_ps(v);
-    let alive = _mm256_cmp_ps::<_CMP_GT_OQ>(x, set(-87.0));
-    let x = _mm256_max_ps(_mm256_min_ps(x, set(88.3)), set(-87.3));
+    let alive = _mm256_cmp_ps::<_CMP_NLE_UQ>(x, set(-87.0));
+    // The second operand is what these give where there is NaN.
+    let x = _mm256_max_ps(set(-87.3), _mm256_min_ps(set(88.3), x));
     let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
         x,
         set(std::f32::consts::LOG2_E),
@@ -152,10 +153,7 @@ pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
         let mut eight = [0.0; 8];
         let gate = &gate[at..gate.len().min(at + 8)];
         eight[..gate.len()].copy_from_slice(gate);
-        let gate = load(&eight);
-        let power = exp(_mm256_sub_ps(_mm256_setzero_ps(), gate));
-        // `exp` takes what is no number for a large one.
-        let power = _mm256_blendv_ps(power, gate, _mm256_cmp_ps::<_CMP_UNORD_Q>(gate, gate));
+        let power = exp(_mm256_sub_ps(_mm256_setzero_ps(), load(&eight)));
         _mm256_div_ps(x, _mm256_add_ps(one, power))
     });
 }

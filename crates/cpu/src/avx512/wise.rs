@@ -7,13 +7,14 @@ use std::arch::x86_64::*;
 
 use super::{load_some, mask, store_some};
 
-/// `e^x`; 0 below the smallest subnormal's logarithm.
+/// `e^x`; 0 below the smallest subnormal's logarithm; what is no number stays none.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn exp(x: __m512) -> __m512 {
     let set = |v: f32| _mm512_set1_ps(v);
-    let alive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, set(-103.9));
-    let x = _mm512_max_ps(_mm512_min_ps(x, set(89.0)), set(-104.0));
+    let alive = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(x, set(-103.9));
+    // The second operand is what these give where there is NaN.
+    let x = _mm512_max_ps(set(-104.0), _mm512_min_ps(set(89.0), x));
     let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, set(std::f32::consts::LOG2_E)));
     // ln 2 = 0.693359375 (exact in 10 bits) − 2.1219444e-4.
     let r = _mm512_fnmadd_ps(n, set(0.693_359_4), x);
@@ -56,10 +57,7 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
 pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
     let one = _mm512_set1_ps(1.0);
     for (x, gate) in x.chunks_mut(16).zip(gate.chunks(16)) {
-        let gate = load_some(gate);
-        let power = exp(_mm512_sub_ps(_mm512_setzero_ps(), gate));
-        // `exp` takes what is no number for a large one.
-        let power = _mm512_mask_mov_ps(power, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(gate, gate), gate);
+        let power = exp(_mm512_sub_ps(_mm512_setzero_ps(), load_some(gate)));
         store_some(x, _mm512_div_ps(load_some(x), _mm512_add_ps(one, power)));
     }
 }
