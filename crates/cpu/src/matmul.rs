@@ -206,11 +206,16 @@ impl Product<'_> {
         }
     }
 
+    /// Whole tiles of these rows, where there are some and products read them: those of quantised weights meet integers alone.
+    fn tiles<'m>(&self, matrix: &'m Matrix, rows: Range<usize>) -> Option<Tiles<'m>> {
+        matrix.tiles(rows).filter(|_| matrix.dtype == DType::BF16 || self.uses_integers(matrix))
+    }
+
     /// `out[i, r] = matrix[rows.start + r] · acts[acts.start + i]` for few activation rows; `out` `[acts.len(), rows.len()]`.
     fn few(&self, matrix: &Matrix, rows: Range<usize>, acts: Range<usize>, scratch: &mut Vec<f32>, mut out: Tile<'_>) {
         let (k, dtype) = (self.kernels, matrix.dtype);
         let integers = self.uses_integers(matrix);
-        if let Some(tiles) = matrix.tiles(rows.clone()) {
+        if let Some(tiles) = self.tiles(matrix, rows.clone()) {
             if dtype == DType::BF16 {
                 return (k.matvec_e4m7)(tiles, self.acts.rows(acts), scratch, &mut out);
             }
@@ -266,7 +271,7 @@ impl Product<'_> {
         grow(packed.row, m.cols);
         packed.tile_f32.clear();
         packed.tile_f32.resize(m.cols * TILE, 0.0);
-        if let Some(tile) = m.tiles(strip.rows.clone()) {
+        if let Some(tile) = self.tiles(m, strip.rows.clone()) {
             e4m7::for_units(tile, k.widen_e4m7, |r, col, weights| {
                 for (tile, &w) in packed.tile_f32[col * TILE..].chunks_exact_mut(TILE).zip(weights) {
                     tile[r] = w;

@@ -5,7 +5,7 @@ use carat_tensor::backend::{Experts, Norm, Router, Stack};
 use carat_tensor::{Backend, DType};
 
 use super::{EPS, Harness, stack};
-use crate::bounds::{self, Approx, Weights};
+use crate::bounds::{self, Approx, Inputs, Weights};
 use crate::cases::{self, Matrix, ROWS, Rng};
 use crate::definitions;
 
@@ -57,6 +57,10 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
         }
     }
     run(h, &mut rng, Case { n: 17, d: 256, router: DType::BF16, weights: (DType::BF16, DType::BF16), ..case });
+    // As many experts as rows are interleaved in groups.
+    for n in [1, 17] {
+        run(h, &mut rng, Case { n, n_experts: 64, router: DType::Q8_0, ..case });
+    }
 }
 
 fn run<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, case: Case) {
@@ -68,10 +72,9 @@ fn run<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, case: Case) {
         true => tied(rng, n_experts, d),
         false => Matrix::random(rng, case.router, n_experts, d, 2.0),
     };
-    let router_inputs = h.inputs(case.router);
     let route = |x: &[f64]| {
         let scaled = bounds::rms(x, Some(&router_scale), f64::from(EPS));
-        let scores = bounds::product(&proj.weights, &scaled, router_inputs);
+        let scores = bounds::product(&proj.weights, &scaled, Inputs::Kept);
         let routes = definitions::route(&scores.exact, case.top_k, &expert_scale);
         (routes, scores)
     };
