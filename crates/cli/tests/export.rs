@@ -430,3 +430,22 @@ fn what_goes_wrong_is_said_and_leaves_nothing() {
     fails(&["quantize", &cut, &out, "--type", "q4_0"], 1, &["layers.5.mlp.down_proj.weight", "missing"]);
     assert_eq!(dir.names(), ["cut"]);
 }
+
+#[test]
+fn weights_that_are_no_numbers_are_named_and_not_quantised() {
+    let dir = Dir::new("finite");
+    let (input, out) = (dir.path("model"), dir.path("out.gguf"));
+    std::fs::create_dir(&input).unwrap();
+    std::fs::copy(format!("{}/config.json", nano()), format!("{input}/config.json")).unwrap();
+    let mut bytes = std::fs::read(format!("{}/model.safetensors", nano())).unwrap();
+    let data = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..data]).unwrap();
+    let entry = &header["model.language_model.layers.5.mlp.down_proj.weight"];
+    assert_eq!((&entry["dtype"], &entry["shape"]), (&json!("BF16"), &json!([96, 384])));
+    let at = data + entry["data_offsets"][0].as_u64().unwrap() as usize + (2 * 384 + 5) * 2;
+    bytes[at..at + 2].copy_from_slice(&0x7fc0u16.to_le_bytes());
+    std::fs::write(format!("{input}/model.safetensors"), bytes).unwrap();
+    let says = ["layers.5.mlp.down_proj.weight", "NaN in row 2, column 5", "Q4_0"];
+    fails(&["quantize", &input, &out, "--type", "q4_0"], 1, &says);
+    assert_eq!(dir.names(), ["model"]);
+}

@@ -88,6 +88,8 @@ pub const fn can_encode(dtype: DType) -> bool {
 /// even; Q4_0, Q5_0 and Q8_0 are ggml's reference quantisers, which lay the value of largest magnitude on the end
 /// of the scale; Q4_K and Q6_K search for the scales that leave the least sum of squared errors.
 ///
+/// All values must be finite where the type is quantised: a block has no place for others, and makes them finite ones.
+///
 /// # Panics
 /// If `dtype` can't be written ([`can_encode`]), `values` aren't a whole number of blocks, or `out` isn't as
 /// long as they ask for.

@@ -44,7 +44,7 @@ impl Encoder {
     /// matrices of several experts follow each other, each may have weights of its own.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// What `sink` returns, or that a quantised type is to hold a value that isn't finite.
     pub fn encode(
         &self,
         tensor: &Tensor,
@@ -67,7 +67,8 @@ impl Encoder {
                 let workers: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
                 workers.into_iter().map(|w| w.join().expect("encoding does not panic")).collect::<Vec<_>>()
             });
-            for (bytes, part) in pieces {
+            for piece in pieces {
+                let (bytes, part) = piece?;
                 sink(&bytes)?;
                 squares.add(part);
             }
@@ -75,7 +76,13 @@ impl Encoder {
         Ok(squares)
     }
 
-    fn rows(&self, tensor: &Tensor, to: DType, importance: Option<&[f32]>, rows: Range<usize>) -> (Vec<u8>, Squares) {
+    fn rows(
+        &self,
+        tensor: &Tensor,
+        to: DType,
+        importance: Option<&[f32]>,
+        rows: Range<usize>,
+    ) -> io::Result<(Vec<u8>, Squares)> {
         let cols = tensor.cols();
         let row_of = |dtype: DType| dtype.row_bytes(cols).expect("types were chosen for the rows' length");
         let (from_bytes, to_bytes) = (row_of(tensor.dtype), row_of(to));
@@ -84,6 +91,13 @@ impl Encoder {
         let mut squares = Squares::default();
         for (row, out) in rows.zip(out.chunks_exact_mut(to_bytes)) {
             decode_row(tensor.dtype, &tensor.data[row * from_bytes..][..from_bytes], &mut values);
+            if let (true, Some(col)) = (to.is_quantised(), values.iter().position(|v| !v.is_finite())) {
+                let (name, value) = (&tensor.name, values[col]);
+                let what = format!(
+                    "tensor `{name}` has {value} in row {row}, column {col}, and {to} holds finite values only"
+                );
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
             match importance.map(|w| weights_of(w, row, tensor.rows(), cols)) {
                 Some(weights) => encode_row_weighted(to, &values, weights, out),
                 None => encode_row(to, &values, out),
@@ -97,7 +111,7 @@ impl Encoder {
                 }
             }
         }
-        (out, squares)
+        Ok((out, squares))
     }
 }
 
