@@ -29,7 +29,9 @@ use crate::{rows, topology, workspace};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// Integer dots of the stored weights with activations rounded as finely as [`Rounding`] asks. Plain weights meet f32
-    /// activations. Encoders in f16, bf16 or Q8_0 are others: products and attention there are of 16-bit integers.
+    /// activations. Where there are kernels of 16-bit integers (of AVX-512, and the portable ones), many rows meet weights in f16
+    /// and bf16 in these, but where rounding is to be finest; so they do encoders' in Q8_0, each other in encoders' attention,
+    /// and a cache that holds less than f32.
     Fast,
     /// The same, but that encoders' products between bounds are of 8-bit integers: activations in blocks of 32, and weights of
     /// 16 bits, which are rounded as Q8_0's are.

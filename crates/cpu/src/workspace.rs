@@ -25,7 +25,7 @@ pub struct Cpu {
     pub integer: bool,
     /// Whether encoders' products are of 8-bit integers, where they can be.
     pub coarse: bool,
-    /// Whether encoders' products and attention may be of 16-bit integers.
+    /// Whether products and attention of many rows may be of 16-bit integers.
     pub words: bool,
 }
 

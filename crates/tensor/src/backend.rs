@@ -38,7 +38,8 @@ pub enum BackendError {
     },
 }
 
-/// How finely a product with quantised weights may round its inputs, in blocks of 32 values with a common scale.
+/// How finely a product with quantised weights may round its inputs, in blocks of 32 values with a common scale; and whether one
+/// with weights in f16 or bf16 may round at all ([`Backend::project`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// To 22 bits: errors of a product stay near those of sums in f32, with half as much arithmetic again. For what is
@@ -444,7 +445,8 @@ pub trait Backend {
 
     /// `out[i] = rms(x[i], norm)` for `n` rows of `norm.weight`'s length.
     fn rms_norm(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
-    /// `h = rms(x, norm)` (or `x`), then every projection of `h`.
+    /// `h = rms(x, norm)` (or `x`), then every projection of `h`. Here and in the next two `h`, or `x`, and weights stored as f16
+    /// or bf16 may be rounded as those of [`Backend::clipped_project`], unless rounding is to be [`Rounding::Finest`].
     fn project(
         &mut self,
         outs: &mut [Projection<'_, Self::Matrix, Self::Buffer>],
