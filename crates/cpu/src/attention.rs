@@ -6,12 +6,14 @@
 //! touched.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use carat_tensor::backend::{Attention, KvForm};
 
 use crate::acts::grow;
 use crate::kernels::{Ahead, Kernels};
 use crate::kv::Kv;
+use crate::moe::lock;
 use crate::pool::{Output, Pool};
 
 /// Keys decoded at a time: keys and values of 32 × 512 stay in L2.
@@ -205,7 +207,7 @@ impl Plan {
 pub fn attend(
     k: &'static Kernels,
     pool: &mut Pool,
-    scratch: &[std::sync::Mutex<Scratch>],
+    scratch: &[Mutex<Scratch>],
     partial: &mut Vec<f32>,
     (out, q): (&mut [f32], &[f32]),
     kv: &impl Stored,
@@ -217,7 +219,7 @@ pub fn attend(
         let output = Output::new(out, shape.n, width, plan.queries, group * d);
         pool.tiles(&mut [output], |worker, _, mut tile| {
             let mut scratch = lock(&scratch[worker]);
-            let (queries, head) = (tile.rows.clone(), tile.cols.start / (group * d));
+            let (queries, head) = (tile.rows(), tile.cols().start / (group * d));
             run(k, &view, &mut scratch, q, kv, head, queries.clone(), view.keys(queries.clone()));
             for (row, i) in queries.enumerate() {
                 let from = &scratch.out[row * group * d..(row + 1) * group * d];
@@ -237,7 +239,7 @@ pub fn attend(
     grow(partial, records * record);
     pool.tiles(&mut [Output::new(partial, records, record, 1, record)], |worker, _, mut tile| {
         let mut scratch = lock(&scratch[worker]);
-        let index = tile.rows.start;
+        let index = tile.rows().start;
         let (part, head, block) =
             (index % plan.parts, index / plan.parts % n_kv_heads, index / plan.parts / n_kv_heads);
         let queries = block * plan.queries..((block + 1) * plan.queries).min(shape.n);
@@ -271,10 +273,6 @@ fn merge(parts: &[f32], record: usize, rows: usize, row: usize, out: &mut [f32])
         let scale = weight(part) / sum;
         out.iter_mut().zip(&part[row * d..(row + 1) * d]).for_each(|(out, v)| *out += scale * v);
     }
-}
-
-fn lock(scratch: &std::sync::Mutex<Scratch>) -> std::sync::MutexGuard<'_, Scratch> {
-    scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Attends queries to keys of one head; leaves weighted values, maxima and sums in the scratch.

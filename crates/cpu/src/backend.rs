@@ -340,7 +340,7 @@ impl Backend for CpuBackend {
             &mut [Output::new(&mut out.0, ids.len(), cols.len(), share, cols.len())],
             |worker, _, mut tile| {
                 let mut scratch = lock(&scratch[worker]);
-                for i in tile.rows.clone() {
+                for i in tile.rows() {
                     let row = ids[i].index();
                     let row = &table.row_bytes(row..row + 1)[blocks.start * block_bytes..blocks.end * block_bytes];
                     let decoded = scratch.decoded(blocks.len() * block);

@@ -31,7 +31,7 @@ pub fn subsample(k: &Kernels, pool: &mut Pool, out: &mut [f32], x: &[f32], layer
     let tiles = tiles(layer.filters, channels);
     pool.tiles(&mut [Output::new(out, times, places * filters, 1, places * filters)], |_, _, mut tile| {
         let (mut under, mut strip) = (vec![0.0; places * cols], vec![0.0; places * TILE]);
-        for t in tile.rows.clone() {
+        for t in tile.rows() {
             gather(&mut under, x, layer.shape, t);
             let out = tile.row(t);
             for (first, packed) in (0..filters).step_by(TILE).zip(tiles.chunks_exact(cols * TILE)) {

@@ -149,10 +149,10 @@ pub fn by_pieces<const SHARE: usize>(
     few: impl Fn(&Piece<'_>, usize, &[f32], &mut Tile<'_>),
 ) {
     let cols = tiles.cols;
-    assert!(out.rows == (0..x.len() / cols) && out.cols.len() == tiles.count() * ROWS);
+    assert!(out.rows() == (0..x.len() / cols) && out.cols().len() == tiles.count() * ROWS);
     scratch.clear();
     scratch.extend(x.iter().map(|x| x * LARGE));
-    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
+    out.rows().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
         for (first, x) in (0..).step_by(SHARE).zip(scratch.chunks(SHARE * cols)) {
             let n = x.len() / cols;
@@ -163,7 +163,7 @@ pub fn by_pieces<const SHARE: usize>(
 
 /// `out[i, r] = Σ_c w[r, c] · x[i, c]`; `x` `[n, cols]`, below 2^63, and `out` `[n, rows]`. `scratch` is the kernel's own.
 pub fn matvec(tiles: Tiles<'_>, x: &[f32], _scratch: &mut Vec<f32>, out: &mut Tile<'_>) {
-    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
+    out.rows().for_each(|i| out.row(i).fill(0.0));
     for_units(tiles, widen, |row, col, weights| {
         for (i, x) in x.chunks_exact(tiles.cols).enumerate() {
             out.row(i)[row] += weights.iter().zip(&x[col..]).map(|(w, x)| w * x).sum::<f32>();

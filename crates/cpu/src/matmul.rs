@@ -298,7 +298,7 @@ impl Product<'_> {
         scratch: &mut Scratch,
         finish: impl Fn(usize, Range<usize>, &mut [f32]),
     ) {
-        let (acts, cols) = (tile.rows.clone(), tile.cols.clone());
+        let (acts, cols) = (tile.rows(), tile.cols());
         if self.is_few(matrix, acts.len()) {
             for acts in parts_of(acts) {
                 let rows = first + cols.start..first + cols.end;
@@ -337,7 +337,7 @@ impl Product<'_> {
         tile: &mut Tile<'_>,
         scratch: &mut Scratch,
     ) {
-        let (k, acts, cols) = (self.kernels, tile.rows.clone(), tile.cols.clone());
+        let (k, acts, cols) = (self.kernels, tile.rows(), tile.cols());
         if self.is_few(gate, acts.len()) {
             let Scratch { row, out, .. } = scratch;
             let len = cols.len().max(1);

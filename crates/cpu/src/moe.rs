@@ -128,7 +128,7 @@ impl Workspace {
         let tile_cols = product.task_rows(gate.matrix, largest, pool.threads()).min(ff.next_multiple_of(TILE));
         let output = Output::with_cuts(&mut self.hidden.x, cuts, ff, tile_cols);
         pool.tiles(&mut [output], |worker, _, mut tile| {
-            let expert = expert_of(tile.rows.start);
+            let expert = expert_of(tile.rows().start);
             let first = (gate.first + expert * gate.stride, up.first + expert * up.stride);
             product.fill_gated((gate.matrix, up.matrix), first, &mut tile, &mut lock(&scratch[worker]));
         });
@@ -140,7 +140,7 @@ impl Workspace {
         let product = Product { kernels: k, integers: Integers::by(integer), acts: &self.hidden };
         let tile_cols = product.task_rows(down.matrix, largest, pool.threads()).min(d.next_multiple_of(TILE));
         pool.tiles(&mut [Output::with_cuts(y, cuts, d, tile_cols)], |worker, _, mut tile| {
-            let expert = expert_of(tile.rows.start);
+            let expert = expert_of(tile.rows().start);
             let first = down.first + expert * down.stride;
             product.fill(down.matrix, first, &mut tile, &mut lock(&scratch[worker]), |_, _, _| {});
         });

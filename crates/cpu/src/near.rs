@@ -30,14 +30,14 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
     let (d, width) = (near.d, near.n_heads * near.d);
     let [q, keys, values] = qkv;
     pool.tiles(&mut [Output::new(out, n, width, ROWS, d)], |_, _, mut tile| {
-        let head = tile.cols.start;
+        let head = tile.cols().start;
         let at = |row: usize| width * row + head;
         let (mut query, mut scores) = (vec![0.0; d], vec![0.0; near.reach]);
         let mut seen_keys = vec![0.0; near.reach * d];
         // What any of the rows sees, one after another.
-        let start = (tile.rows.start + 1).saturating_sub(near.reach);
-        let seen_values = (start..tile.rows.end).map(|j| &values[at(j)..][..d]).collect::<Vec<_>>().concat();
-        for i in tile.rows.clone() {
+        let start = (tile.rows().start + 1).saturating_sub(near.reach);
+        let seen_values = (start..tile.rows().end).map(|j| &values[at(j)..][..d]).collect::<Vec<_>>().concat();
+        for i in tile.rows() {
             let first = (i + 1).saturating_sub(near.reach);
             let seen = i + 1 - first;
             for (q, (from, scale)) in query.iter_mut().zip(q[at(i)..].iter().zip(near.scale)) {

@@ -6,27 +6,55 @@ use crate::ints::{Eight, IntRows};
 use crate::kernels::{PackedTile, TILE};
 
 /// Activation rows from `first` on in up to three planes of bytes, each 128 times as fine as the one before: two of `x`, one
-/// of its rest. [`check`] has seen them.
+/// of its rest. [`Planes::new`] has seen them.
 #[derive(Clone, Copy)]
 pub struct Planes<'a> {
-    pub x: &'a IntRows<'a>,
-    pub rest: &'a IntRows<'a>,
-    pub first: usize,
+    x: &'a IntRows<'a>,
+    rest: &'a IntRows<'a>,
+    first: usize,
 }
 
-/// Panics unless there are `n` rows of `P` planes, with all sums and scales: what [`Planes`] rely on.
-pub fn check<const P: usize>(x: &IntRows<'_>, rest: &IntRows<'_>, n: usize) {
-    let cols = x.cols;
-    let planes = [x.q, x.low, rest.q];
-    assert!(planes[..P].iter().all(|plane| plane.len() >= n * cols), "{n} rows of {P} planes of {cols} values");
-    for x in [x, rest] {
-        assert!(x.exps.len() >= n * (cols / 32) && x.dsum32.len() >= n * (cols / 32));
-        assert!(x.neg16.len() >= n * (cols / 16) && x.neg32.len() >= n * (cols / 32));
+impl<'a> Planes<'a> {
+    /// `n` rows of `P` planes.
+    ///
+    /// # Panics
+    /// Unless they are there, with all sums and scales.
+    pub fn new<const P: usize>(x: &'a IntRows<'a>, rest: &'a IntRows<'a>, n: usize) -> Self {
+        let cols = x.cols;
+        let planes = [x.q, x.low, rest.q];
+        assert!(planes[..P].iter().all(|plane| plane.len() >= n * cols), "{n} rows of {P} planes of {cols} values");
+        for x in [x, rest] {
+            assert!(x.exps.len() >= n * (cols / 32) && x.dsum32.len() >= n * (cols / 32));
+            assert!(x.neg16.len() >= n * (cols / 16) && x.neg32.len() >= n * (cols / 32));
+        }
+        assert!(!cols.is_multiple_of(256) || x.eights.len() >= n * (cols / 256));
+        Planes { x, rest, first: 0 }
     }
-    assert!(!cols.is_multiple_of(256) || x.eights.len() >= n * (cols / 256));
-}
 
-impl Planes<'_> {
+    /// All rows but the first ones.
+    #[inline]
+    pub fn after(self, rows: usize) -> Self {
+        Planes { first: self.first + rows, ..self }
+    }
+
+    /// The rest's plane alone.
+    #[inline]
+    pub fn of_rest(self) -> Self {
+        Planes { x: self.rest, ..self }
+    }
+
+    /// Columns.
+    #[inline]
+    pub fn cols(&self) -> usize {
+        self.x.cols
+    }
+
+    /// What row `i` counts in ([`IntRows::unit`]), all of so many planes together.
+    #[inline]
+    pub fn unit<const P: usize>(&self, i: usize) -> f32 {
+        if P == 3 { self.rest } else { self.x }.unit(self.first + i)
+    }
+
     /// Plane `p` of the first row, from column `at` on.
     #[inline]
     pub fn of_plane(&self, p: usize, at: usize) -> *const i8 {
@@ -66,7 +94,7 @@ impl Planes<'_> {
     fn of_group<const GROUP: usize, T: Copy>(&self, values: &[T], i: usize, g: usize) -> T {
         let at = (self.first + i) * (self.x.cols / GROUP) + g;
         debug_assert!(at < values.len());
-        // SAFETY: `check` has seen the rows' values, and callers' groups lie within a row, as every tile has
+        // SAFETY: `new` has seen the rows' values, and callers' groups lie within a row, as every tile has
         // `cols / block` blocks.
         unsafe { *values.get_unchecked(at) }
     }

@@ -216,7 +216,7 @@ impl Pool {
     pub fn for_rows(&mut self, out: &mut [f32], n: usize, cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let share = if n * cols < SMALL { n } else { n.div_ceil(4 * self.threads()) };
         self.tiles(&mut [Output::new(out, n, cols, share, cols)], |_, _, mut tile| {
-            for i in tile.rows.clone() {
+            for i in tile.rows() {
                 f(i, tile.row(i));
             }
         });
@@ -226,7 +226,7 @@ impl Pool {
     pub fn for_parts(&mut self, out: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
         let len = out.len();
         let share = if len < SMALL { len } else { len.div_ceil(4 * self.threads()) };
-        self.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols.start, tile.row(0)));
+        self.tiles(&mut [Output::new(out, 1, len, 1, share)], |_, _, mut tile| f(tile.cols().start, tile.row(0)));
     }
 }
 
@@ -358,10 +358,8 @@ impl<'a> Output<'a> {
 pub struct Tile<'a> {
     data: *mut f32,
     stride: usize,
-    /// Rows of the output.
-    pub rows: Range<usize>,
-    /// Columns of the output.
-    pub cols: Range<usize>,
+    rows: Range<usize>,
+    cols: Range<usize>,
     lifetime: std::marker::PhantomData<&'a mut [f32]>,
 }
 
@@ -370,6 +368,16 @@ impl<'a> Tile<'a> {
     pub fn of(values: &'a mut [f32], len: usize) -> Self {
         let rows = 0..values.len() / len.max(1);
         Tile { data: values.as_mut_ptr(), stride: len, rows, cols: 0..len, lifetime: std::marker::PhantomData }
+    }
+
+    /// Rows of the output.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// Columns of the output.
+    pub fn cols(&self) -> Range<usize> {
+        self.cols.clone()
     }
 
     /// Some of the tile's rows, numbered from 0 on.
@@ -419,7 +427,7 @@ mod tests {
         let mut values = [0.0; 12];
         let mut all = Tile::of(&mut values, 3);
         let mut part = all.part(1..3);
-        assert_eq!((part.rows.clone(), part.cols.clone()), (0..2, 0..3));
+        assert_eq!((part.rows(), part.cols()), (0..2, 0..3));
         part.row(1).fill(1.0);
         part.part(0..1).row(0)[2] = 2.0;
         all.row(3)[0] = 3.0;
@@ -459,7 +467,7 @@ mod tests {
         let (mut a, mut b) = (vec![0.0; 7 * 33], vec![0.0; 40]);
         let mut outs = [Output::new(&mut a, 7, 33, 2, 8), Output::new(&mut b, 1, 40, 1, 7)];
         pool.tiles(&mut outs, |_, index, mut tile| {
-            for i in tile.rows.clone() {
+            for i in tile.rows() {
                 tile.row(i).iter_mut().for_each(|v| *v += 1.0 + index as f32);
             }
         });

@@ -4,7 +4,6 @@
 //! those of [`crate::kernels`].
 
 use carat_tensor::{DType, quant};
-use half::{bf16, f16};
 
 use crate::interleaved::{self, Tiles};
 use crate::ints::{Eight, IntRows, Sums};
@@ -165,7 +164,7 @@ pub fn in_parts(
 /// 22 bits; `out` `[n, 16 · tiles]`.
 pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
     let rows = interleaved::rows_of(tiles);
-    for i in out.rows.clone() {
+    for i in out.rows() {
         in_parts(matvec_part, tiles.dtype, &rows, x.row(i), rest.map(|rest| rest.row(i)), out.row(i));
     }
 }
@@ -256,22 +255,7 @@ fn one_tile(tile: &PackedTile, x: &IntRows<'_>, out: &mut [f32]) {
 /// A row of any type as f32.
 pub fn decode(dtype: DType, row: &[u8], out: &mut [f32]) {
     match dtype {
-        DType::F32 => {
-            for (out, b) in out.iter_mut().zip(row.as_chunks::<4>().0) {
-                *out = f32::from_le_bytes(*b);
-            }
-        }
-        DType::F16 => {
-            for (out, b) in out.iter_mut().zip(row.as_chunks::<2>().0) {
-                *out = f16::from_le_bytes(*b).to_f32();
-            }
-        }
-        DType::BF16 => {
-            for (out, b) in out.iter_mut().zip(row.as_chunks::<2>().0) {
-                *out = bf16::from_le_bytes(*b).to_f32();
-            }
-        }
-        DType::F8F32 => quant::decode_row(dtype, row, out),
+        DType::F32 | DType::F16 | DType::BF16 | DType::F8F32 => quant::decode_row(dtype, row, out),
         _ => {
             let form = form(dtype).expect("all other types are quantised");
             let mut block = Unpacked::new();

@@ -163,7 +163,7 @@ macro_rules! products_of_tiles {
             out: &mut Tile<'_>,
         ) {
             let rows = 0..x.q.len() / x.cols;
-            assert!(out.rows == rows && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+            assert!(out.rows() == rows && out.cols().len() == tiles.count() * ROWS && tiles.cols == x.cols);
             match (x.is_fine(), &rest) {
                 (false, _) => by_rows::<$($encoding,)? 1>(tiles, (&x, &x), out),
                 (true, None) => by_rows::<$($encoding,)? 2>(tiles, (&x, &x), out),
@@ -178,15 +178,14 @@ macro_rules! products_of_tiles {
             (x, rest): (&IntRows<'_>, &IntRows<'_>),
             out: &mut Tile<'_>,
         ) {
-            let n = out.rows.len();
-            check::<P>(x, rest, n);
+            let n = out.rows().len();
+            let planes = Planes::new::<P>(x, rest, n);
             let pieces = tiles.pieces();
             let mut open = [[$zero; SHARE]; GROUP];
             for first in (0..n).step_by(SHARE) {
                 let mut out = out.part(first..(first + SHARE).min(n));
-                let planes = Planes { x, rest, first };
                 let tiles = AllTiles { dtype: tiles.dtype, pieces: pieces.clone(), open: &mut open };
-                by_count::<$($encoding,)? P>(tiles, planes, &mut out);
+                by_count::<$($encoding,)? P>(tiles, planes.after(first), &mut out);
             }
         }
 
@@ -204,7 +203,7 @@ macro_rules! products_of_tiles {
             x: Planes<'_>,
             out: &mut Tile<'_>,
         ) {
-            let units = std::array::from_fn(|i| if P == 3 { x.rest } else { x.x }.unit(x.first + i));
+            let units = std::array::from_fn(|i| x.unit::<P>(i));
             match tiles.dtype {
                 DType::Q4_0 => all::<Q4_0_BYTES, 32, N>(tiles, out, units, |block, b, sums| {
                     q4_0::<$($encoding,)? P, N>(block, b, x, sums);

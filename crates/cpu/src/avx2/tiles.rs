@@ -37,10 +37,10 @@ pub fn pack_floats(rows: &[[f32; BLOCK]; TILE], q: &mut [u8], scale: &mut [f32])
 /// See [`crate::scalar::matvec_tiles`]. Each piece of a tile stays in the first cache while all rows meet it.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>, out: &mut Tile<'_>) {
-    assert!(out.rows == (0..x.q.len() / x.cols) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
-    out.rows.clone().for_each(|i| out.row(i).fill(0.0));
+    assert!(out.rows() == (0..x.q.len() / x.cols) && out.cols().len() == tiles.count() * ROWS && tiles.cols == x.cols);
+    out.rows().for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
-        for i in out.rows.clone() {
+        for i in out.rows() {
             let out = &mut out.row(i)[ROWS * piece.tile..][..ROWS];
             one_row(tiles.dtype, &piece, (x, rest), i, out);
         }

@@ -16,7 +16,7 @@ use crate::interleaved::{
 };
 use crate::ints::{Eight, IntRows};
 use crate::kernels::PackedTile;
-use crate::planes::{Planes, check};
+use crate::planes::Planes;
 use crate::pool::Tile;
 use crate::x86::products_of_tiles;
 
@@ -63,7 +63,7 @@ products_of_tiles!("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni", _
 /// See [`products_of_tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn by_count<const P: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
-    match out.rows.len() {
+    match out.rows().len() {
         1 => by_type::<P, 1>(tiles, x, out),
         2 => by_type::<P, 2>(tiles, x, out),
         3 => by_type::<P, 3>(tiles, x, out),
@@ -105,11 +105,11 @@ impl Planes<'_> {
         at: usize,
         start: impl Fn(usize) -> i32,
     ) -> [__m512i; N] {
-        debug_assert!(at + 4 * QUADS <= self.x.cols);
+        debug_assert!(at + 4 * QUADS <= self.cols());
         let add = |sums: &mut [__m512i; N], p: usize| {
-            // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
+            // SAFETY: `Planes::new` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
-            unsafe { add_dots::<false, QUADS, N>(sums, w, self.of_plane(p, at), self.x.cols) };
+            unsafe { add_dots::<false, QUADS, N>(sums, w, self.of_plane(p, at), self.cols()) };
         };
         let finer = |sums: [__m512i; N], by: [__m512i; N]| -> [__m512i; N] {
             std::array::from_fn(|i| _mm512_add_epi32(_mm512_slli_epi32::<7>(sums[i]), by[i]))
@@ -134,8 +134,8 @@ impl Planes<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn dots_of_sums<const N: usize>(&self, mins: &[__m512i; 4], b: usize) -> [__m512i; N] {
         let mut dots = [_mm512_setzero_si512(); N];
-        let (sums, stride) = (self.eight(0, b).sums.as_ptr().cast(), self.x.cols / 256 * size_of::<Eight>());
-        // SAFETY: `check` has seen the sums of `N` rows, `stride` apart.
+        let (sums, stride) = (self.eight(0, b).sums.as_ptr().cast(), self.cols() / 256 * size_of::<Eight>());
+        // SAFETY: `Planes::new` has seen the sums of `N` rows, `stride` apart.
         unsafe { add_dots::<true, 4, N>(&mut dots, mins, sums, stride) };
         dots
     }
@@ -223,7 +223,7 @@ fn q8_0<const P: usize, const N: usize>(block: &[u8; Q8_0_BYTES], b: usize, x: P
         let dots = x.dots::<P, 8, N>(&w, 32 * b, |i| x.negative::<P, 32>(i, b) << 4);
         sums.add(dots, scale, |i| x.exp(i, b));
     } else {
-        let rest = Planes { x: x.rest, ..x };
+        let rest = x.of_rest();
         let high = x.dots::<2, 8, N>(&w, 32 * b, |i| x.negative::<2, 32>(i, b) << 4);
         let low = rest.dots::<1, 8, N>(&w, 32 * b, |i| rest.negative::<1, 32>(i, b) << 4);
         sums.add(high, scale, |i| x.exp(i, b) + (7 << 23));

@@ -30,7 +30,7 @@ pub fn matvec_tiles(tiles: Tiles<'_>, x: IntRows<'_>, rest: Option<IntRows<'_>>,
 #[target_feature(enable = "dotprod")]
 fn by_rows<const P: usize>(tiles: Tiles<'_>, x: IntRows<'_>, rest: IntRows<'_>, out: &mut Tile<'_>) {
     let n = x.q.len() / x.cols;
-    assert!(out.rows == (0..n) && out.cols.len() == tiles.count() * ROWS && tiles.cols == x.cols);
+    assert!(out.rows() == (0..n) && out.cols().len() == tiles.count() * ROWS && tiles.cols == x.cols);
     (0..n).for_each(|i| out.row(i).fill(0.0));
     for piece in tiles.pieces() {
         let mut i = 0;

@@ -14,7 +14,7 @@ use crate::interleaved::{
     GROUP, Pieces, Q4_0_BYTES, Q4_K_BYTES, Q6_K_BYTES, Q6_K_SCALES, Q8_0_BYTES, ROWS, Tiles, q6_k_sixteen,
 };
 use crate::ints::IntRows;
-use crate::planes::{Planes, check};
+use crate::planes::Planes;
 use crate::pool::Tile;
 use crate::x86::products_of_tiles;
 
@@ -29,7 +29,7 @@ products_of_tiles!("avx2,fma,f16c", [__m256; 2], [_mm256_setzero_ps(); 2], EVEX)
 /// See [`products_of_tiles`].
 #[target_feature(enable = "avx2,fma,f16c")]
 fn by_count<const EVEX: bool, const P: usize>(tiles: AllTiles<'_, '_>, x: Planes<'_>, out: &mut Tile<'_>) {
-    match out.rows.len() {
+    match out.rows().len() {
         1 => by_type::<EVEX, P, 1>(tiles, x, out),
         2 => by_type::<EVEX, P, 2>(tiles, x, out),
         3 => by_type::<EVEX, P, 3>(tiles, x, out),
@@ -73,12 +73,12 @@ fn dots<const EVEX: bool, const FORM: usize, const P: usize, const N: usize>(
     starts: [i32; N],
 ) -> [Halves; N] {
     let quads = if FORM == SIXES { 4 } else { 8 };
-    debug_assert!(at + 4 * quads <= x.x.cols);
+    debug_assert!(at + 4 * quads <= x.cols());
     let add = |sums: &mut [Halves; N], p: usize, k: usize, w: Halves| {
         for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: `check` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
+            // SAFETY: `Planes::new` has seen the rows, and callers stay within one: every tile has `cols / block` blocks, and a
             // block's columns lie within its row.
-            let quad = unsafe { x.of_plane(p, at).add(i * x.x.cols + 4 * k).cast::<i32>().read_unaligned() };
+            let quad = unsafe { x.of_plane(p, at).add(i * x.cols() + 4 * k).cast::<i32>().read_unaligned() };
             let quad = _mm256_set1_epi32(quad);
             *sums = [dot::<EVEX>(sums[0], w[0], quad), dot::<EVEX>(sums[1], w[1], quad)];
         }
@@ -228,7 +228,7 @@ fn q8_0<const EVEX: bool, const P: usize, const N: usize>(
         let starts = std::array::from_fn(|i| x.negative::<P, 32>(i, b) << 4);
         sums.add(dots::<EVEX, BYTES, P, N>(&x, weights, 32 * b, starts), scale, |i| x.exp(i, b));
     } else {
-        let rest = Planes { x: x.rest, ..x };
+        let rest = x.of_rest();
         let starts = std::array::from_fn(|i| x.negative::<2, 32>(i, b) << 4);
         let of_rest = std::array::from_fn(|i| rest.negative::<1, 32>(i, b) << 4);
         let high = dots::<EVEX, BYTES, 2, N>(&x, weights, 32 * b, starts);

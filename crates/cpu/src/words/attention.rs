@@ -228,7 +228,7 @@ pub fn attend(
             let segment = Segment { positions: segment, stored: keys_and_values };
             pool.tiles(&mut [out], |worker, _, mut tile| {
                 let mut scratch = lock(&scratch[worker]);
-                let rows = tile.rows.clone();
+                let rows = tile.rows();
                 let carry = carry.get(rows.start / queries);
                 scratch.take(k.words, q, &view, head, rows.clone());
                 if let (false, Some(carry)) = (is_first, carry) {

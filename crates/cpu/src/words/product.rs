@@ -158,7 +158,7 @@ pub fn project<const M: usize>(
     let panels = most_panels(x.len, M).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
     pool.tiles(&mut [Output::new(out, n, m.rows, n, panels * WIDTH)], |worker, _, mut tile| {
         let Scratch { panels, steps, out } = &mut *lock(&scratch[worker]);
-        let (rows, cols) = (tile.rows.clone(), tile.cols.clone());
+        let (rows, cols) = (tile.rows(), tile.cols());
         let padded = cols.len().next_multiple_of(TILE);
         let (of_one, steps_of_one) = (x.len * padded, blocks(x.len) * padded);
         let (panels, steps) = (panels.take(M * of_one), steps.take(M * steps_of_one));
