@@ -133,6 +133,21 @@ fn user_text_never_becomes_a_control_token() {
     }
 }
 
+/// Some files don't call the tokens of tool calls and channels special.
+#[test]
+fn markers_are_control_tokens_whatever_a_file_calls_them() {
+    let plain = changed(|file| {
+        for token in file["added_tokens"].as_array_mut().expect("a list") {
+            token["special"] = json!(!token["content"].as_str().expect("text").contains('|'));
+        }
+    });
+    let (plain, tokenizer) = (plain.expect("it loads"), tokenizer());
+    for piece in ["<|turn>", "<turn|>", "<|tool_call>", "<tool_call|>", "<|channel>", "<channel|>", "<|\"|>"] {
+        assert!(plain.id(piece).is_some_and(|id| plain.is_control(id)), "{piece}");
+        assert_eq!(plain.encode(piece), tokenizer.encode(piece), "{piece}");
+    }
+}
+
 #[test]
 fn a_control_token_that_merging_or_one_character_would_reach_is_still_out_of_reach() {
     // The file makes control tokens of a character and of a word that its merges build.
@@ -337,6 +352,39 @@ fn metadata_and_json_make_the_same_tokenizer() {
             assert_eq!((other.bytes(id), other.is_control(id)), (json.bytes(id), json.is_control(id)), "{id}");
         }
     }
+}
+
+/// Published files name `<turn|>` as the end.
+#[test]
+fn the_end_of_a_document_is_found_by_its_name() {
+    let (json, parts) = (tokenizer(), Parts::new());
+    let turn_close = json.special().turn_close;
+    for types in [parts.types.as_slice(), &[]] {
+        let other = from_parts(VocabParts { token_types: types, eos: turn_close, ..parts.get() }).expect("it loads");
+        assert_eq!((other.special().eos, other.special().turn_close), (Some(TokenId(1)), turn_close));
+        assert!(other.is_control(TokenId(1)));
+    }
+    let mut tokens = parts.get().tokens;
+    tokens[1] = "<end>";
+    let other = from_parts(VocabParts { tokens, eos: Some(TokenId(1)), ..parts.get() }).expect("it loads");
+    assert_eq!(other.special().eos, Some(TokenId(1)));
+}
+
+#[test]
+fn more_merges_than_ranks_and_long_pieces_are_refused() {
+    let of = |tokens: &[String]| {
+        let scores: Vec<f32> = (0..tokens.len()).map(|i| -(i as f32)).collect();
+        let tokens = tokens.iter().map(String::as_str).collect();
+        from_parts(VocabParts { tokens, scores: &scores, ..VocabParts::default() })
+    };
+    // 128 runs of a character make 8128 merges.
+    let runs = |n: u32| -> Vec<String> {
+        let letters = (0x100..0x100 + n).filter_map(char::from_u32);
+        letters.flat_map(|c| (1..=128).map(move |n| String::from(c).repeat(n))).collect()
+    };
+    assert!(of(&runs(2)).is_ok());
+    check_error(of(&runs(517)), "merges; supported are 1 to 4194303");
+    check_error(of(&["a".to_owned(), "b".repeat(257)]), "token 1 has 257 bytes");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What a model says about how to sample from it: `generation_config.json` and the ids in `config.json`, or the
-//! `general.sampling.*` keys of a GGUF file.
+//! `general.sampling.*` keys and `eos_token_id` of a GGUF file.
 //!
 //! Where a checkpoint says nothing, the family's published values hold: temperature 1, top-k 64, top-p 0.95. A file that is there and doesn't ask for sampling means the most likely
 //! token, as in transformers' `GenerationConfig`.
@@ -65,6 +65,7 @@ impl GenerationDefaults {
         sampling.repetition_penalty = number("penalty_repeat")?.unwrap_or(sampling.repetition_penalty);
         let suppressed = metadata.opt_u32s("tokenizer.ggml.suppress_tokens")?.unwrap_or_default();
         sampling.suppress.extend(suppressed.into_iter().map(TokenId));
+        defaults.stop_tokens.extend(metadata.opt_u32("tokenizer.ggml.eos_token_id")?.map(TokenId));
         Ok(defaults)
     }
 
@@ -151,9 +152,11 @@ mod tests {
         assert_eq!(read(&|_| ()).unwrap(), GenerationDefaults::family());
         let found = read(&|writer| {
             writer.f32("general.sampling.temp", 0.5).f32("general.sampling.min_p", 0.25);
+            writer.u32("tokenizer.ggml.eos_token_id", 106);
             writer.value("general.sampling.top_k", &Stored::Int(ValueType::I32, -1));
         });
-        let sampling = found.unwrap().sampling;
+        let GenerationDefaults { sampling, stop_tokens } = found.unwrap();
+        assert_eq!(stop_tokens, [TokenId(106)]);
         assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p), (0.5, 0, 0.95, 0.25));
         let error = read(&|writer| {
             writer.str("general.sampling.temp", "hot");

@@ -26,6 +26,16 @@ pub enum TokenizerError {
         /// The most that fit.
         limit: usize,
     },
+    /// A piece too long to look for the merges that make it.
+    #[error("token {id} has {found} bytes; where merges are made from scores, at most {limit} are supported")]
+    PieceLength {
+        /// The entry.
+        id: u32,
+        /// Its length in bytes.
+        found: usize,
+        /// The longest that is split.
+        limit: usize,
+    },
     /// Parallel arrays of different lengths.
     #[error("the tokenizer has {found} {what} for {expected} tokens")]
     Length {

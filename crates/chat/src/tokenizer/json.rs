@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::merges::{MergeTexts, resolve, split_joined};
+use super::special::is_marker;
 use super::vocab::{MAX_VOCAB, Vocab, parse_byte};
 use super::{Model, TokenKind, Tokenizer, TokenizerError};
 
@@ -86,7 +87,9 @@ impl Tokenizer {
             })
             .collect();
         for token in &file.added_tokens {
-            let kind = if token.special { TokenKind::Control } else { TokenKind::UserDefined };
+            // As in GGUF files, the tokens of tool calls and channels may be marked so that they are printed.
+            let kind =
+                if token.special || is_marker(&token.content) { TokenKind::Control } else { TokenKind::UserDefined };
             kinds[token.id as usize] = kind;
         }
         let vocab = Vocab::new(&pieces, kinds)?;

@@ -76,11 +76,17 @@ pub(super) struct Merge {
     pub(super) result: u32,
 }
 
+/// Refuses more merges than ranks.
+pub(super) fn check_count(found: usize) -> Result<(), TokenizerError> {
+    match found {
+        0..=MAX_MERGES => Ok(()),
+        _ => Err(TokenizerError::Size { what: "merges", found, limit: MAX_MERGES }),
+    }
+}
+
 /// Looks every piece of a merge list up, on as many threads as pay.
 pub(super) fn resolve(vocab: &Vocab, texts: &MergeTexts<'_>) -> Result<Vec<Merge>, TokenizerError> {
-    if texts.len() > MAX_MERGES {
-        return Err(TokenizerError::Size { what: "merges", found: texts.len(), limit: MAX_MERGES });
-    }
+    check_count(texts.len())?;
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let threads = (texts.len() / MERGES_PER_THREAD).clamp(1, cores.min(MAX_THREADS));
     let share = texts.len().div_ceil(threads);

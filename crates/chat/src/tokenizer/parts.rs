@@ -6,10 +6,13 @@
 
 use carat_tensor::TokenId;
 
-use super::merges::{Merge, MergeTexts, resolve};
+use super::merges::{Merge, MergeTexts, check_count, resolve};
 use super::special::is_marker;
 use super::vocab::{Vocab, parse_byte};
 use super::{Model, TokenKind, Tokenizer, TokenizerError};
+
+/// The longest piece whose splits are looked for, in bytes: Gemma's longest are runs of 31 spaces, which take 93.
+const MAX_SPLIT: usize = 256;
 
 /// A vocabulary as parallel arrays, named as GGUF's `tokenizer.ggml.*` keys.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +27,8 @@ pub struct VocabParts<'a> {
     pub scores: &'a [f32],
     /// `bos_token_id`.
     pub bos: Option<TokenId>,
-    /// `eos_token_id`.
+    /// `eos_token_id`, which in files in circulation is what ends a turn: a token called `<eos>` is the one that ends a
+    /// document.
     pub eos: Option<TokenId>,
     /// `unknown_token_id`.
     pub unk: Option<TokenId>,
@@ -56,7 +60,7 @@ impl Tokenizer {
         });
         let special = &mut tokenizer.special;
         special.bos = parts.bos.or(special.bos);
-        special.eos = parts.eos.or(special.eos);
+        special.eos = special.eos.or(parts.eos);
         special.unk = parts.unk.or(special.unk);
         special.pad = parts.pad.or(special.pad);
         Ok(tokenizer)
@@ -68,7 +72,7 @@ fn kinds(parts: &VocabParts<'_>) -> Result<Vec<TokenKind>, TokenizerError> {
         let special = [parts.bos, parts.eos, parts.pad, parts.unk];
         let told = parts.tokens.iter().enumerate().map(|(id, piece)| match piece {
             _ if special.contains(&Some(TokenId(id as u32))) => TokenKind::Control,
-            _ if is_marker(piece) || *piece == "<mask>" => TokenKind::Control,
+            _ if is_marker(piece) || ["<eos>", "<mask>"].contains(piece) => TokenKind::Control,
             _ if parse_byte(piece).is_some() => TokenKind::Byte,
             _ => TokenKind::Normal,
         });
@@ -105,6 +109,9 @@ fn merges_from_scores(vocab: &Vocab, scores: &[f32]) -> Result<Vec<Merge>, Token
     let mut scored: Vec<(f32, Merge)> = Vec::new();
     for result in (0..vocab.len() as u32).filter(|&id| vocab.kind(id) == TokenKind::Normal) {
         let piece = vocab.piece(result).unwrap_or("");
+        if piece.len() > MAX_SPLIT {
+            return Err(TokenizerError::PieceLength { id: result, found: piece.len(), limit: MAX_SPLIT });
+        }
         let start = scored.len();
         for (at, _) in piece.char_indices().skip(1) {
             let (left, right) = piece.split_at(at);
@@ -112,6 +119,7 @@ fn merges_from_scores(vocab: &Vocab, scores: &[f32]) -> Result<Vec<Merge>, Token
                 scored.push((scores[result as usize], Merge { left, right, result }));
             }
         }
+        check_count(scored.len())?;
         scored[start..].sort_by_key(|(_, merge)| (merge.left, merge.right));
     }
     scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
