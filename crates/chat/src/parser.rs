@@ -149,11 +149,19 @@ impl Parser {
         self.text(&text, events);
     }
 
-    /// The output is over: appends what was held back. A call without an end is read as far as it goes.
+    /// The output is over: appends what was held back. A call that is cut off here is text: what it lacks may be what
+    /// it was about.
     pub fn finish(&mut self, events: &mut Vec<Event>) {
         if !self.stopped {
             self.flush_partial(events);
-            self.leave(events);
+            match &mut self.state {
+                State::Call(symbols) => {
+                    let symbols = std::mem::take(symbols);
+                    diagnose(events, "a tool call was cut off and is shown as text");
+                    self.show_call(&symbols, events);
+                }
+                _ => self.leave(events),
+            }
             self.stopped = true;
         }
     }
@@ -248,7 +256,8 @@ impl Parser {
         }
     }
 
-    /// Ends what is open, to be content again.
+    /// Ends what is open, to be content again. The model has gone on without closing it, so a call is read as far as it
+    /// goes.
     fn leave(&mut self, events: &mut Vec<Event>) {
         match &mut self.state {
             State::Content(_) => self.held.clear(),
@@ -290,12 +299,16 @@ impl Parser {
             }
             None => {
                 diagnose(events, "a tool call could not be read and is shown as text");
-                let text = call::as_text(symbols);
-                if !text.trim().is_empty() {
-                    self.state = State::Content(Lead::Keep);
-                    events.push(Event::Text(text));
-                }
+                self.show_call(symbols, events);
             }
+        }
+    }
+
+    fn show_call(&mut self, symbols: &[Symbol], events: &mut Vec<Event>) {
+        let text = call::as_text(symbols);
+        if !text.trim().is_empty() {
+            self.state = State::Content(Lead::Keep);
+            events.push(Event::Text(text));
         }
     }
 }

@@ -132,6 +132,14 @@ fn calls_follow_thoughts_text_and_each_other() {
 }
 
 #[test]
+fn a_call_that_is_cut_off_is_text() {
+    check("<|tool_call>call:rm{path:<|\"|>/tmp", "! text(call:rm{path:\"/tmp)");
+    check("a<|tool_call>call:f{}<tool_call|> <|tool_call>call:g{}", "text(a) call(f {}) ! text(call:g{})");
+    check("a<|tool_call>", "text(a) !");
+    check("<|tool_call>call:f{a:1<turn|>", "! ! call(f {\"a\":1}) stop");
+}
+
+#[test]
 fn calls_get_ids_of_their_own() {
     let ids = TOKENIZER.encode_with_special("<|tool_call>call:f{}<tool_call|><|tool_call>call:f{}<tool_call|>");
     let found = parse_from(Parser::new(), &ids).into_iter().map(|event| match event {

@@ -297,7 +297,8 @@ impl Session {
         prompt.iter().for_each(|&token| sampler.observe_prompt(token));
         let special = self.tokenizer.special();
         let thinking = special.channel_open.zip(special.channel_close).map(|(open, close)| {
-            let tokens = ThoughtTokens { open, close, newline: self.tokenizer.encode("\n") };
+            let newline = self.tokenizer.encode("\n");
+            let tokens = ThoughtTokens { open, close, call: special.tool_call_open, newline };
             let mut budget = ThinkingBudget::new(tokens, options.think_budget);
             let tail = prompt.iter().rposition(|&t| t == open).unwrap_or(prompt.len());
             budget.observe_prompt(prompt[tail..].iter().map(|&t| (t, self.tokenizer.bytes(t))));

@@ -16,6 +16,8 @@ pub struct ThoughtTokens {
     pub open: TokenId,
     /// `<channel|>`.
     pub close: TokenId,
+    /// `<|tool_call>`, which ends a thought that is open.
+    pub call: Option<TokenId>,
     /// A line break, which stands before `close`.
     pub newline: Vec<TokenId>,
 }
@@ -64,7 +66,7 @@ impl ThinkingBudget {
     }
 
     fn step(&mut self, token: TokenId, bytes: &[u8]) {
-        if token == self.tokens.close {
+        if token == self.tokens.close || Some(token) == self.tokens.call {
             self.state = State::Outside;
             return;
         }
@@ -112,18 +114,20 @@ mod tests {
 
     const OPEN: u32 = 100;
     const CLOSE: u32 = 101;
+    const CALL: u32 = 102;
     const NEWLINE: u32 = 10;
 
     fn bytes(token: u32) -> &'static [u8] {
         match token {
             NEWLINE => b"\n",
-            OPEN | CLOSE => b"",
+            OPEN | CLOSE | CALL => b"",
             _ => b"word",
         }
     }
 
     fn budget(limit: Option<usize>) -> ThinkingBudget {
-        let tokens = ThoughtTokens { open: TokenId(OPEN), close: TokenId(CLOSE), newline: vec![TokenId(NEWLINE)] };
+        let [open, close, call] = [OPEN, CLOSE, CALL].map(TokenId);
+        let tokens = ThoughtTokens { open, close, call: Some(call), newline: vec![TokenId(NEWLINE)] };
         ThinkingBudget::new(tokens, limit)
     }
 
@@ -162,6 +166,12 @@ mod tests {
     #[test]
     fn a_budget_of_nothing_leaves_the_empty_thought() {
         check(Some(0), &[], &[OPEN, 1, NEWLINE, 7], &[OPEN, 1, NEWLINE, CLOSE, 7], 0);
+    }
+
+    #[test]
+    fn a_call_ends_a_thought_and_is_left_alone() {
+        check(Some(1), &[], &[OPEN, 1, NEWLINE, CALL, 5, 6, 7], &[OPEN, 1, NEWLINE, CALL, 5, 6, 7], 0);
+        check(Some(2), &[OPEN], &[1, NEWLINE, 5, CALL, 6, 7, 8], &[1, NEWLINE, 5, CALL, 6, 7, 8], 1);
     }
 
     #[test]

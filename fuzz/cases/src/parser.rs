@@ -88,7 +88,8 @@ fn check_text(events: &[Event], ids: &[TokenId]) {
     let special = test_tokenizer().special();
     let is = |id: TokenId, other: Option<TokenId>| Some(id) == other;
     let stops = |id: TokenId| is(id, special.eos) || is(id, special.turn_close) || is(id, special.tool_response_open);
-    let ids = &ids[..ids.iter().position(|&id| stops(id)).unwrap_or(ids.len())];
+    let stop = ids.iter().position(|&id| stops(id));
+    let ids = &ids[..stop.unwrap_or(ids.len())];
     let (mut came, mut calls) = (String::new(), Vec::new());
     let mut rest = ids;
     while let Some((&first, after)) = rest.split_first() {
@@ -104,7 +105,10 @@ fn check_text(events: &[Event], ids: &[TokenId]) {
         };
         let (part, next) = rest.split_at(part);
         if is(first, special.tool_call_open) {
-            for event in parse(part) {
+            // What follows ends a call, too.
+            let end = special.turn_close.filter(|_| stop.is_some() || !next.is_empty());
+            let part: Vec<TokenId> = part.iter().copied().chain(end).collect();
+            for event in parse(&part) {
                 match event {
                     Event::Text(text) => came.push_str(&text),
                     Event::ToolCall(call) => calls.push((call.name, call.arguments)),
