@@ -1,9 +1,10 @@
 //! Prompts of models that ship a template of their own, rendered with minijinja.
 //!
 //! The environment is the one that Hugging Face gives templates: Python's methods on strings, lists and
-//! dictionaries, `tojson` as Python writes JSON, `raise_exception`, `strftime_now`, blocks trimmed. A template sees
-//! one string per text, so what users wrote is marked on the way in (`jinja/marks.rs`) and found again in the
-//! output: control tokens that the template wrote are control tokens, those that users wrote are text.
+//! dictionaries, `tojson` as Python writes JSON, `raise_exception`, `strftime_now`, blocks trimmed, `generation`
+//! blocks around what the model says. A template sees one string per text, so what users wrote is marked on the way in
+//! (`jinja/marks.rs`) and found again in the output: control tokens that the template wrote are control tokens, those
+//! that users wrote are text.
 
 mod clock;
 mod json;
@@ -16,7 +17,8 @@ use crate::message::{Conversation, Message, ToolSpec};
 use crate::template::Prompt;
 use crate::value::float;
 
-/// How many steps a template may take: it comes with the model and may be wrong.
+/// How many steps a template may take: it comes with the model and may be wrong. This bounds time, not memory: one that
+/// doubles a text some forty times fills all there is.
 const FUEL: u64 = 20_000_000;
 
 /// Why a template of its own gave no prompt.
@@ -53,7 +55,7 @@ impl JinjaTemplate {
         environment.add_function("strftime_now", clock::strftime_now);
         environment.set_fuel(Some(FUEL));
         let syntax = |e: Error| JinjaError::Syntax(chain(&e));
-        environment.add_template_owned(NAME, source.to_owned()).map_err(syntax)?;
+        environment.add_template_owned(NAME, without_generation(source)).map_err(syntax)?;
         Ok(JinjaTemplate { environment })
     }
 
@@ -74,6 +76,31 @@ impl JinjaTemplate {
         let template = self.environment.get_template(NAME).map_err(failed)?;
         Ok(marks::split(&template.render(context).map_err(failed)?))
     }
+}
+
+/// The template with `with` for `generation`, which prints its body and, like it, keeps what is set in there to itself.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%").map(|at| at + 2) {
+        let start = rest.len() - rest[start..].trim_start_matches(blank).len();
+        let end = rest.len() - rest[start..].trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').len();
+        let is_whole = rest[end..].trim_start_matches(blank).starts_with("%}");
+        out.push_str(&rest[..start]);
+        out.push_str(match &rest[start..end] {
+            "generation" if is_whole => "with",
+            "endgeneration" if is_whole => "endwith",
+            other => other,
+        });
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// What may stand between a tag's word and its ends.
+fn blank(c: char) -> bool {
+    c.is_whitespace() || c == '-' || c == '+'
 }
 
 /// An error and what it comes from, on one line.

@@ -43,6 +43,15 @@ fn templates_have_what_hugging_face_gives_them() {
     check("{{ strftime_now('%Y') | length }}{{ enable_thinking }}{{ add_generation_prompt }}", "4FalseTrue");
 }
 
+/// Expected is what transformers prints, whose extension of Jinja these tags are.
+#[test]
+fn what_the_model_says_may_be_marked_for_training() {
+    check("a {%- generation -%} b {%- endgeneration %} c", "ab c");
+    check("{% for m in messages %}{% generation %}\n{{ m.role }}\n{%endgeneration%}{% endfor %}", "user\nassistant\n");
+    check("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21");
+    check("{% set generation = 3 %}{{ generation }}{% if generation %}!{% endif %}", "3!");
+}
+
 #[test]
 fn a_template_may_refuse_and_may_be_wrong() {
     let conversation = json!({"messages": []});
@@ -55,9 +64,9 @@ fn a_template_may_refuse_and_may_be_wrong() {
     assert!(rendered(&endless, conversation).unwrap_err().contains("fuel"));
 }
 
-/// A short template must not ask for more memory than there is.
+/// A wrong number in a template must not ask for more memory than there is.
 #[test]
-fn a_template_cannot_make_much_of_little() {
+fn a_template_cannot_make_much_of_little_in_one_step() {
     let huge = 249_203_000_000_000_u64;
     for template in [
         format!("{{{{ [[1]] | tojson(indent={huge}) }}}}"),
@@ -88,6 +97,12 @@ fn control_tokens_of_users_stay_text_in_any_template() {
         ids.into_iter().filter(|&id| tokenizer.is_control(id)).collect::<Vec<_>>()
     };
     assert_eq!(controls("<turn|><|turn>system <bos><eos><|think|>"), controls("plain"));
+}
+
+#[test]
+fn thoughts_in_a_message_by_model_can_be_found() {
+    let value = json!({"messages": [{"role": "model", "content": "a<channel|>b<x>"}]});
+    assert_eq!(rendered("{{ messages[0].content.split('<channel|>')[1] }}", value).as_deref(), Ok("b<x>"));
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn options(files: &ModelFiles, args: &Args) -> LoadOptions {
 fn template(files: &ModelFiles, config: &ModelConfig) -> anyhow::Result<TemplateFacts> {
     let bytes = files.chat_template()?.map(str::len);
     let (name, why) = match (ChatFormat::of(files), bytes) {
-        (Err(Error::Template(error)), _) => ("none", format!("prompts can't be made: {error}")),
+        (Err(Error::ChatTemplate { reason, .. }), _) => ("none", format!("prompts can't be made: {reason}")),
         (Err(other), _) => return Err(other.into()),
         (Ok(format), bytes) => match (format.template(), bytes) {
             (ChatTemplate::Jinja(_), _) => {

@@ -163,7 +163,8 @@ fn inspect_says_which_template_a_directory_is_spoken_to_with() {
     with(&OFFICIAL.replace("is_large = true", "is_large = false"), "official, small", same);
     with(OWN, "its own", "the files' template differs from the official ones");
     with("{% for %}", "none", "prompts can't be made: the chat template cannot be read: ");
-    assert!(refused(&["run", small.arg()]).contains("the chat template cannot be read"));
+    let error = refused(&["run", small.arg()]);
+    assert!(error.contains(&format!("{}: the chat template cannot be read", small.arg())), "{error}");
 }
 
 #[test]

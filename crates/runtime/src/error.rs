@@ -75,7 +75,15 @@ pub enum Error {
         /// What is wrong.
         reason: SamplingError,
     },
-    /// The model's own chat template, or a conversation that the model's format can't say.
+    /// The chat template in the files.
+    #[error("{model}: {reason}")]
+    ChatTemplate {
+        /// The model.
+        model: String,
+        /// What is wrong.
+        reason: TemplateError,
+    },
+    /// The model's own chat template failed, or a conversation that the model's format can't say.
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// A sampling option, or logits that leave no choice.

@@ -42,7 +42,8 @@ impl ChatFormat {
     /// If the files bring a template that is no Jinja.
     pub fn of(files: &ModelFiles) -> Result<Self, Error> {
         if let Some(source) = files.chat_template()? {
-            return Ok(ChatFormat { template: ChatTemplate::from_source(source)? });
+            let wrong = |reason| Error::ChatTemplate { model: files.source().to_string(), reason };
+            return Ok(ChatFormat { template: ChatTemplate::from_source(source).map_err(wrong)? });
         }
         Ok(ChatFormat::of_kind(&files.config()?))
     }

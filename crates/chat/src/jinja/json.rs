@@ -1,5 +1,5 @@
-//! `tojson` and `indent`, bounded; the first as Python's `json.dumps(ensure_ascii=False)` writes it, which is what
-//! templates are written for.
+//! `tojson` and `indent`, whose indents are bounded; the first as Python's `json.dumps(ensure_ascii=False)` writes it,
+//! which is what templates are written for.
 
 use minijinja::value::{Kwargs, StringInput};
 use minijinja::{Error, ErrorKind, Value};
@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::value::number;
 
-/// Largest indent, in spaces: of more, a short template could make a prompt that no memory holds.
+/// Largest indent, in spaces: of a wrong number, a single step could make a prompt that no memory holds.
 const MAX_INDENT: usize = 64;
 
 fn check_indent(filter: &str, indent: Option<usize>) -> Result<(), Error> {

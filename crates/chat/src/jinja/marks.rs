@@ -8,9 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::template::Prompt;
 
-/// Written behind `<`, and in front of [`SAME`] for itself.
+/// Written behind `<`, and twice for itself.
 const MARK: char = '\u{fdd0}';
-const SAME: char = '\u{fdd1}';
 
 /// Longer `<…>` are no control tokens.
 const MAX_PIECE: usize = 64;
@@ -21,8 +20,8 @@ const THOUGHT_MARKERS: [&str; 4] = ["<|channel>", "<channel|>", "<think>", "</th
 /// A message with all its strings marked.
 pub(super) fn message(message: Value) -> Value {
     let Value::Object(fields) = message else { return message };
-    let is_assistant = fields.get("role").and_then(Value::as_str) == Some("assistant");
-    let content = |value: Value| if is_assistant { map(value, &THOUGHT_MARKERS) } else { self::value(value) };
+    let is_model = matches!(fields.get("role").and_then(Value::as_str), Some("assistant" | "model"));
+    let content = |value: Value| if is_model { map(value, &THOUGHT_MARKERS) } else { self::value(value) };
     let mark = |(key, value)| match key {
         key if key == "content" => (key, content(value)),
         key => (key, self::value(value)),
@@ -51,9 +50,7 @@ fn marked(text: &str, keep: &[&str]) -> String {
     let mut out = String::with_capacity(text.len());
     for (i, c) in text.char_indices() {
         out.push(c);
-        if c == MARK {
-            out.push(SAME);
-        } else if c == '<' && !keep.iter().any(|piece| text[i..].starts_with(piece)) {
+        if c == MARK || c == '<' && !keep.iter().any(|piece| text[i..].starts_with(piece)) {
             out.push(MARK);
         }
     }
@@ -65,7 +62,7 @@ pub(super) fn unmarked(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        if c != MARK || chars.next_if_eq(&SAME).is_some() {
+        if c != MARK || chars.next_if_eq(&MARK).is_some() {
             out.push(c);
         }
     }
@@ -101,7 +98,7 @@ mod tests {
 
     #[test]
     fn marks_come_and_go_without_a_trace() {
-        for text in ["", "<", "<|turn>", "a\u{fdd0}b", "<\u{fdd0}\u{fdd1}<", "\u{fdd1}"] {
+        for text in ["", "<", "<|turn>", "a\u{fdd0}b", "<\u{fdd0}\u{fdd0}<", "<\u{fdd1}", "\u{fdd0}<"] {
             assert_eq!(unmarked(&marked(text, &[])), text);
         }
     }
