@@ -96,6 +96,11 @@ impl Role {
         }
     }
 
+    /// Whether the model speaks: prompts call it `model`, and so do some who write messages.
+    pub fn is_model(&self) -> bool {
+        matches!(self.name(), "assistant" | "model")
+    }
+
     /// The name in the OpenAI shape.
     pub fn name(&self) -> &str {
         match self {

@@ -109,6 +109,17 @@ fn the_official_template_is_recognised_by_what_it_prints() {
 }
 
 #[test]
+fn the_model_may_be_called_by_its_own_name() {
+    let messages =
+        |role: &str| json!({"messages": [{"role": "user", "content": "Hi"}, {"role": role, "content": "Ho"}]});
+    let text = |role| {
+        let conversation = Conversation::from_openai(&messages(role)).expect("a conversation");
+        gemma3::render(&conversation).expect("a prompt").text()
+    };
+    assert_eq!(text("model"), text("assistant"));
+}
+
+#[test]
 fn what_the_format_lacks_is_refused_by_name() {
     let user = json!({"role": "user", "content": "Hi"});
     let refused = |conversation: Value| {

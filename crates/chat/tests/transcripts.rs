@@ -24,6 +24,36 @@ fn every_transcript_is_rendered_byte_for_byte() {
     assert_eq!(equal, 800);
 }
 
+/// Expected is what Jinja prints from `data/official.jinja`.
+#[test]
+fn messages_by_model_are_the_model_s_and_others_than_the_assistant_s() {
+    let said = json!({"role": "model", "content": "<|channel>thought\nold<channel|> I am. "});
+    let by_assistant = json!({"role": "assistant", "content": "So."});
+    let value = json!({"messages": [{"role": "user", "content": "Who?"}, by_assistant, said, said, by_assistant]});
+    let conversation = Conversation::from_openai(&value).expect("a conversation");
+    let expected = "<bos><|turn>user\nWho?<turn|>\n<|turn>model\nSo.<turn|>\nI am.<turn|>\n<|turn>model\nI am.\
+        <|turn>model\nSo.<turn|>\n<|turn>model\n";
+    assert_eq!(render(&conversation, Variant::Small).text(), expected);
+}
+
+/// Expected is what Jinja prints from `data/official.jinja`.
+#[test]
+fn results_without_an_id_belong_to_the_last_call_without_one() {
+    let names = |calls: Value, result: Value| {
+        let asked = json!({"role": "assistant", "content": "", "tool_calls": calls});
+        let conversation = Conversation::from_openai(&json!({"messages": [asked, result]})).expect("a conversation");
+        let text = render(&conversation, Variant::Small).text();
+        let name = text.split("response:").nth(1).and_then(|rest| rest.split('{').next());
+        name.map(str::to_owned).expect("a result")
+    };
+    let call = |name: &str| json!({"function": {"name": name}});
+    let with_id = |name: &str| json!({"id": name, "function": {"name": name}});
+    let result = json!({"role": "tool", "name": "n", "content": ""});
+    assert_eq!(names(json!([call("f"), call("g"), with_id("h")]), result.clone()), "g");
+    assert_eq!(names(json!([with_id("f")]), result), "n");
+    assert_eq!(names(json!([with_id("f")]), json!({"role": "tool", "content": ""})), "unknown");
+}
+
 #[test]
 fn prompts_become_the_ids_of_their_text() {
     let tokenizer = Tokenizer::from_json(include_bytes!("data/tokenizer.json")).expect("the test vocabulary loads");

@@ -104,9 +104,10 @@ fn message(node: &Node<'_>) -> Result<Message> {
         Some(text) if !text.is_empty() => Some(text),
         _ => node.text("reasoning_content")?,
     };
+    let content = node.get("content").map_or(Ok(Content::Empty), |content| self::content(&content, &role))?;
     Ok(Message {
         role,
-        content: node.get("content").map_or(Ok(Content::Empty), |content| self::content(&content))?,
+        content,
         reasoning: reasoning.filter(|text| !text.is_empty()),
         tool_calls: node.items("tool_calls")?.iter().map(tool_call).collect::<Result<_>>()?,
         tool_call_id: node.text("tool_call_id")?,
@@ -115,12 +116,13 @@ fn message(node: &Node<'_>) -> Result<Message> {
     })
 }
 
-fn content(node: &Node<'_>) -> Result<Content> {
+fn content(node: &Node<'_>, role: &Role) -> Result<Content> {
     match node.value {
         Value::String(text) => Ok(Content::Text(text.clone())),
-        Value::Object(fields) => Ok(Content::Object(fields.clone())),
+        Value::Object(fields) if *role == Role::Tool => Ok(Content::Object(fields.clone())),
         Value::Array(_) => Ok(Content::Parts(node.list()?.iter().map(part).collect::<Result<_>>()?)),
-        _ => Err(node.wrong("a string, a list of parts, an object or null")),
+        _ if *role == Role::Tool => Err(node.wrong("a string, a list of parts, an object or null")),
+        _ => Err(node.wrong("a string, a list of parts or null")),
     }
 }
 
@@ -255,6 +257,10 @@ mod tests {
         check_error(
             json!({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}),
             "`messages[0].content[0].type` is `smell`; expected `text`, `image`, `audio` or `video`",
+        );
+        check_error(
+            json!({"messages": [{"role": "user", "content": {"type": "text", "text": "Hi"}}]}),
+            "`messages[0].content` is an object; expected a string, a list of parts or null",
         );
         check_error(
             json!({"messages": [], "enable_thinking": 1}),

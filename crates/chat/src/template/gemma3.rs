@@ -22,8 +22,8 @@ pub fn render(conversation: &Conversation) -> Result<Prompt, TemplateError> {
         _ => (None, conversation.messages.as_slice()),
     };
     for (i, message) in history.iter().enumerate() {
-        let expected = if i.is_multiple_of(2) { Role::User } else { Role::Assistant };
-        if message.role != expected {
+        let in_turn = if i.is_multiple_of(2) { message.role == Role::User } else { message.role.is_model() };
+        if !in_turn {
             return Err(TemplateError::Order { index: i, found: message.role.name().to_owned() });
         }
         out.push_control("<start_of_turn>");

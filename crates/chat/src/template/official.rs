@@ -73,7 +73,7 @@ fn system_turn<'a>(out: &mut Prompt, conversation: &'a Conversation) -> &'a [Mes
 
 fn turn(out: &mut Prompt, history: &[Message], i: usize, keep_thought: bool) -> TurnEnd {
     let message = &history[i];
-    let is_model = message.role == Role::Assistant;
+    let is_model = message.role.is_model();
     let said = |message: &&Message| message.role != Role::Tool;
     let previous = history[..i].iter().rfind(said);
     let next = history[i + 1..].iter().find(said);
@@ -140,13 +140,11 @@ fn write_results(out: &mut Prompt, message: &Message, rest: &[Message]) -> bool 
     results.map(|result| write_tool_message(out, called_name(message, result), &result.content)).count() > 0
 }
 
-/// The tool that a result belongs to. A result with neither id nor name belongs to the last call without an id.
+/// The tool that a result belongs to: that of the last call with its id, and a result without one belongs to the last
+/// call without one. Its own name counts where there's no such call.
 fn called_name<'a>(message: &'a Message, result: &'a Message) -> &'a str {
-    let with_id = |id: &Option<String>| message.tool_calls.iter().rfind(|call| call.id == *id);
-    let by_id = if result.tool_call_id.is_some() { with_id(&result.tool_call_id) } else { None };
-    let by_id = by_id.map(|call| call.name.as_str()).or(result.name.as_deref());
-    let absent = || if result.tool_call_id.is_none() { with_id(&None) } else { None };
-    by_id.or_else(|| absent().map(|call| call.name.as_str())).unwrap_or("unknown")
+    let called = message.tool_calls.iter().rfind(|call| call.id == result.tool_call_id);
+    called.map(|call| call.name.as_str()).or(result.name.as_deref()).unwrap_or("unknown")
 }
 
 fn write_tool_message(out: &mut Prompt, name: &str, content: &Content) {
