@@ -5,6 +5,7 @@ use carat_chat::tokenizer::TokenizerError;
 use carat_cpu::CpuError;
 use carat_model::ModelError;
 use carat_tensor::TokenId;
+use carat_tensor::backend::KvType;
 use carat_weights::WeightsError;
 
 use crate::loading::MemoryLimit;
@@ -183,7 +184,7 @@ pub enum Error {
         seconds: f64,
     },
     /// More memory than is free or allowed.
-    #[error("{}\n{table}", memory(*needed, *limit, *longest))]
+    #[error("{}\n{table}", memory(*needed, *limit, *longest, *kv))]
     Memory {
         /// Bytes that count against the limit.
         needed: u64,
@@ -191,6 +192,8 @@ pub enum Error {
         limit: MemoryLimit,
         /// The longest context that would fit.
         longest: Option<usize>,
+        /// As what keys and values would be kept.
+        kv: KvType,
         /// What takes how much.
         table: String,
     },
@@ -207,7 +210,7 @@ impl Error {
     }
 }
 
-fn memory(needed: u64, limit: MemoryLimit, longest: Option<usize>) -> String {
+fn memory(needed: u64, limit: MemoryLimit, longest: Option<usize>, kv: KvType) -> String {
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
     let what = match limit {
         MemoryLimit::Free(free) => format!("the model needs {} of memory and {} are free", mib(needed), mib(free)),
@@ -216,7 +219,25 @@ fn memory(needed: u64, limit: MemoryLimit, longest: Option<usize>) -> String {
         }
     };
     match longest {
-        Some(ctx) => format!("{what}; --ctx {ctx} is the longest that fits, and --kv q8_0 takes less"),
+        Some(ctx) => {
+            let smaller = if kv == KvType::Q8_0 { "" } else { ", and --kv q8_0 takes less" };
+            format!("{what}; --ctx {ctx} is the longest that fits{smaller}")
+        }
         None => format!("{what}; no context fits"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_cache_is_offered_where_there_is_one() {
+        let text = |kv| memory(3 << 20, MemoryLimit::Free(1 << 20), Some(512), kv);
+        assert_eq!(
+            text(KvType::F16),
+            "the model needs 3.0 MiB of memory and 1.0 MiB are free; --ctx 512 is the longest that fits, and --kv q8_0 takes less"
+        );
+        assert!(text(KvType::Q8_0).ends_with("--ctx 512 is the longest that fits"), "{}", text(KvType::Q8_0));
     }
 }

@@ -235,7 +235,8 @@ pub fn load(
     let broken = limits(options.memory, host::available_memory()).into_iter().find(|limit| !limit.holds(&plan));
     if let Some(limit) = broken {
         let (needed, table) = (limit.counted(&plan), plan.to_string());
-        return Err(Error::Memory { needed, limit, longest: longest_on(&device, files, &tiles, options)?, table });
+        let longest = longest_on(&device, files, &tiles, options)?;
+        return Err(Error::Memory { needed, limit, longest, kv: options.resolve(&files.config()?).kv, table });
     }
     announce(&plan);
     if matches!(tiles, Tiles::Absent) {

@@ -111,7 +111,7 @@ impl SamplingOptions {
         range(self.presence_penalty.abs() <= 10.0, "presence-penalty", self.presence_penalty, "-10 to 10")?;
         range(self.frequency_penalty.abs() <= 10.0, "frequency-penalty", self.frequency_penalty, "-10 to 10")?;
         for &(id, bias) in &self.logit_bias {
-            range(!bias.is_nan(), "logit-bias", bias, "a number")?;
+            range(bias < f32::INFINITY, "logit-bias", bias, "a number below infinity")?;
             if id.index() >= vocab_size {
                 return Err(SamplingError::OutOfRange {
                     option: "logit-bias",
@@ -552,6 +552,10 @@ mod tests {
         assert_eq!(error.to_string(), "top-p is 0, expected more than 0, at most 1");
         let error = Sampler::new(SamplingOptions { logit_bias: vec![(TokenId(3), 1.0)], ..warm() }, 3).err().unwrap();
         assert_eq!(error.to_string(), "logit-bias is token 3, expected a token below 3");
+        let biased = |bias| Sampler::new(SamplingOptions { logit_bias: vec![(TokenId(2), bias)], ..warm() }, 3);
+        let error = biased(f32::INFINITY).err().unwrap();
+        assert_eq!(error.to_string(), "logit-bias is inf, expected a number below infinity");
+        assert!(biased(f32::NAN).is_err() && biased(f32::NEG_INFINITY).is_ok());
         assert!(Sampler::new(SamplingOptions { temperature: f32::NAN, ..warm() }, 3).is_err());
     }
 }
