@@ -13,6 +13,7 @@ mod boxes;
 mod error;
 mod guard;
 pub mod limits;
+mod mp4;
 pub mod picture;
 pub mod sound;
 pub mod video;

@@ -21,7 +21,7 @@ mod yuv;
 
 pub use budget::{Budget, Grid};
 pub use decode::decode;
-pub(crate) use decode::{check_pixels, decoder_limits, explain};
+pub(crate) use decode::{check_pixels, decoder_limits, explain, turned};
 pub use patches::{Fitted, Patches, Patching, patches};
 pub(crate) use rgb::from as over_white;
 

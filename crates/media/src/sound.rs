@@ -12,12 +12,13 @@ mod decode;
 mod frames;
 mod kind;
 mod mel;
+mod mp4;
 mod opus;
 mod resample;
 mod stream;
 
 pub use clips::{Clip, Clips, MIN_CLIP, clips};
-pub use decode::decode;
+pub use decode::{decode, decode_of_video};
 pub use frames::{RawFrames, SAMPLES_PER_FRAME, raw_frames};
 pub use mel::{BANDS, LogMel, MAX_FRAMES, log_mel};
 pub use stream::Stream;

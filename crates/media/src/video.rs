@@ -12,14 +12,12 @@
 mod animation;
 mod av01;
 mod colour;
-mod fragments;
 mod h264;
 mod kind;
-mod mp4;
 mod sps;
 
 use crate::picture::{Budget, Fitted, Picture};
-use crate::{Error, guard};
+use crate::{Error, guard, mp4};
 use kind::Kind;
 
 /// The most pictures of one video that a model sees.

@@ -1,4 +1,5 @@
-//! Sounds against other decoders, and features against the reference (`fixtures/media/make_sounds.py`, `make_opus.py`).
+//! Sounds against other decoders, and features against the reference (`fixtures/media/make_sounds.py`, `make_opus.py`,
+//! `make_cuts.py`).
 
 mod waves;
 
@@ -57,8 +58,8 @@ const WRITTEN: f64 = 0.5e-6;
 
 #[test]
 fn files_hold_what_other_decoders_find() {
-    let rows = files();
-    assert_eq!(rows.len(), 38);
+    let rows = [files(), rows("cuts.json")].concat();
+    assert_eq!(rows.len(), 40);
     for row in rows {
         let name = row["name"].as_str().unwrap();
         let wave = heard(&row);
@@ -70,6 +71,19 @@ fn files_hold_what_other_decoders_find() {
         let most = difference(&wave.samples, &row);
         assert!(most <= bound, "{name}: {most}");
     }
+}
+
+#[test]
+fn streams_that_follow_each_other_in_ogg_are_all_heard() {
+    for name in ["vorbis.ogg", "opus_silk_wide.opus"] {
+        let file = fs::read(fixtures().join("sounds").join(name)).expect("a fixture");
+        let once = decode(&file).expect("a sound").samples;
+        let twice = decode(&[&file[..], &file].concat()).expect("a sound").samples;
+        assert!(twice == [&once[..], &once].concat(), "{name}: {} samples, then {}", once.len(), twice.len());
+    }
+    let [vorbis, opus] = ["vorbis.ogg", "opus.ogg"].map(|name| fs::read(fixtures().join("sounds").join(name)));
+    let error = decode(&[vorbis.expect("a fixture"), opus.expect("a fixture")].concat()).unwrap_err().to_string();
+    assert!(error.contains("its sample rate changes to 48000 Hz on the way"), "{error}");
 }
 
 /// soxr's pass band ends at 0.91 of half the rate, ours at 0.95: where the files' noise, ±0.02, lies between, it is kept or

@@ -168,6 +168,9 @@ fn broken_films_say_what_is_wrong() {
     refused(&changed(b"stsz", 8, &[0; 4]), &["no pictures"]);
     refused(&changed(b"stsz", 4, &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]), &["4294967295 frames", "at most 108000"]);
     refused(&changed(b"stts", 4, &[0xff; 4]), &["`stts` claims 4294967295 entries"]);
+    refused(&changed(b"stsc", 8, &[0; 4]), &["`stsc` has chunk 0 behind chunk 0"]);
+    refused(&changed(b"stsc", 12, &[0; 4]), &["`stsc` has no samples in chunk 1"]);
+    refused(&changed(b"stsz", 4, &3000u32.to_be_bytes()), &["its pictures lie upon each other"]);
     refused(&changed(b"avcC", 8, &[0xff; 4]), &["H.264"]);
     refused(&changed(b"mdhd", 12, &[0; 4]), &["`mdhd` has 0 units per second"]);
     for step in (0..whole.len()).step_by(509) {

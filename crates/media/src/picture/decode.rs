@@ -6,7 +6,8 @@ use image::error::{ImageError, LimitErrorKind};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use super::{Picture, avif, jpeg, kind, rgb, tiff};
+use super::avif::{self, Still};
+use super::{Picture, jpeg, kind, rgb, tiff};
 use crate::limits::{MAX_DECODE_BYTES, MAX_PICTURE_BYTES, MAX_PIXELS, MAX_SIDE};
 use crate::{Error, guard};
 
@@ -26,8 +27,8 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, Error> {
 
 fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture, Error> {
     if format == ImageFormat::Avif {
-        let still = avif::decode(bytes)?;
-        return Ok(turned(still.rgb, (still.width as u32, still.height as u32), still.orientation));
+        let Still { width, height, rgb, orientation } = avif::decode(bytes)?;
+        return Ok(turned(Picture { width, height, rgb }, orientation));
     }
     let palette = if format == ImageFormat::Tiff { tiff::palette(bytes) } else { None };
     let bytes = palette.as_ref().map_or(bytes, |(_, grey)| grey);
@@ -43,13 +44,14 @@ fn read(bytes: &[u8], format: ImageFormat, name: &'static str) -> Result<Picture
         Some(rgb) => rgb,
         None => rgb::from(pixels, name)?,
     };
-    Ok(turned(rgb, (width, height), orientation))
+    Ok(turned(Picture { width: width as usize, height: height as usize, rgb }, orientation))
 }
 
-/// Pixels of three bytes, as they are to be seen.
-fn turned(rgb: Vec<u8>, (width, height): (u32, u32), orientation: Orientation) -> Picture {
-    let rgb = RgbImage::from_raw(width, height, rgb);
-    let mut upright = DynamicImage::from(rgb.expect("three bytes for each of width × height pixels"));
+/// A picture as it is to be seen.
+pub(crate) fn turned(picture: Picture, orientation: Orientation) -> Picture {
+    let Picture { width, height, rgb } = picture;
+    let rgb = RgbImage::from_raw(width as u32, height as u32, rgb);
+    let mut upright = DynamicImage::from(rgb.expect("a picture has three bytes for each of its pixels"));
     upright.apply_orientation(orientation);
     Picture { width: upright.width() as usize, height: upright.height() as usize, rgb: upright.into_bytes() }
 }
@@ -73,7 +75,7 @@ pub(crate) fn check_pixels(width: u32, height: u32, format: &'static str) -> Res
     check("pixels", u64::from(width) * u64::from(height), MAX_PIXELS)
 }
 
-fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
+pub(super) fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {
     Error::within("picture", (found, unit), limit, "make it smaller first")
 }
 

@@ -14,17 +14,28 @@ use symphonia::default::formats::{
 
 use super::Wave;
 use super::kind::{self, Container};
+use super::mp4::Mp4;
 use super::opus::{self, Opus};
-use crate::limits::{MAX_BAD_PACKETS, MAX_SAMPLES, MAX_SECONDS, MAX_SOUND_BYTES, RATES};
+use crate::limits::{MAX_BAD_PACKETS, MAX_SAMPLES, MAX_SECONDS, MAX_SOUND_BYTES, MAX_VIDEO_BYTES, RATES};
 use crate::{Error, guard};
 
 /// The sound in a WAV, AIFF, FLAC, MP3, OGG, M4A, Matroska or AAC file, told apart by content: the mean of its channels at the
-/// file's own rate, without what an encoder added before and after. (In Matroska up to a packet of that is left.)
+/// file's own rate, without what an encoder added before and after. (In Matroska, and behind the sound in M4A, up to a packet of that
+/// is left.) Of M4A and films it is what their edit lists choose, of OGG all streams that follow each other.
 ///
 /// An MP3, AAC or OGG stream that was cut off is heard up to there; the others say how long they are and are held to it.
 pub fn decode(bytes: &[u8]) -> Result<Wave, Error> {
+    whole(bytes, MAX_SOUND_BYTES)
+}
+
+/// The sound beside a video's pictures, as [`decode()`] has it.
+pub fn decode_of_video(bytes: &[u8]) -> Result<Wave, Error> {
+    whole(bytes, MAX_VIDEO_BYTES)
+}
+
+fn whole(bytes: &[u8], most: usize) -> Result<Wave, Error> {
     let (container, body) = kind::of(bytes)?;
-    check("bytes", bytes.len() as u64, MAX_SOUND_BYTES as u64)?;
+    check("bytes", bytes.len() as u64, most as u64)?;
     guard::guarded(container.name(), || {
         let mut packets = Packets::open(container, body, Longest { samples: MAX_SAMPLES, seconds: MAX_SECONDS })?;
         let mut samples = Vec::new();
@@ -53,7 +64,8 @@ impl Longest {
 /// A sound packet by packet.
 pub(super) struct Packets<'a> {
     container: Container,
-    format: Box<dyn FormatReader + 'a>,
+    body: &'a [u8],
+    source: Source<'a>,
     track: Track,
     decoder: Decoder,
     longest: Longest,
@@ -68,26 +80,41 @@ pub(super) struct Packets<'a> {
     refused: usize,
 }
 
+/// Where packets come from.
+enum Source<'a> {
+    Reader(Box<dyn FormatReader + 'a>),
+    Mp4(Mp4<'a>),
+}
+
 impl<'a> Packets<'a> {
     /// Looks at what comes before the first packet.
     pub fn open(container: Container, body: &'a [u8], longest: Longest) -> Result<Self, Error> {
         let format = open(container, body).map_err(|failure| explain(failure, container))?;
-        let track = format.default_track(TrackType::Audio).ok_or_else(|| no_track(container, body))?.clone();
+        let mut track = format.default_track(TrackType::Audio).ok_or_else(|| no_track(container, body))?.clone();
+        let source = match container {
+            Container::Mp4 => {
+                let mp4 = Mp4::new(body, track.id)?;
+                track.num_frames = track.num_frames.map(|total| mp4.heard(total));
+                Source::Mp4(mp4)
+            }
+            _ => Source::Reader(format),
+        };
         let decoder = decoder(&track, container, body, longest)?;
         let (interleaved, mean) = (Vec::new(), Vec::new());
-        Ok(Packets { container, format, track, decoder, longest, rate: None, interleaved, mean, found: 0, refused: 0 })
+        let (rate, found, refused) = (None, 0, 0);
+        Ok(Packets { container, body, source, track, decoder, longest, rate, interleaved, mean, found, refused })
     }
 
     /// The samples of the next packet that has some, one channel; `None` at the end.
     pub fn next(&mut self) -> Result<Option<&[f32]>, Error> {
-        while let Some(packet) = next_packet(self.format.as_mut(), self.container, &self.track)? {
+        while let Some(packet) = self.next_packet()? {
             if packet.track_id != self.track.id {
                 continue;
             }
             match self.decoder.decode(&packet, &mut self.interleaved) {
-                Ok((rate, channels)) => {
+                Ok(decoded) => {
                     self.refused = 0;
-                    self.mix(rate, channels)?;
+                    self.mix(&packet, decoded)?;
                     if !self.mean.is_empty() {
                         return Ok(Some(&self.mean));
                     }
@@ -117,8 +144,31 @@ impl<'a> Packets<'a> {
         self.found
     }
 
-    /// Takes the mean of the channels of a packet.
-    fn mix(&mut self, rate: u32, channels: usize) -> Result<(), Error> {
+    fn next_packet(&mut self) -> Result<Option<Packet>, Error> {
+        let format = match &mut self.source {
+            Source::Mp4(mp4) => return mp4.next(),
+            Source::Reader(format) => format,
+        };
+        let streamed = matches!(self.container, Container::Mp3 | Container::Adts) || self.track.num_frames.is_none();
+        loop {
+            match format.next_packet() {
+                Ok(packet) => return Ok(packet),
+                Err(Failure::IoError(error)) if streamed && error.kind() == ErrorKind::UnexpectedEof => {
+                    return Ok(None);
+                }
+                // Another stream is chained to the first, with a track of its own.
+                Err(Failure::ResetRequired) => {
+                    let track = format.default_track(TrackType::Audio);
+                    self.track = track.ok_or_else(|| no_track(self.container, self.body))?.clone();
+                    self.decoder = decoder(&self.track, self.container, self.body, self.longest)?;
+                }
+                Err(failure) => return Err(explain(failure, self.container)),
+            }
+        }
+    }
+
+    /// Takes the mean of the channels of a packet, as far as it is heard.
+    fn mix(&mut self, packet: &Packet, Decoded { rate, channels, left_out }: Decoded) -> Result<(), Error> {
         if *self.rate.get_or_insert(rate) != rate {
             return Err(damaged(self.container, format!("its sample rate changes to {rate} Hz on the way")));
         }
@@ -129,10 +179,15 @@ impl<'a> Packets<'a> {
         if channels == 0 {
             return Err(damaged(self.container, "it has no channels".to_owned()));
         }
-        self.longest.check(self.found + (self.interleaved.len() / channels) as u64, rate)?;
+        let n = self.interleaved.len() / channels;
+        let unheard = match &self.source {
+            Source::Mp4(mp4) => mp4.unheard(packet, rate, left_out, n),
+            Source::Reader(_) => 0,
+        };
+        self.longest.check(self.found + (n - unheard) as u64, rate)?;
         let mean = |frame: &[f32]| frame.iter().sum::<f32>() / channels as f32;
         self.mean.clear();
-        self.mean.extend(self.interleaved.chunks_exact(channels).map(mean));
+        self.mean.extend(self.interleaved.chunks_exact(channels).skip(unheard).map(mean));
         if let Some(at) = self.mean.iter().position(|sample| !sample.is_finite()) {
             let why = format!("sample {} is {}", self.found + at as u64, self.mean[at]);
             return Err(damaged(self.container, why));
@@ -187,9 +242,17 @@ enum Ends {
     Unsaid,
 }
 
+/// What a packet was decoded to.
+struct Decoded {
+    rate: u32,
+    channels: usize,
+    /// Samples of each channel that were left out at its beginning.
+    left_out: usize,
+}
+
 impl Decoder {
-    /// Puts the samples of a packet into `interleaved`, all channels; their rate, and the number of channels.
-    fn decode(&mut self, packet: &Packet, interleaved: &mut Vec<f32>) -> Result<(u32, usize), Failure> {
+    /// Puts the samples of a packet into `interleaved`, all channels.
+    fn decode(&mut self, packet: &Packet, interleaved: &mut Vec<f32>) -> Result<Decoded, Failure> {
         match self {
             Decoder::Opus(opus, ends) => {
                 let end = match ends {
@@ -198,15 +261,15 @@ impl Decoder {
                     Ends::Unsaid => opus::End::Before(0),
                 };
                 let decoded = opus.decode(&packet.data, end, interleaved);
-                decoded.map_err(|_| Failure::DecodeError("an Opus packet contradicts itself"))?;
-                Ok((opus::RATE, opus.channels()))
+                let left_out = decoded.map_err(|_| Failure::DecodeError("an Opus packet contradicts itself"))?;
+                Ok(Decoded { rate: opus::RATE, channels: opus.channels(), left_out })
             }
             Decoder::Others(decoder) => {
                 let buffer = decoder.decode(packet)?;
                 let spec = buffer.spec();
                 interleaved.clear();
                 buffer.copy_to_vec_interleaved(interleaved);
-                Ok((spec.rate(), spec.channels().count()))
+                Ok(Decoded { rate: spec.rate(), channels: spec.channels().count(), left_out: 0 })
             }
         }
     }
@@ -232,17 +295,6 @@ fn decoder(track: &Track, container: Container, body: &[u8], longest: Longest) -
     let codecs = symphonia::default::get_codecs();
     let decoder = codecs.make_audio_decoder(params, &AudioDecoderOptions::default());
     decoder.map(Decoder::Others).map_err(|_| no_track(container, body))
-}
-
-fn next_packet(format: &mut dyn FormatReader, container: Container, track: &Track) -> Result<Option<Packet>, Error> {
-    let streamed = matches!(container, Container::Mp3 | Container::Adts) || track.num_frames.is_none();
-    match format.next_packet() {
-        Ok(packet) => Ok(packet),
-        Err(Failure::IoError(error)) if streamed && error.kind() == ErrorKind::UnexpectedEof => Ok(None),
-        // Another stream is chained to the first: what comes is another sound.
-        Err(Failure::ResetRequired) => Ok(None),
-        Err(failure) => Err(explain(failure, container)),
-    }
 }
 
 pub(super) fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {

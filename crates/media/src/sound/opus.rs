@@ -91,8 +91,8 @@ impl Opus {
     }
 
     /// Puts the samples of a packet up to `end` into `interleaved`, all channels, but for those at the beginning of the stream
-    /// that are not to be heard.
-    pub fn decode(&mut self, packet: &[u8], end: End, interleaved: &mut Vec<f32>) -> Result<(), String> {
+    /// that are not to be heard: how many of each channel those are.
+    pub fn decode(&mut self, packet: &[u8], end: End, interleaved: &mut Vec<f32>) -> Result<usize, String> {
         interleaved.clear();
         let mut rest = packet;
         let mut frames = None;
@@ -129,7 +129,7 @@ impl Opus {
                 from => self.gain * self.streams[from - coupled].room[frame],
             }));
         }
-        Ok(())
+        Ok(start)
     }
 }
 

@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 
 use super::FRAMES;
 use super::colour::{self, Colour};
-use super::h264::turned;
-use super::mp4::{Sample, Track};
+use super::h264::sample;
 use crate::Error;
 use crate::av1::{self, Layout, Meaning, Planes, Shown, Stream};
 use crate::boxes::{Fields, find};
 use crate::limits::{MAX_FRAME_PIXELS, MAX_VIDEO_PIXELS};
-use crate::picture::{Budget, Fitted, Picture};
+use crate::mp4::Track;
+use crate::picture::{Budget, Fitted, Picture, turned};
 
 /// The pictures with these numbers among those that are shown.
 pub(super) fn decode(file: &[u8], track: &Track, numbers: &[usize]) -> Result<Vec<Fitted>, Error> {
     let mut seen = BTreeMap::new();
     visit(file, track, numbers, &mut |index, shown| {
         let (planes, meaning) = shown.planes().map_err(damaged)?;
-        let picture = turned(picture(&planes, meaning)?, track.quarters);
+        let picture = turned(picture(&planes, meaning)?, track.orientation);
         seen.insert(index, Fitted::new(&picture, Budget::FRAME));
         Ok(())
     })?;
@@ -44,10 +44,10 @@ fn visit(
     for index in wanted {
         // From the last key frame on, if that is not behind us.
         let mut start = index;
-        while start > next && !av1::is_key(unit(file, &track.samples, start)?) {
+        while start > next && !av1::is_key(sample(file, &track.samples, start)?) {
             start -= 1;
         }
-        if stream.is_none() || av1::is_key(unit(file, &track.samples, start)?) {
+        if stream.is_none() || av1::is_key(sample(file, &track.samples, start)?) {
             let mut fresh = Stream::new(MAX_FRAME_PIXELS).map_err(damaged)?;
             if !config.is_empty() {
                 fresh.decode(config).map_err(damaged)?;
@@ -56,7 +56,7 @@ fn visit(
         }
         let Some(stream) = &mut stream else { continue };
         for at in start..=index {
-            let unit = unit(file, &track.samples, at)?;
+            let unit = sample(file, &track.samples, at)?;
             let explain = |why: String| damaged(format!("picture {}: {why}", at + 1));
             let shown = stream.decode(unit).map_err(explain)?;
             let shown = shown.ok_or_else(|| explain("nothing is shown".to_owned()))?;
@@ -84,16 +84,6 @@ fn config(setup: &[u8]) -> Result<&[u8], Error> {
     Ok(fields.rest())
 }
 
-fn unit<'a>(file: &'a [u8], samples: &[Sample], index: usize) -> Result<&'a [u8], Error> {
-    let Sample { start, len, .. } = samples[index];
-    let bytes = usize::try_from(start).ok().and_then(|start| file.get(start..)?.get(..len as usize));
-    bytes.ok_or_else(|| {
-        let (end, of) = (start.saturating_add(len.into()), file.len());
-        let why = format!("picture {} ends at byte {end}, and the file has {of}: it was cut off", index + 1);
-        Error::Damaged { format: "MP4", why }
-    })
-}
-
 fn picture(planes: &Planes, meaning: Meaning) -> Result<Picture, Error> {
     let Planes { width, height, depth, layout, planes: [y, u, v] } = planes;
     if (*depth, *layout) != (8, Layout::Quarter) {
@@ -115,7 +105,8 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::video::{indices, mp4};
+    use crate::mp4;
+    use crate::video::indices;
 
     /// What FFmpeg decodes, bit by bit (`fixtures/media/make_av1.py`).
     #[test]

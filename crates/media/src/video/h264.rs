@@ -6,18 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use image::{RgbImage, imageops};
 use rusty_h264_common::YuvFrame;
 use rusty_h264_decoder::{DecodeError, Decoder};
 
 use super::FRAMES;
 use super::colour::{Colour, Planes, rgb};
-use super::mp4::{Sample, Track};
 use super::sps::Sps;
 use crate::Error;
 use crate::boxes::{Fields, find};
 use crate::limits::{MAX_FRAME_PIXELS, MAX_VIDEO_PIXELS};
-use crate::picture::{Budget, Fitted, Picture};
+use crate::mp4::{Sample, Track};
+use crate::picture::{Budget, Fitted, Picture, turned};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
@@ -46,7 +45,7 @@ pub(super) fn decode(file: &[u8], track: &Track, numbers: &[usize]) -> Result<Ve
     let wanted = numbers.iter().map(|&number| track.shown[number]).collect();
     let mut seen = BTreeMap::new();
     visit(file, track, &wanted, &mut |index, frame, colour| {
-        let picture = turned(picture(frame, colour)?, track.quarters);
+        let picture = turned(picture(frame, colour)?, track.orientation);
         seen.insert(index, Fitted::new(&picture, Budget::FRAME));
         Ok(())
     })?;
@@ -113,17 +112,7 @@ impl Stream<'_> {
 
     /// The units of a sample, none of them empty.
     fn units(&self, index: usize) -> Result<Vec<&[u8]>, Error> {
-        let Sample { start, len, .. } = self.samples[index];
-        let bytes = usize::try_from(start).ok().and_then(|start| self.file.get(start..)?.get(..len as usize));
-        let mut rest = bytes.ok_or_else(|| {
-            let end = start.saturating_add(len.into());
-            let why = format!(
-                "picture {} ends at byte {end}, and the file has {}: it was cut off",
-                index + 1,
-                self.file.len()
-            );
-            Error::Damaged { format: "MP4", why }
-        })?;
+        let mut rest = sample(self.file, self.samples, index)?;
         let mut units = Vec::new();
         while !rest.is_empty() {
             let (length, behind) = rest.split_at_checked(self.setup.length_bytes).unwrap_or((rest, &[]));
@@ -153,6 +142,16 @@ impl Stream<'_> {
         let needed = units.iter().any(|unit| unit[0] & NEEDED != 0);
         Ok((units.iter().flat_map(|unit| START_CODE.iter().chain(*unit).copied()).collect(), needed))
     }
+}
+
+/// The bytes of a picture.
+pub(super) fn sample<'a>(file: &'a [u8], samples: &[Sample], index: usize) -> Result<&'a [u8], Error> {
+    let sample = samples[index];
+    sample.of(file).ok_or_else(|| {
+        let (end, of) = (sample.start.saturating_add(sample.len.into()), file.len());
+        let why = format!("picture {} ends at byte {end}, and the file has {of}: it was cut off", index + 1);
+        Error::Damaged { format: "MP4", why }
+    })
 }
 
 impl Setup {
@@ -203,20 +202,6 @@ fn picture(frame: &YuvFrame, colour: Colour) -> Result<Picture, Error> {
     Ok(Picture { width: *width, height: *height, rgb })
 }
 
-/// Turned to the right by so many quarters.
-pub(super) fn turned(picture: Picture, quarters: u8) -> Picture {
-    let (width, height) = (picture.width as u32, picture.height as u32);
-    let turn = match quarters {
-        1 => imageops::rotate90,
-        2 => imageops::rotate180,
-        3 => imageops::rotate270,
-        _ => return picture,
-    };
-    let pixels = RgbImage::from_raw(width, height, picture.rgb);
-    let turned = turn(&pixels.expect("a picture has three bytes for each of its pixels"));
-    Picture { width: turned.width() as usize, height: turned.height() as usize, rgb: turned.into_raw() }
-}
-
 fn damaged(why: String) -> Error {
     Error::Damaged { format: "H.264", why }
 }
@@ -234,7 +219,8 @@ mod tests {
     use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::video::{indices, mp4};
+    use crate::mp4;
+    use crate::video::indices;
 
     /// What FFmpeg decodes, bit by bit (`fixtures/media/make_clips.py`).
     #[test]

@@ -1,6 +1,6 @@
 //! The samples of files cut into fragments (ISO/IEC 14496-12, 8.8).
 
-use super::mp4::{Sample, Trak, check_count};
+use super::{Sample, check_count};
 use crate::Error;
 use crate::boxes::{Box, Fields, boxes, find};
 
@@ -11,25 +11,30 @@ struct Defaults {
     len: u32,
 }
 
-/// Adds the samples of `track` in all fragments of a file.
-pub(super) fn append(file: &[u8], moov: &[u8], track: &Trak<'_>, samples: &mut Vec<Sample>) -> Result<(), Error> {
+/// The samples of a track in all fragments of a file, of which the first begins at `decoded`, in the track's units, unless it says
+/// otherwise.
+pub(super) fn samples<'a>(
+    file: &'a [u8],
+    moov: &[u8],
+    track: u32,
+    mut decoded: i64,
+) -> Result<impl Iterator<Item = Result<Sample, Error>> + use<'a>, Error> {
     let mvex = find(moov, b"mvex").unwrap_or_default();
     let mut defaults = Defaults::default();
     for found in boxes(mvex).filter(|found| found.kind == *b"trex") {
         let mut fields = Fields::new("trex", found.body);
         fields.version_and_flags()?;
-        if fields.u32()? == track.id {
+        if fields.u32()? == track {
             fields.u32()?;
             defaults = Defaults { duration: fields.u32()?, len: fields.u32()? };
         }
     }
-    let mut decoded = samples.iter().map(|sample| i64::from(sample.duration)).sum();
-    for moof in boxes(file).filter(|found| found.kind == *b"moof") {
-        for traf in boxes(moof.body).filter(|found| found.kind == *b"traf") {
-            append_of(traf.body, moof, track.id, defaults, (&mut decoded, samples))?;
-        }
-    }
-    Ok(())
+    Ok(boxes(file).filter(|found| found.kind == *b"moof").flat_map(move |moof| {
+        let mut samples = Vec::new();
+        let mut trafs = boxes(moof.body).filter(|found| found.kind == *b"traf");
+        let all = trafs.try_for_each(|traf| append_of(traf.body, moof, track, defaults, (&mut decoded, &mut samples)));
+        samples.into_iter().map(Ok).chain(all.err().map(Err))
+    }))
 }
 
 /// Adds the samples of a `traf` box, if it is the track's.
