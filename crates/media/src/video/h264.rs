@@ -23,6 +23,9 @@ const START_CODE: [u8; 4] = [0, 0, 0, 1];
 /// Of a unit's first byte, its type (7.4.1).
 const TYPE: u8 = 0x1f;
 
+/// The type of sequence parameter sets.
+const SEQUENCE: u8 = 7;
+
 /// The type of a key picture's slices.
 const KEY_SLICE: u8 = 5;
 
@@ -35,7 +38,7 @@ struct Setup {
     length_bytes: usize,
     /// The parameter sets, with start codes.
     sets: Vec<u8>,
-    /// Pixels of a coded picture.
+    /// Pixels of a coded picture, at most.
     pixels: u64,
     colour: Colour,
 }
@@ -139,6 +142,12 @@ impl Stream<'_> {
     /// A sample as the decoder wants it, and whether other pictures need it.
     fn unit(&self, index: usize) -> Result<(Vec<u8>, bool), Error> {
         let units = self.units(index)?;
+        for set in units.iter().filter(|unit| unit[0] & TYPE == SEQUENCE) {
+            let sps = Sps::read(set).ok_or_else(|| damaged(format!("a set in picture {} can't be read", index + 1)))?;
+            if sps.pixels > self.setup.pixels {
+                return Err(Error::Elsewhere { what: "H.264 whose pictures grow on the way".to_owned() });
+            }
+        }
         let needed = units.iter().any(|unit| unit[0] & NEEDED != 0);
         Ok((units.iter().flat_map(|unit| START_CODE.iter().chain(*unit).copied()).collect(), needed))
     }
@@ -162,23 +171,29 @@ impl Setup {
         let mut fields = Fields::new("avcC", avcc);
         fields.bytes(4)?;
         let length_bytes = usize::from(fields.u8()? & 3) + 1;
-        let (mut sets, mut first) = (Vec::new(), None);
+        let (mut sets, mut sequences) = (Vec::new(), Vec::new());
         for mask in [0x1f, 0xff] {
             for _ in 0..fields.u8()? & mask {
                 let len = fields.u16()?;
                 let set = fields.bytes(len.into())?;
-                first.get_or_insert(set);
+                if set.first().is_some_and(|first| first & TYPE == SEQUENCE) {
+                    sequences.push(set);
+                }
                 sets.extend(START_CODE.iter().chain(set));
             }
         }
-        let sps = first.and_then(Sps::read);
-        let sps = sps.ok_or_else(|| fields.damaged("has no sequence parameter set that can be read"))?;
-        if sps.pixels > MAX_FRAME_PIXELS {
-            let what = format!("H.264 with {} pixels in each frame, more than {MAX_FRAME_PIXELS},", sps.pixels);
+        let read: Option<Vec<Sps>> = sequences.into_iter().map(Sps::read).collect();
+        let read = read.ok_or_else(|| fields.damaged("has a sequence parameter set that can't be read"))?;
+        let Some(first) = read.first() else {
+            return Err(Error::Elsewhere { what: "H.264 that is set up on the way".to_owned() });
+        };
+        let pixels = read.iter().map(|sps| sps.pixels).max().unwrap_or(0);
+        if pixels > MAX_FRAME_PIXELS {
+            let what = format!("H.264 with {pixels} pixels in each frame, more than {MAX_FRAME_PIXELS},");
             return Err(Error::Elsewhere { what });
         }
-        let colour = sps.colour.or_else(|| colour_of_box(boxes)).unwrap_or(Colour::UNSPECIFIED);
-        Ok(Setup { length_bytes, sets, pixels: sps.pixels, colour })
+        let colour = first.colour.or_else(|| colour_of_box(boxes)).unwrap_or(Colour::UNSPECIFIED);
+        Ok(Setup { length_bytes, sets, pixels, colour })
     }
 }
 
@@ -221,6 +236,62 @@ mod tests {
     use super::*;
     use crate::mp4;
     use crate::video::indices;
+
+    /// A set of the baseline profile, of so many macroblocks, in a unit.
+    fn set(columns: u32, rows: u32) -> Vec<u8> {
+        let ue = |value: u32| {
+            let code = format!("{:b}", u64::from(value) + 1);
+            "0".repeat(code.len() - 1) + &code
+        };
+        // Its number, the bits of frame numbers, the order of decoding, no reference pictures, no gaps; behind the size frames only,
+        // direct, not cropped, no more, the end.
+        let bits = [ue(0), ue(0), ue(2), ue(0), "0".into(), ue(columns - 1), ue(rows - 1), "11001".into()].concat();
+        let mut unit = vec![0x67, 66, 0, 30];
+        for byte in bits.as_bytes().chunks(8) {
+            let byte = byte.iter().enumerate().fold(0, |sum, (at, bit)| sum | (bit - b'0') << (7 - at));
+            // What would look like a start code doesn't.
+            if byte < 4 && unit.ends_with(&[0, 0]) {
+                unit.push(3);
+            }
+            unit.push(byte);
+        }
+        unit
+    }
+
+    fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+        [&(8 + body.len() as u32).to_be_bytes()[..], kind, body].concat()
+    }
+
+    /// A setup with these sets.
+    fn setup(sets: &[Vec<u8>]) -> Result<Setup, Error> {
+        let mut body = vec![1, 66, 0, 30, 0xff, 0xe0 | sets.len() as u8];
+        sets.iter().for_each(|set| body.extend([&(set.len() as u16).to_be_bytes()[..], set].concat()));
+        body.push(0);
+        Setup::read(&boxed(b"avcC", &body))
+    }
+
+    #[test]
+    fn every_set_is_held_to_the_limits() {
+        assert_eq!(setup(&[set(4, 3)]).unwrap().pixels, 12 * 256);
+        assert_eq!(setup(&[set(4, 3), set(8, 3)]).unwrap().pixels, 24 * 256);
+        for (sets, says) in [
+            (vec![set(4, 3), set(1024, 1024)], "268435456 pixels in each frame"),
+            (vec![set(u32::MAX, u32::MAX)], "18446744073709551615 pixels in each frame"),
+            (vec![], "H.264 that is set up on the way"),
+        ] {
+            let error = setup(&sets).err().unwrap();
+            assert!(matches!(error, Error::Elsewhere { .. }) && error.to_string().contains(says), "{error}");
+        }
+        assert!(matches!(setup(&[set(4, 3), vec![0x67]]), Err(Error::Damaged { .. })));
+        let within = |set: Vec<u8>| {
+            let file = [&(set.len() as u32).to_be_bytes()[..], &set].concat();
+            let samples = [Sample { start: 0, len: file.len() as u32, shown: 0, duration: 1 }];
+            let setup = setup(&[super::tests::set(4, 3)]).unwrap();
+            Stream { file: &file, samples: &samples, setup }.unit(0).map(drop)
+        };
+        assert!(within(set(4, 3)).is_ok());
+        assert!(matches!(within(set(5, 3)), Err(Error::Elsewhere { .. })));
+    }
 
     /// What FFmpeg decodes, bit by bit (`fixtures/media/make_clips.py`).
     #[test]

@@ -65,7 +65,7 @@ impl Sps {
                 bits.ue()?;
             }
         }
-        let pixels = columns * rows * if frames_only { 256 } else { 512 };
+        let pixels = columns.saturating_mul(rows).saturating_mul(if frames_only { 256 } else { 512 });
         let colour = if bits.flag()? { colour(&mut bits) } else { None };
         Some(Sps { pixels, colour })
     }
