@@ -5,11 +5,12 @@
 
 use image::metadata::Orientation;
 
-use super::decode::check_pixels;
+use super::decode::{check, check_pixels};
 use super::heif::{Content, Heif, Item};
 use super::yuv::{self, Target};
 use crate::Error;
 use crate::av1::{self, Layout, Meaning, Planes};
+use crate::limits::MAX_PICTURE_BYTES;
 
 /// Its name in messages.
 const NAME: &str = "AVIF";
@@ -74,13 +75,17 @@ fn over_white(mut rgb: Vec<u8>, opacity: &[u8], premultiplied: bool) -> Vec<u8> 
 /// An item's picture, and what its numbers mean by themselves.
 fn planes(file: &Heif<'_>, item: &Item) -> Result<(Planes, Meaning), Error> {
     match file.content(item)? {
-        Content::Coded(item) => coded(file, item),
+        Content::Coded(item) => coded(item, &file.data(item)?),
         Content::Grid { columns, rows, size: (width, height), cells } => {
             check_pixels(width, height, NAME)?;
             let (width, height) = (width as usize, height as usize);
-            let mut whole = None;
+            let (mut whole, mut bytes) = (None, 0);
             for (index, cell) in cells.into_iter().enumerate() {
-                let (cell, meaning) = coded(file, cell)?;
+                let data = file.data(cell)?;
+                // A picture may be there many times, each of which is decoded.
+                bytes += data.len() as u64;
+                check("bytes in all parts of its grid", bytes, MAX_PICTURE_BYTES as u64)?;
+                let (cell, meaning) = coded(cell, &data)?;
                 let covers = columns * cell.width >= width
                     && rows * cell.height >= height
                     && (columns - 1) * cell.width < width
@@ -107,11 +112,11 @@ fn planes(file: &Heif<'_>, item: &Item) -> Result<(Planes, Meaning), Error> {
     }
 }
 
-fn coded(file: &Heif<'_>, item: &Item) -> Result<(Planes, Meaning), Error> {
+fn coded(item: &Item, data: &[u8]) -> Result<(Planes, Meaning), Error> {
     let (width, height) = item.size.ok_or_else(|| damaged("a picture of it has no size (`ispe`)".to_owned()))?;
     check_pixels(width, height, NAME)?;
     let mut stream = av1::Stream::new(u64::from(width) * u64::from(height)).map_err(damaged)?;
-    let shown = stream.decode(&file.data(item)?).map_err(damaged)?;
+    let shown = stream.decode(data).map_err(damaged)?;
     let shown = shown.ok_or_else(|| damaged("there is no picture in its AV1".to_owned()))?;
     let (planes, meaning) = shown.planes().map_err(damaged)?;
     if (planes.width, planes.height) != (width as usize, height as usize) {

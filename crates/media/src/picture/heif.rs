@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::Error;
 use crate::av1::Meaning;
-use crate::boxes::{Fields, boxes, find};
+use crate::boxes::{Box, Fields, boxes, find};
 
 /// The most items, parts of them and references between them: a grid of 256 × 256, and another of its transparency, have
 /// 131,074.
@@ -71,8 +71,9 @@ impl<'a> Heif<'a> {
         let mut items = infos(within("iinf", b"iinf")?)?;
         locations(within("iloc", b"iloc")?, &mut items)?;
         let iprp = find(meta, b"iprp").ok_or_else(|| damaged("it has no box `iprp`"))?;
+        let all: Vec<_> = boxes(find(iprp, b"ipco").unwrap_or_default()).collect();
         for ipma in boxes(iprp).filter(|found| found.kind == *b"ipma") {
-            properties(find(iprp, b"ipco").unwrap_or_default(), Fields::of("AVIF", "ipma", ipma.body), &mut items)?;
+            properties(&all, Fields::of("AVIF", "ipma", ipma.body), &mut items)?;
         }
         let mut pitm = within("pitm", b"pitm")?;
         let (version, _) = pitm.version_and_flags()?;
@@ -234,8 +235,7 @@ fn locations(mut fields: Fields<'_>, items: &mut [Item]) -> Result<(), Error> {
 }
 
 /// What is said of items (`ipco` and `ipma`, 8.11.14).
-fn properties(ipco: &[u8], mut fields: Fields<'_>, items: &mut [Item]) -> Result<(), Error> {
-    let all: Vec<_> = boxes(ipco).collect();
+fn properties(all: &[Box<'_>], mut fields: Fields<'_>, items: &mut [Item]) -> Result<(), Error> {
     let (version, flags) = fields.version_and_flags()?;
     let n = fields.count(1)?;
     for _ in 0..n {
