@@ -101,6 +101,10 @@ fn what_does_not_move_or_ends_too_early_says_so() {
         let whole = file(name);
         refused(&whole[..whole.len() / 2], &["file is damaged"]);
     }
+    // Frames of 8000 × 8000 pixels on a screen of one.
+    let frame = b"\x2c\0\0\0\0\x40\x1f\x40\x1f\0\x02\0";
+    let large = [&b"GIF89a\x01\0\x01\0\0\0\0"[..], &frame.repeat(300), b";"].concat();
+    refused(&large, &["the video has 19200000000 pixels in all frames", "at most"]);
     // A screen of 65,535 × 65,535 pixels.
     let mut huge = file("uneven.gif");
     huge[6..10].fill(0xff);

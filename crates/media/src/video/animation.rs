@@ -47,6 +47,10 @@ pub(super) fn decode(bytes: &[u8], kind: Animation) -> Result<Vec<Shot>, Error> 
 
 /// When each frame is shown, in seconds.
 fn starts(bytes: &[u8], kind: Animation) -> Result<Vec<f64>, Error> {
+    if kind == Animation::Gif {
+        let areas = gif_frames(bytes).map(|(width, height)| u64::from(width) * u64::from(height));
+        check("pixels in all frames", areas.fold(0, u64::saturating_add), MAX_VIDEO_PIXELS)?;
+    }
     let (mut starts, mut now, mut pixels) = (Vec::new(), 0.0, 0);
     for frame in frames(bytes, kind)? {
         let frame = match frame {
@@ -65,6 +69,32 @@ fn starts(bytes: &[u8], kind: Animation) -> Result<Vec<f64>, Error> {
         return Err(Error::Damaged { format: kind.name(), why: "it has no frames".to_owned() });
     }
     Ok(starts)
+}
+
+/// Width and height of a GIF's frames, which may be larger than its screen, as far as it makes sense. Source: GIF89a, 18 to 25.
+fn gif_frames(bytes: &[u8]) -> impl Iterator<Item = (u16, u16)> {
+    let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 6 << (flags & 7) };
+    let mut rest = bytes.get(13 + bytes.get(10).map_or(0, |&flags| table(flags))..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        loop {
+            // Behind a frame's description there may be colours, and there is the width of its codes.
+            let (frame, blocks) = match rest {
+                [0x2c, _, _, _, _, w, w2, h, h2, flags, ..] => {
+                    (Some((u16::from_le_bytes([*w, *w2]), u16::from_le_bytes([*h, *h2]))), 11 + table(*flags))
+                }
+                [0x21, ..] => (None, 2),
+                _ => return None,
+            };
+            rest = rest.get(blocks..).unwrap_or_default();
+            while let Some((&len, blocks)) = rest.split_first().filter(|(len, _)| **len > 0) {
+                rest = blocks.get(usize::from(len)..).unwrap_or_default();
+            }
+            rest = rest.get(1..).unwrap_or_default();
+            if frame.is_some() {
+                return frame;
+            }
+        }
+    })
 }
 
 /// What a decoder said of the frame after `n` good ones.
