@@ -253,6 +253,34 @@ fn other_codecs_are_left_to_ffmpeg() {
     std::fs::remove_dir_all(&dir.0).unwrap();
 }
 
+/// Three packets, of which one holds no picture: there are two.
+#[cfg(unix)]
+#[test]
+fn packets_without_pictures_are_not_counted() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = Scratch::new("media-ffmpeg-packets");
+    std::fs::create_dir_all(&dir.0).unwrap();
+    let program = dir.0.join("ffmpeg");
+    let three = FAKE.replace(
+        "    *framecrc*)",
+        "    *copy*) printf '0, 0, 0, 1, 9, 0xa\\n0, 1, 1, 1, 9, 0xb\\n0, 2, 2, 1, 9, 0xc\\n' ;;\n    *framecrc*)",
+    );
+    std::fs::write(&program, three).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let film = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/media/videos/vp9.webm");
+    let out = dir.0.join("out.safetensors");
+    let args =
+        ["encode", model("12b").to_str().unwrap(), "--video", film, "--out", out.to_str().unwrap()].map(str::to_owned);
+    done(carat(&args.each_ref().map(String::as_str)).env("CARAT_FFMPEG", &program).output().unwrap());
+    let told = std::fs::read_to_string(dir.0.join("told")).unwrap();
+    assert!(
+        told.contains("select=eq(n\\,0)+eq(n\\,1)+eq(n\\,2)\n") && told.contains("select=eq(n\\,0)+eq(n\\,1)\n"),
+        "{told}"
+    );
+    std::fs::remove_dir_all(&dir.0).unwrap();
+}
+
 /// `--audio` takes the sound of a video that `--video` shows.
 #[test]
 fn a_film_and_its_sound_fill_their_places() {

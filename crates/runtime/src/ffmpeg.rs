@@ -1,7 +1,7 @@
 //! An installed `ffmpeg`, for videos that aren't decoded here.
 //!
-//! It reads the one file it is given and nothing else, and writes to pipes: once a line for each picture, to know how many there
-//! are, once those that are seen, once the sound. What it may take in time and output is limited.
+//! It reads the one file it is given and nothing else, and writes to pipes: once a line for each packet, to know how many pictures
+//! there are, once those that are seen, once the sound. Where there are fewer pictures than packets, it decodes them all to count them. What it may take in time and output is limited.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use carat_media::limits::{MAX_PIXELS, MAX_SECONDS, MAX_SIDE, MAX_SOUND_BYTES, MAX_VIDEO_FRAMES};
 use carat_media::picture::Picture;
-use carat_media::video::{Shot, sample};
+use carat_media::video::{Frame, Shot, sample};
 
 /// The longest that one run may take.
 pub const MAX_RUN: Duration = Duration::from_secs(600);
@@ -63,32 +63,50 @@ impl Ffmpeg {
     /// # Errors
     /// What it said, or which limit doesn't hold.
     pub fn shots(&self, input: Input<'_>) -> Result<Vec<Shot>, String> {
-        let lines = ["-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"];
-        let times = self.run(input, &lines, |out| Times::read(BufReader::new(out.take(MAX_LINES))))?;
-        let frames = sample(times.count, times.fps());
-        let Some(last) = frames.last() else { return Err("it has no pictures".into()) };
+        let mut times = self.times(input, &["-c", "copy"])?;
+        let mut shots = self.seen(input, &times.frames())?;
+        if shots.len() < times.frames().len() {
+            // Packets may hold pictures that aren't shown, as some of VP8's do.
+            times.count = self.times(input, &["-fps_mode", "passthrough"])?.count;
+            shots = self.seen(input, &times.frames())?;
+        }
+        let (found, frames) = (shots.len(), times.frames());
+        match frames.last() {
+            None => Err("it has no pictures".into()),
+            Some(last) if found < frames.len() => Err(format!(
+                "{found} of {} pictures can be decoded, the last of which is number {}",
+                frames.len(),
+                last.index + 1
+            )),
+            Some(_) => Ok(shots),
+        }
+    }
+
+    /// When there are pictures: of packets, or of what they are decoded to.
+    fn times(&self, input: Input<'_>, options: &[&str]) -> Result<Times, String> {
+        let lines = [&["-map", "0:v:0"], options, &["-f", "framecrc", "-"]].concat();
+        self.run(input, &lines, |out| Times::read(BufReader::new(out.take(MAX_LINES))))
+    }
+
+    /// These pictures, or fewer where others don't come.
+    fn seen(&self, input: Input<'_>, frames: &[Frame]) -> Result<Vec<Shot>, String> {
+        if frames.is_empty() {
+            return Ok(Vec::new());
+        }
         let numbers: Vec<String> = frames.iter().map(|frame| format!("eq(n\\,{})", frame.index)).collect();
         let select = format!("select={}", numbers.join("+"));
         let most = (frames.len()).to_string();
         let pictures = ["-map", "0:v:0", "-vf", &select, "-fps_mode", "passthrough", "-frames:v", &most];
         let pictures = [&pictures[..], &["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]].concat();
-        let shots = self.run(input, &pictures, |out| {
+        self.run(input, &pictures, |out| {
             let mut out = BufReader::new(out);
             let mut shots = Vec::with_capacity(frames.len());
-            for frame in &frames {
+            for frame in frames {
                 let Some(picture) = read_ppm(&mut out)? else { break };
                 shots.push(Shot::new(frame.seconds, &picture));
             }
             Ok(shots)
-        })?;
-        if shots.len() < frames.len() {
-            let (found, of) = (shots.len(), frames.len());
-            return Err(format!(
-                "{found} of {of} pictures can be decoded, the last of which is number {}",
-                last.index + 1
-            ));
-        }
-        Ok(shots)
+        })
     }
 
     /// A video's sound as a FLAC file; `None` if it has none.
@@ -183,14 +201,15 @@ fn watch(mut child: Child, finished: impl FnOnce() -> Result<(), RecvTimeoutErro
 #[derive(Debug, Default, PartialEq)]
 struct Times {
     count: usize,
-    /// Of all pictures together.
+    /// From the first picture's beginning to the last one's end: of the durations of each, not all containers tell.
     seconds: f64,
 }
 
 impl Times {
     /// Of the lines that `-f framecrc` writes: `#tb 0: 1/12800` and `0, dts, pts, duration, size, checksum`.
     fn read(lines: impl BufRead) -> io::Result<Self> {
-        let (mut times, mut units, mut unit) = (Times::default(), 0i64, 0.0);
+        let (mut times, mut unit) = (Times::default(), 0.0);
+        let (mut start, mut end) = (f64::INFINITY, f64::NEG_INFINITY);
         for line in lines.lines() {
             let line = line?;
             if let Some(base) = line.strip_prefix("#tb 0: ") {
@@ -199,19 +218,23 @@ impl Times {
                 unit = parts.map_or(0.0, |(a, b)| a / b);
             } else if !line.starts_with('#') {
                 times.count += 1;
-                let duration = line.split(',').nth(3).and_then(|field| field.trim().parse::<i64>().ok());
-                units = units.saturating_add(duration.unwrap_or(0));
+                let mut numbers = line.split(',').skip(2).map(|field| field.trim().parse::<f64>());
+                if let (Some(Ok(shown)), Some(Ok(duration))) = (numbers.next(), numbers.next()) {
+                    start = start.min(shown);
+                    end = end.max(shown + duration);
+                }
             }
             if times.count as u64 > MAX_VIDEO_FRAMES {
                 return Err(io::Error::other(format!("it has more than {MAX_VIDEO_FRAMES} pictures: cut it first")));
             }
         }
-        times.seconds = units as f64 * unit;
+        times.seconds = (end - start) * unit;
         Ok(times)
     }
 
-    fn fps(&self) -> Option<f64> {
-        Some(self.count as f64 / self.seconds)
+    /// The pictures that are seen, at the rate that there is on average, as torchcodec has it, which the reference reads films with.
+    fn frames(&self) -> Vec<Frame> {
+        sample(self.count, Some(self.count as f64 / self.seconds))
     }
 }
 
@@ -254,7 +277,14 @@ mod tests {
             "#software: x\n#tb 0: 1/50\n#media_type 0: video\n0, 0, 2, 5, 99, 0xab\n0, 5, 7, 5, 99, 0xcd, F=0x0\n";
         let times = Times::read(lines.as_bytes()).unwrap();
         assert_eq!(times, Times { count: 2, seconds: 0.2 });
-        assert_eq!(times.fps(), Some(10.0));
+        assert_eq!(times.frames(), sample(2, Some(10.0)));
+        // Out of order, at no steady rate, and with durations that say nothing.
+        let lines = "#tb 0: 1/1000\n0, 0, 100, 33, 9, 0x0\n0, 33, 4067, 33, 9, 0x0\n0, 66, 1000, 0, 9, 0x0\n";
+        let times = Times::read(lines.as_bytes()).unwrap();
+        assert_eq!(times, Times { count: 3, seconds: 4.0 });
+        // Times that are unknown leave the usual rate.
+        let times = Times::read(&b"#tb 0: 1/25\n0, NOPTS, NOPTS, 0, 9, 0x0\n"[..]).unwrap();
+        assert_eq!(times.frames(), sample(1, None));
         let many = "0, 0, 0, 1, 1, 0x0\n".repeat(MAX_VIDEO_FRAMES as usize + 1);
         assert!(Times::read(many.as_bytes()).unwrap_err().to_string().contains("108000"));
     }
