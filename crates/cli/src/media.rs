@@ -31,9 +31,9 @@ pub struct VideoArgs {
 }
 
 impl VideoArgs {
-    /// A video.
-    pub fn medium(&self, path: &Path) -> anyhow::Result<Medium> {
-        let track = if self.mute { SoundTrack::Left } else { SoundTrack::Heard };
+    /// A video, with its sound if the model hears.
+    pub fn medium(&self, path: &Path, track: SoundTrack) -> anyhow::Result<Medium> {
+        let track = if self.mute { SoundTrack::Left } else { track };
         let Video { shots, sound } = watch(path, self.video_fps, track)?;
         Ok(Medium::Video { shots, sound })
     }

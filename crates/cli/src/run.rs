@@ -8,10 +8,11 @@ mod printer;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use carat_chat::message::{Conversation, Message, Part, Role};
 use carat_model::MemoryPlan;
 use carat_runtime::session::GenerateOptions;
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{Error, FinishReason, ImageTokens, LoadOptions, Medium, ModelFiles, ModelSource, Session, host};
 use serde_json::json;
 
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (model, prompt) = model_and_prompt(args.first.as_deref(), args.second.as_deref());
     let source = args::source(model.as_ref())?;
     args::present(&source)?;
-    let media = media(args)?;
+    let media = media(&source, args)?;
     let prompt = if args.shown.takes_stdin() { prompt } else { whole_prompt(prompt)? };
     if prompt.is_none() && !media.is_empty() {
         return Err(UsageError("--image, --audio and --video: expected a PROMPT to go with them".into()).into());
@@ -145,10 +146,21 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
 }
 
 /// The media of the command line, in its order.
-fn media(args: &Args) -> anyhow::Result<Vec<Medium>> {
+fn media(source: &ModelSource, args: &Args) -> anyhow::Result<Vec<Medium>> {
     let files = &args.shown.files;
     args::one_stdin(files.iter().map(|(_, path)| path))?;
-    files.iter().map(|(kind, path)| kind.read(path, &args.videos)).collect()
+    let listens = args.shown.has(Kind::Video) && !args.videos.mute;
+    let track = if listens { SoundTrack::of(&args.encoders.open(source)?)? } else { SoundTrack::Left };
+    let read = |(kind, path): &(Kind, PathBuf)| kind.read(path, &args.videos, track).map_err(without_sound);
+    files.iter().map(read).collect()
+}
+
+/// What can be done about a video whose sound can't be heard.
+fn without_sound(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(Error::VideoSound { .. }) => anyhow!("{error}; --mute watches it without"),
+        _ => error,
+    }
 }
 
 /// What the user says, with the media before the text, as the models were trained.
@@ -254,6 +266,13 @@ fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_video_that_can_t_be_heard_may_be_watched_without_sound() {
+        let error = without_sound(Error::VideoSound { name: "a.mp4".into(), reason: "it hums".into() }.into());
+        assert_eq!(error.to_string(), "a.mp4: its sound can't be heard: it hums; --mute watches it without");
+        assert_eq!(without_sound(anyhow!("else")).to_string(), "else");
+    }
 
     #[test]
     fn one_argument_is_a_model_if_it_is_a_path_or_a_name_and_else_a_prompt() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use carat_chat::message::Part;
 use carat_runtime::Medium;
+use carat_runtime::video::SoundTrack;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::media::{self, VideoArgs};
@@ -57,12 +58,12 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.extensions().iter().any(|known| known.eq_ignore_ascii_case(extension)))
     }
 
-    /// The medium in a file; `-` is standard input.
-    pub fn read(self, path: &Path, videos: &VideoArgs) -> anyhow::Result<Medium> {
+    /// The medium in a file, a video with its sound if the model hears; `-` is standard input.
+    pub fn read(self, path: &Path, videos: &VideoArgs, track: SoundTrack) -> anyhow::Result<Medium> {
         match self {
             Kind::Image => media::image(path),
             Kind::Audio => media::audio(path),
-            Kind::Video => videos.medium(path),
+            Kind::Video => videos.medium(path, track),
         }
     }
 }

@@ -173,6 +173,14 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// A video whose pictures can be decoded, and whose sound can't.
+    #[error("{name}: its sound can't be heard: {reason}")]
+    VideoSound {
+        /// The file.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A sound that is longer than a model hears at once.
     #[error(
         "{name} takes {seconds:.1} s; a model hears at most 30 s at once: cut it into parts, or let `carat transcribe` do it"

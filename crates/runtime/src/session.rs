@@ -26,6 +26,7 @@ use crate::sequence::{FinishReason, Sequence};
 use crate::stop::StopStrings;
 use crate::thinking::{ThinkingBudget, ThoughtTokens};
 use crate::tiles::Tiles;
+use crate::video::SoundTrack;
 use crate::{ChatFormat, Error, GenerationDefaults, LoadOptions, Medium, ModelFiles, ModelSource, SamplingOptions};
 
 pub use crate::answer::{Event, TokenInfo};
@@ -194,6 +195,17 @@ impl Session {
     pub fn soft_tokens(&mut self, medium: &Medium) -> Result<usize, Error> {
         let made = self.encoders.encode(self.decoder.backend_mut(), medium)?;
         Ok(made.iter().map(|soft| soft.n).sum())
+    }
+
+    /// What the model takes of a video's sound.
+    ///
+    /// # Errors
+    /// If the files of its encoders can't be read.
+    pub fn sound_track(&mut self) -> Result<SoundTrack, Error> {
+        Ok(match self.encoders.ears()? {
+            Ears::Hears => SoundTrack::Heard,
+            Ears::Deaf => SoundTrack::Left,
+        })
     }
 
     /// Answers a conversation without media, as [`Session::generate_with`].

@@ -7,7 +7,8 @@ mod tiny;
 use std::ops::ControlFlow;
 
 use carat::session::{Answer, GenerateOptions};
-use carat::{Error, ImageTokens, LoadOptions, Medium, ModelSource, SamplingOptions, Session};
+use carat::video::{SoundTrack, VideoFile};
+use carat::{Error, ImageTokens, LoadOptions, Medium, ModelFiles, ModelSource, SamplingOptions, Session};
 use carat_chat::message::{Content, Conversation, Message, Part, Role};
 use carat_media::video::Shot;
 use tiny::Tiny;
@@ -172,6 +173,30 @@ fn a_video_is_encoded_once_and_one_in_its_place_is_seen() {
         assert!(other.usage.cached < 40, "{:?}", other.usage);
         assert_eq!(answer(&mut warm, &asked, &[film(4_000, 0)]).message, first.message);
     }
+}
+
+#[test]
+fn a_video_s_sound_is_taken_in_where_the_model_hears_alone() {
+    for (model, track) in [("e2b", SoundTrack::Heard), ("31b", SoundTrack::Left)] {
+        let tiny = Tiny::new(model);
+        let source = ModelSource::Path(tiny.0.clone());
+        assert_eq!(SoundTrack::of(&ModelFiles::open(&source).unwrap()).unwrap(), track, "{model}");
+        assert_eq!(session(&tiny).sound_track().unwrap(), track, "{model}");
+    }
+    let film = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/media/videos/main.mp4");
+    let mut bytes = std::fs::read(film).unwrap();
+    let decoded = |bytes: &[u8], track| VideoFile { name: "film", path: None, bytes }.decode(track);
+    assert!(decoded(&bytes, SoundTrack::Heard).unwrap().sound.len() > 30_000);
+    // Each packet takes a minute, and no edits limit what is heard.
+    while let Some(edits) = bytes.windows(4).position(|window| window == b"edts") {
+        bytes[edits..edits + 4].copy_from_slice(b"free");
+    }
+    let times = bytes.windows(4).rposition(|window| window == b"stts").unwrap();
+    bytes[times + 16..times + 20].copy_from_slice(&960_000u32.to_be_bytes());
+    let error = decoded(&bytes, SoundTrack::Heard).unwrap_err();
+    assert!(matches!(error, Error::VideoSound { .. }), "{error}");
+    assert!(error.to_string().starts_with("film: its sound can't be heard: the sound has "), "{error}");
+    assert!(decoded(&bytes, SoundTrack::Left).unwrap().sound.is_empty());
 }
 
 #[test]

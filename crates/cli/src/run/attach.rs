@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use carat_chat::message::{Content, Conversation, Part};
 use carat_media::{picture, sound};
+use carat_runtime::video::SoundTrack;
 use carat_runtime::{Medium, Session};
 use serde_json::Value;
 
@@ -29,7 +30,8 @@ pub struct Attached {
 impl Attached {
     /// Attaches a file to the next message and lets the model look at it; what to say about it.
     pub fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path) -> anyhow::Result<String> {
-        let medium = kind.read(path, &VideoArgs::default())?;
+        let track = if kind == Kind::Video { session.sound_track()? } else { SoundTrack::Left };
+        let medium = kind.read(path, &VideoArgs::default(), track)?;
         let size = size(&medium)?;
         let tokens = session.soft_tokens(&medium)?;
         self.media.push(medium);
