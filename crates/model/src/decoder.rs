@@ -478,7 +478,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Refuses rows whose logits are wanted and whose residual is not finite. Once it is, it stays so to the last layer;
-    /// in the logits it may not show, as the softcap and rounding to integers make numbers of what is none.
+    /// in the logits it may not show, as the softcap bounds what is infinite.
     fn check_rows(&mut self, keep: usize, logit_rows: usize) -> Result<(), ModelError> {
         let d = self.config.d_model;
         let stream = if keep == self.rows.n { &self.rows } else { &self.tail };
@@ -486,10 +486,7 @@ impl<B: Backend> Decoder<B> {
         self.backend.download(&stream.x, (keep - logit_rows) * d, &mut self.checked);
         match self.checked.iter().position(|v| !v.is_finite()) {
             None => Ok(()),
-            Some(at) => {
-                let position = self.cache.len() - logit_rows + at / d;
-                Err(ModelError::NoNumbers { position, found: self.checked[at] })
-            }
+            Some(at) => Err(ModelError::NoNumbers { position: self.cache.len() - 1, found: self.checked[at] }),
         }
     }
 

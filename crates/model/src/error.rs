@@ -63,10 +63,10 @@ pub enum ModelError {
     },
     /// What the model computed is no number: logits made of it would mean nothing.
     #[error(
-        "the model computed values that are not finite (token {position} of the context, {found}): {BROKEN_WEIGHTS}"
+        "the model computed values that are not finite ({found}, in the tokens up to {position} of the context): {BROKEN_WEIGHTS}"
     )]
     NoNumbers {
-        /// Which token's row, from 0.
+        /// The last token that may have made it, from 0: attention spreads it to some before it, too.
         position: usize,
         /// The first such value.
         found: f32,

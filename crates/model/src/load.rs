@@ -256,8 +256,7 @@ impl<B: Backend> Loader<'_, B> {
         let d = self.d;
         let mut layers = Vec::with_capacity(plan.len());
         for (l, layer) in plan.iter().enumerate() {
-            let form = specs.get(l).map(|spec| spec.form);
-            layers.push(self.layer(l, layer, form, config.per_layer)?);
+            layers.push(self.layer(l, layer, specs, config.per_layer)?);
         }
         Ok(ModelWeights {
             embedding: self.matrix(EMBEDDING, None, &[config.vocab_size, d])?,
@@ -303,17 +302,20 @@ impl<B: Backend> Loader<'_, B> {
         &mut self,
         l: usize,
         plan: &LayerPlan,
-        form: Option<KvForm>,
+        specs: &[KvSpec],
         per_layer: Option<PerLayerConfig>,
     ) -> Result<LayerWeights<B>, ModelError> {
         let (d, at) = (self.d, Some(l));
         let mut q_norm = self.norm_values(Q_NORM, at, plan.head_dim)?;
         q_norm.iter_mut().for_each(|w| *w *= plan.attention_scale);
         let joined = self.joined_projections(l, plan)?;
-        let kv = match plan.kv {
-            KvSource::Own => Some(self.keys_and_values(l, plan, form, &mut q_norm, joined.as_ref())?),
-            KvSource::SharedWith(_) => None,
+        let (owner, kv) = match plan.kv {
+            KvSource::Own => (l, Some(self.keys_and_values(l, plan, joined.as_ref())?)),
+            KvSource::SharedWith(id) => (id.0, None),
         };
+        if let KvForm::ValueAndRotated { pairs } = specs[owner].form {
+            fold_key_norm(&mut q_norm, &self.norm_values(K_NORM, Some(owner), plan.head_dim)?, pairs);
+        }
         Ok(LayerWeights {
             attention_norm: self.norm(ATTENTION_NORM, at, d)?,
             q: match &joined {
@@ -352,22 +354,16 @@ impl<B: Backend> Loader<'_, B> {
         &mut self,
         l: usize,
         plan: &LayerPlan,
-        form: Option<KvForm>,
-        q_norm: &mut [f32],
         joined: Option<&B::Matrix>,
     ) -> Result<KvWeights<B>, ModelError> {
         let shape = [plan.kv_width(), self.d];
-        let k_norm = self.norm_values(K_NORM, Some(l), plan.head_dim)?;
-        if let Some(KvForm::ValueAndRotated { pairs }) = form {
-            fold_key_norm(q_norm, &k_norm, pairs);
-        }
         let (k_rows, v_rows) = (plan.q_width(), plan.q_width() + plan.kv_width());
         Ok(KvWeights {
             k: match joined {
                 Some(joined) => self.backend.rows(joined, k_rows..v_rows),
                 None => self.matrix(K, Some(l), &shape)?,
             },
-            k_norm: self.backend.vector(&k_norm)?,
+            k_norm: self.norm(K_NORM, Some(l), plan.head_dim)?,
             v: match (plan.value, joined) {
                 (ValueSource::Projected, Some(joined)) => {
                     Some(self.backend.rows(joined, v_rows..v_rows + plan.kv_width()))

@@ -155,10 +155,10 @@ fn a_matrix_that_holds_no_numbers_gives_no_logits() {
     matrix.data = Bytes::from_vec(data);
     let (mut decoder, _) = parts.load().unwrap();
     let tokens: Vec<_> = (100..120).map(TokenId).collect();
-    for (logits, position) in [(LogitRows::Last, 19), (LogitRows::All, 0)] {
+    for logits in [LogitRows::Last, LogitRows::All] {
         decoder.reset();
         let error = decoder.forward(Step { pieces: &[Piece::Tokens(&tokens)], logits }).unwrap_err().to_string();
-        assert!(error.contains(&format!("(token {position} of the context, NaN)")), "{error}");
+        assert!(error.contains("(NaN, in the tokens up to 19 of the context)"), "{error}");
         assert!(error.contains("carat inspect MODEL --check"), "{error}");
     }
     decoder.reset();
@@ -315,6 +315,39 @@ fn a_packed_head_is_found_by_every_name() {
     parts.config["tie_word_embeddings"] = json!(false);
     let (mut decoder, _) = parts.load().unwrap();
     assert!(logits(&mut decoder).iter().all(|l| *l == 0.0));
+}
+
+/// Keys twice as long and queries half as long score the same, in layers that read another's keys and values, too.
+#[test]
+fn layers_that_share_values_as_keys_score_as_their_owner_does() {
+    let run = |key: u16, query: u16| {
+        let mut parts = Parts::of(&named("12b"));
+        let config = &mut parts.config["text_config"];
+        let kinds = config["layer_types"].as_array().unwrap().clone();
+        assert_eq!((kinds.len(), &kinds[5]), (6, &json!("full_attention")));
+        config["layer_types"] = [kinds.clone(), kinds].concat().into();
+        config["num_hidden_layers"] = json!(12);
+        config["per_layer_config"]["11"] = config["per_layer_config"]["5"].clone();
+        config["num_kv_shared_layers"] = json!(6);
+        for mut tensor in parts.tensors.clone() {
+            let of_layer = |l: usize| format!("{PREFIX}layers.{l}.");
+            if let Some(l) = (0..6).find(|l| tensor.name.starts_with(&of_layer(*l))) {
+                tensor.name = tensor.name.replace(&of_layer(l), &of_layer(l + 6));
+                parts.tensors.push(tensor);
+            }
+        }
+        for (name, value) in
+            [("5.self_attn.k_norm", key), ("5.self_attn.q_norm", query), ("11.self_attn.q_norm", query)]
+        {
+            let norm = parts.tensor(&format!("layers.{name}.weight"));
+            assert_eq!(norm.dtype, StoredType::Known(DType::BF16));
+            norm.data = Bytes::from_vec(value.to_le_bytes().repeat(norm.shape[0]));
+        }
+        logits(&mut parts.load().unwrap().0)
+    };
+    let [half, one, two] = [0x3f00, 0x3f80, 0x4000];
+    assert_eq!(run(two, half), run(one, one));
+    assert_ne!(run(two, one), run(one, one));
 }
 
 /// Where RoPE turns so little of a head that it turns nothing, a cache of values alone would hold no keys.

@@ -92,20 +92,15 @@ impl Reader {
         self.ended || self.stop.hit().is_some()
     }
 
-    /// The stop string that the text reached.
-    pub fn stop_string(&self) -> Option<&str> {
-        self.stop.hit()
-    }
-
-    /// Ends the answer: passes on what was held back, and gives the message.
-    pub fn finish(mut self, on_event: OnEvent<'_>) -> Message {
+    /// Ends the answer: passes on what was held back, and gives the message, and the stop string that the text reached.
+    pub fn finish(mut self, on_event: OnEvent<'_>) -> (Message, Option<String>) {
         self.parser.finish(&mut self.events);
         // Nobody is left to be stopped by a break here.
         let _ = self.pass_on(on_event);
         let rest = self.stop.finish();
         let _ = self.say(rest, on_event);
         self.message.content = if self.text.is_empty() { Content::Empty } else { Content::Text(self.text) };
-        self.message
+        (self.message, self.stop.hit().map(str::to_owned))
     }
 
     fn pass_on(&mut self, on_event: OnEvent<'_>) -> ControlFlow<()> {
@@ -137,8 +132,9 @@ impl Reader {
             }
             parser::Event::ToolCall(call) => {
                 let before = self.stop.finish();
-                self.say(before, on_event)?;
+                // A call is there whether or not somebody stops the answer before it.
                 self.message.tool_calls.push(call.clone());
+                self.say(before, on_event)?;
                 on_event(Event::ToolCall(call))
             }
             parser::Event::Diagnostic(message) => on_event(Event::Diagnostic(message)),

@@ -1,7 +1,7 @@
 //! What a model sees and hears with, loaded when it is first needed, and the soft tokens it made.
 //!
 //! Soft tokens are kept by what they were made of, the hash of a file and the room it was given, so that a picture is encoded
-//! once however often a conversation is read again.
+//! once however often a conversation is read again, as long as its media have no more of them than is kept ([`most_values`]).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use carat_media::picture::{self, Budget, Fitted, Patching, Picture};
 use carat_media::sound;
-use carat_model::{Decoder, ModelError, PictureConfig, PictureEncoder, SoftKind, SoundEncoder, encoders};
+use carat_model::{
+    Decoder, ModelError, PictureConfig, PictureEncoder, SoftKind, SoundEncoder, audio, encoders, vision,
+};
 use sha2::{Digest, Sha256};
 
 use crate::device::Device;
@@ -59,8 +61,8 @@ pub struct Encoders {
     pictures: Option<PictureEncoder<Device>>,
     sounds: Option<SoundEncoder<Device>>,
     made: HashMap<Source, Arc<SoftTokens>>,
-    /// How many there have been.
-    count: u64,
+    /// Numbers of all there have been: what is made again is known again.
+    ids: HashMap<Source, u64>,
     /// Whether encoders in another file have been looked for.
     looked: bool,
 }
@@ -76,7 +78,7 @@ impl Encoders {
             pictures: None,
             sounds: None,
             made: HashMap::new(),
-            count: 0,
+            ids: HashMap::new(),
             looked: false,
         }
     }
@@ -90,6 +92,32 @@ impl Encoders {
         let hears = encoders::hears(self.files.checkpoint());
         let hears = hears.map_err(|error| Error::of_files(self.files.source(), error))?;
         Ok(if hears { Ears::Hears } else { Ears::Deaf })
+    }
+
+    /// Refuses a medium of a kind that the model can't take at all.
+    ///
+    /// # Errors
+    /// With what is there instead, or if the files of the encoders can't be read.
+    pub(crate) fn check(&mut self, medium: &Medium) -> Result<(), Error> {
+        self.look_apart()?;
+        let files = self.files.checkpoint();
+        let (kind, found) = match medium {
+            Medium::Image { .. } => (SoftKind::Image, PictureConfig::of(files).map(|config| config.is_some())),
+            Medium::Video { .. } => (SoftKind::Video, PictureConfig::of(files).map(|config| config.is_some())),
+            Medium::Audio { .. } | Medium::Samples { .. } => (SoftKind::Audio, encoders::hears(files)),
+        };
+        let cannot = |reason| self.cannot(kind, reason);
+        match (found.map_err(cannot)?, kind) {
+            (true, _) => Ok(()),
+            // These say what is there instead.
+            (false, SoftKind::Audio) => audio::config(files).map(drop).map_err(cannot),
+            (false, _) => vision::config(files).map(drop).map_err(cannot),
+        }
+    }
+
+    /// Refuses files that have changed since they were opened.
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        Ok(self.files.checkpoint().tensors().files().iter().try_for_each(|file| file.check())?)
     }
 
     /// Takes the encoders in another file, the first time.
@@ -210,14 +238,15 @@ impl Encoders {
         Error::Cannot { model: self.files.source().to_string(), kind: kind.name(), reason: Box::new(reason) }
     }
 
-    /// Keeps soft tokens, and forgets all others when there are too many.
+    /// Keeps soft tokens. When there are too many, it forgets all but those that somebody holds, as a prompt does that is being read.
     fn keep(&mut self, source: Source, kind: SoftKind, n: usize, rows: Vec<f32>) -> Arc<SoftTokens> {
         let held: usize = self.made.values().map(|made| made.rows.len()).sum();
         if held + rows.len() > self.most_values {
-            self.made.clear();
+            self.made.retain(|_, made| Arc::strong_count(made) > 1);
         }
-        self.count += 1;
-        let made = Arc::new(SoftTokens { id: self.count, kind, n, rows });
+        let next = self.ids.len() as u64;
+        let id = *self.ids.entry(source).or_insert(next);
+        let made = Arc::new(SoftTokens { id, kind, n, rows });
         self.made.insert(source, made.clone());
         made
     }
@@ -281,4 +310,34 @@ fn hear(
         SoundEncoder::Frames(_) => sound::raw_frames(samples).map_err(unreadable)?.values,
     };
     Ok(encoder.encode(device, &input)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelSource;
+    use crate::loading::{self, Loaded};
+
+    #[test]
+    fn what_a_prompt_holds_is_kept_and_what_is_made_again_is_known() {
+        let options = LoadOptions { context: Some(512), sounds: true, ..LoadOptions::default() };
+        let mut files = ModelFiles::open(&ModelSource::Embedded).unwrap();
+        let Loaded { mut decoder, .. } = loading::load(&mut files, &options, &mut |_| {}).unwrap();
+        let mut encoders = Encoders::new(files, &options, &decoder);
+        let mut encode = |encoders: &mut Encoders, pitch: f32| {
+            let samples = (0..8000).map(|i| (i as f32 * pitch).sin()).collect();
+            let medium = Medium::Samples { name: "a tone".into(), samples };
+            encoders.encode(decoder.backend_mut(), &medium).unwrap().remove(0)
+        };
+        let first = encode(&mut encoders, 0.1);
+        encoders.most_values = first.rows.len();
+        let second = encode(&mut encoders, 0.2);
+        assert!(Arc::ptr_eq(&first, &encode(&mut encoders, 0.1)), "it is held");
+        let id = first.id;
+        drop((first, second));
+        let third = encode(&mut encoders, 0.3);
+        assert_eq!(encoders.made.len(), 1);
+        assert_eq!(encode(&mut encoders, 0.1).id, id);
+        assert_ne!(third.id, id);
+    }
 }

@@ -16,7 +16,7 @@ use carat_weights::MappedFile;
 
 use crate::answer::Reader;
 use crate::device::Device;
-use crate::encoders::Encoders;
+use crate::encoders::{Encoders, SoftTokens};
 use crate::loading::{self, Loaded};
 use crate::loop_guard::LoopGuard;
 use crate::media::Ears;
@@ -193,6 +193,7 @@ impl Session {
     /// # Errors
     /// If the model can't take it, no room was planned for its kind, or it can't be decoded.
     pub fn soft_tokens(&mut self, medium: &Medium) -> Result<usize, Error> {
+        self.check_files()?;
         let made = self.encoders.encode(self.decoder.backend_mut(), medium)?;
         Ok(made.iter().map(|soft| soft.n).sum())
     }
@@ -237,7 +238,9 @@ impl Session {
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Answer, Error> {
         let started = Instant::now();
-        self.files.iter().try_for_each(|file| file.check())?;
+        self.check_files()?;
+        options.sampling.check(self.decoder.config().vocab_size)?;
+        let stop = StopStrings::new(&options.stop)?;
         let (ids, prompt) = self.prompt(conversation, media)?;
         let rows = prompt.rows();
         let ctx = self.decoder.options().ctx;
@@ -245,7 +248,7 @@ impl Session {
             return Err(Error::PromptLength { found: rows.len(), context: ctx });
         }
         let mut sequence = self.sequence(&ids, options)?;
-        let mut reader = Reader::new(&self.tokenizer, &ids, conversation, StopStrings::new(&options.stop)?);
+        let mut reader = Reader::new(&self.tokenizer, &ids, conversation, stop);
         let seed = sequence.sampler.seed();
 
         let cached = self.reuse(&rows);
@@ -289,8 +292,9 @@ impl Session {
         usage.answer = sequence.generated();
         usage.thought = sequence.thinking.as_ref().map_or(0, ThinkingBudget::spent);
         let finish = finish.unwrap_or(FinishReason::Stop);
-        let stop_string = reader.stop_string().map(str::to_owned);
-        let message = reader.finish(on_event);
+        let (message, stop_string) = reader.finish(on_event);
+        let stops = stop_string.is_some() && finish != FinishReason::Cancelled;
+        let finish = if stops { FinishReason::Stop } else { finish };
         let called = finish == FinishReason::Stop && !message.tool_calls.is_empty();
         let prompt_time = prompt_time.unwrap_or_else(|| started.elapsed());
         Ok(Answer {
@@ -302,6 +306,12 @@ impl Session {
             prompt_time,
             answer_time: started.elapsed() - prompt_time,
         })
+    }
+
+    /// Refuses files that have changed since they were opened.
+    fn check_files(&self) -> Result<(), Error> {
+        self.files.iter().chain(self.tiles.file()).try_for_each(|file| file.check())?;
+        self.encoders.check_files()
     }
 
     fn sequence(&self, prompt: &[TokenId], options: &GenerateOptions) -> Result<Sequence, Error> {
@@ -343,17 +353,27 @@ impl Session {
 
     /// The ids of a conversation's prompt, one placeholder for each medium or frame, and its rows.
     fn prompt(&mut self, conversation: &Conversation, media: &[Medium]) -> Result<(Vec<TokenId>, PromptRows), Error> {
+        media.iter().try_for_each(|medium| self.encoders.check(medium))?;
         let ears = if media.is_empty() { Ears::Deaf } else { self.encoders.ears()? };
         let parts: Vec<_> = media.iter().map(|medium| medium.parts(ears)).collect();
         let texts: Vec<_> = media.iter().zip(&parts).map(|(medium, parts)| medium.text(parts)).collect();
-        let prompt = self.format.prompt(conversation)?;
-        // A conversation may show media of which there is nothing but the place.
-        let prompt = if media.is_empty() { prompt } else { prompt.with_media(&texts)? };
-        let mut soft = Vec::new();
+        // Whoever asks for an answer wants the place for one.
+        let conversation = Conversation { add_generation_prompt: true, ..conversation.clone() };
+        let prompt = self.format.prompt(&conversation)?.with_media(&texts)?;
+        let ids = prompt.encode(&self.tokenizer);
+        let (mut soft, ctx) = (Vec::new(), self.decoder.options().ctx);
+        // Each has a placeholder among them.
+        let mut least = ids.len();
         for medium in media {
             soft.extend(self.encoders.encode(self.decoder.backend_mut(), medium)?);
+            least = ids.len() + soft.iter().map(|soft: &Arc<SoftTokens>| soft.n - 1).sum::<usize>();
+            if least >= ctx {
+                break;
+            }
         }
-        let ids = prompt.encode(&self.tokenizer);
+        if least >= ctx {
+            return Err(Error::PromptLength { found: least, context: ctx });
+        }
         let rows = PromptRows::new(&self.tokenizer, &ids, soft);
         Ok((ids, rows))
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use carat_model::load::ModelTensors;
@@ -48,11 +49,25 @@ pub enum Tiles {
     Absent,
     /// Something made of another file or by another version, or broken.
     Stale,
-    /// The interleaved rows of tensors, by name.
-    Found(HashMap<String, Bytes>),
+    /// Those of tensors.
+    Found(Found),
+}
+
+/// Interleaved rows.
+pub struct Found {
+    /// What they lie in.
+    file: Arc<MappedFile>,
+    /// By the tensors' names.
+    rows: HashMap<String, Bytes>,
 }
 
 impl Tiles {
+    /// The file that they lie in.
+    pub fn file(&self) -> Option<&Arc<MappedFile>> {
+        let Tiles::Found(found) = self else { return None };
+        Some(&found.file)
+    }
+
     /// Whether `carat pack` would make the model faster.
     pub fn are_wanted(&self) -> bool {
         matches!(self, Tiles::Absent | Tiles::Stale)
@@ -60,8 +75,8 @@ impl Tiles {
 
     /// Those of a tensor.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
-        let Tiles::Found(tiles) = self else { return None };
-        tiles.get(name)
+        let Tiles::Found(found) = self else { return None };
+        found.rows.get(name)
     }
 
     /// Bytes that products read less of interleaved rows than of the model's files, in tensors of some names.
@@ -84,12 +99,12 @@ pub fn find(files: &ModelFiles, device: &Device) -> Result<Tiles, Error> {
 }
 
 /// The tensors of a file that was made of the same model; `None` for any other.
-fn read(packing: &Packing) -> Option<HashMap<String, Bytes>> {
-    let bytes = MappedFile::open(&packing.path).ok()?.bytes();
-    let tensors = safetensors::read(&packing.path.display().to_string(), &bytes).ok()?;
-    let mut tiles: HashMap<String, Bytes> = tensors.into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
-    let identity = tiles.remove(IDENTITY)?;
-    (*identity == *packing.identity.as_bytes()).then_some(tiles)
+fn read(packing: &Packing) -> Option<Found> {
+    let file = MappedFile::open(&packing.path).ok()?;
+    let tensors = safetensors::read(&packing.path.display().to_string(), &file.bytes()).ok()?;
+    let mut rows: HashMap<String, Bytes> = tensors.into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
+    let identity = rows.remove(IDENTITY)?;
+    (*identity == *packing.identity.as_bytes()).then_some(Found { file, rows })
 }
 
 /// A file of interleaved weights that can be written.

@@ -91,11 +91,17 @@ pub fn transcribe(
         let place = Place { seconds: seconds(clip.samples.len()), shared_before, shared_after };
         writer.begin(place, bounds.0, bounds.1);
         let (start, end) = (clip.start, clip.end());
-        let finish = answer(session, name, clip.samples, task, &mut writer, on_event)?;
+        let finish = match answer(session, name, clip.samples, task, &mut writer, on_event) {
+            Ok(finish) => finish,
+            Err(error) => {
+                writer.give_up(on_event);
+                return Err(error);
+            }
+        };
         let heard = seconds(if finish == FinishReason::Cancelled { start } else { end });
         let stopped = writer.pass_on(on_event).is_break() || on_event(Event::Heard(heard)).is_break();
         if finish == FinishReason::Cancelled || stopped {
-            writer.finish(on_event);
+            writer.give_up(on_event);
             return Ok(Outcome::Stopped(heard));
         }
         match next {
@@ -226,19 +232,37 @@ impl Writer {
         if let Some(pieces) = self.translated.as_mut().map(|translated| translated.end(ending)) {
             self.translate(pieces);
         }
-        if let (Ending::Forced, Some(segment)) = (ending, self.segments.last_mut()) {
+        let is_broken_off = ending == Ending::Forced || finish == FinishReason::Cancelled;
+        if let Some(segment) = self.segments.last_mut().filter(|_| is_broken_off) {
             segment.notice = Some(finish);
         }
         self.certain = self.segments.len() - usize::from(self.clip.shared_after > 0.0);
     }
 
+    /// Ends the recording before its end: of the last clip there is what was said by then, if anything.
+    fn give_up(&mut self, on_event: OnEvent<'_>) {
+        let is_empty =
+            |segment: &mut Segment| segment.text.is_empty() && segment.said.as_ref().is_none_or(String::is_empty);
+        self.finish_text();
+        self.segments.pop_if(is_empty);
+        self.pass_on_all(on_event);
+    }
+
     /// Ends the recording.
     fn finish(&mut self, on_event: OnEvent<'_>) {
+        self.finish_text();
+        self.pass_on_all(on_event);
+    }
+
+    fn finish_text(&mut self) {
         let pieces = self.said.finish();
         self.say(pieces);
         if let Some(pieces) = self.translated.as_mut().map(Stitcher::finish) {
             self.translate(pieces);
         }
+    }
+
+    fn pass_on_all(&mut self, on_event: OnEvent<'_>) {
         self.certain = self.segments.len();
         // Nothing is left to be stopped by a break.
         while self.pass_on(on_event).is_break() {}

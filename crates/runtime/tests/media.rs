@@ -200,6 +200,35 @@ fn a_video_s_sound_is_taken_in_where_the_model_hears_alone() {
 }
 
 #[test]
+fn a_place_without_its_medium_is_refused() {
+    let mut session = session(&Tiny::new("e2b"));
+    let options = GenerateOptions::from_defaults(session.defaults());
+    let error =
+        session.generate(&conversation(&[shown(Part::Image, ASKED)]), &options, &mut |_| ControlFlow::Continue(()));
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("place 1") && error.contains("found none"), "{error}");
+}
+
+/// The options are looked at first, and media are encoded no longer than the context lasts.
+#[test]
+fn what_can_t_be_answered_is_refused_before_its_media_are_encoded() {
+    let mut session = session(&Tiny::new("e2b"));
+    let options = GenerateOptions::from_defaults(session.defaults());
+    let asked: Vec<_> = (0..60).map(|_| Part::Image).collect();
+    let pictures: Vec<_> = (0..60).map(|by| picture(300, 200, by)).collect();
+    let mut refused = |options: &GenerateOptions| {
+        let conversation = conversation(&[Message::user(asked.clone())]);
+        session.generate_with(&conversation, &pictures, options, &mut |_| ControlFlow::Continue(())).unwrap_err()
+    };
+    let error = refused(&GenerateOptions { stop: vec![String::new()], ..options.clone() }).to_string();
+    assert!(error.contains("stop"), "{error}");
+    match refused(&options) {
+        Error::PromptLength { found, context: 2048 } => assert!((2048..2200).contains(&found), "{found}"),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn what_a_model_can_t_take_is_named() {
     let refused = |session: &mut Session, part: Part, medium: Medium| {
         let options = GenerateOptions::from_defaults(session.defaults());

@@ -44,6 +44,14 @@ fn a_longer_conversation_reuses_the_cache_and_answers_the_same() {
 }
 
 #[test]
+fn an_answer_has_a_place_in_every_conversation_that_asks_for_one() {
+    let mut session = session();
+    let asked = conversation(&["What is 3 * 4?"]);
+    let without = Conversation { add_generation_prompt: false, ..asked.clone() };
+    assert_eq!(answer(&mut session, &without, 24).message, answer(&mut session, &asked, 24).message);
+}
+
+#[test]
 fn the_same_prompt_again_is_all_but_one_token_cached() {
     let mut session = session();
     let prompt = conversation(&["Who are you?"]);

@@ -176,6 +176,7 @@ fn what_was_heard_before_it_is_stopped_is_kept() {
     });
     assert_eq!(outcome.unwrap(), Outcome::Stopped(whole.segments[0].end));
     assert_eq!((segments.len(), &segments[0]), (2, &whole.segments[0]));
+    assert_eq!(segments[1].notice, Some(FinishReason::Cancelled));
     assert!(whole.segments[1].text.starts_with(&segments[1].text) && segments[1].text.len() >= 10, "{segments:?}");
     assert_eq!(text, format!("{} {}", segments[0].text, segments[1].text));
 }
@@ -198,6 +199,34 @@ fn what_was_heard_before_an_error_is_kept() {
     });
     assert_eq!(error.unwrap_err().to_string(), format!("a.flac: {}", why()));
     assert_eq!(segments, whole.segments[..2]);
+}
+
+/// Its file is written to after the first clip, which is then the last to be answered.
+#[test]
+fn what_was_heard_before_the_model_fails_is_kept() {
+    let model = Tiny::new("e2b");
+    let mut session = session(&model);
+    let samples = tones(13.0, &[]);
+    let longest = 6 * RATE as usize;
+    let whole = heard(&mut session, &samples, &english(), longest);
+    let (mut text, mut segments) = (String::new(), Vec::new());
+    let error = transcribe(&mut session, "tones", clips(&samples, longest), &english(), &mut |event| {
+        match event {
+            Event::Text(more) => text += &more,
+            Event::Segment(segment) => segments.push(segment),
+            Event::Heard(_) => {
+                let file = std::fs::File::options().write(true).open(model.0.join("model.safetensors")).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            }
+            Event::Step => {}
+        }
+        ControlFlow::Continue(())
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("was changed while it was in use"), "{error}");
+    assert_eq!(segments.len(), 1, "{segments:?} {text:?} {:?}", whole.segments);
+    assert_eq!((segments[0].start, segments[0].end), (whole.segments[0].start, whole.segments[0].end));
+    assert_eq!(segments[0].text, text.trim());
 }
 
 #[test]

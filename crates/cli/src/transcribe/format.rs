@@ -158,6 +158,7 @@ pub fn reason(notice: FinishReason) -> String {
     match notice {
         FinishReason::Loop(_) => "the model repeated itself; the repetition is left out".into(),
         FinishReason::Context => "the context was full; --ctx makes it longer".into(),
+        FinishReason::Cancelled => "it was stopped before its end".into(),
         other => format!("the answer was longer than so much speech can be ({})", other.name()),
     }
 }

@@ -107,10 +107,10 @@ impl Stitcher {
         std::mem::take(&mut self.pieces)
     }
 
-    /// Ends the text; what was waiting.
+    /// Ends the text; what was waiting, of the clip before where one has begun of which nothing is known.
     pub fn finish(&mut self) -> Vec<Piece> {
         let tail = std::mem::take(&mut self.tail);
-        self.show(tail, self.begun.saturating_sub(1));
+        self.show(tail, self.begun.saturating_sub(1 + usize::from(self.open)));
         std::mem::take(&mut self.pieces)
     }
 
