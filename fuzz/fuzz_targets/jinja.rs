@@ -1,4 +1,6 @@
 //! Runs `carat_fuzz_cases::jinja` on the fuzzer's inputs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| carat_fuzz_cases::jinja(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    carat_fuzz_cases::jinja(data);
+});

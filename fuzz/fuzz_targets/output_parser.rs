@@ -1,4 +1,6 @@
 //! Runs `carat_fuzz_cases::output_parser` on the fuzzer's inputs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| carat_fuzz_cases::output_parser(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    carat_fuzz_cases::output_parser(data);
+});

@@ -16,7 +16,7 @@ use crate::tokenizer::test_tokenizer;
 const MAX_CHANNEL_NAME: usize = 32;
 
 /// An answer: bytes below 32 but tab and newline are control tokens in order of their ids, others are text.
-pub fn output_parser(data: &[u8]) {
+pub fn output_parser(data: &[u8]) -> bool {
     let tokenizer = test_tokenizer();
     let all = (0..tokenizer.vocab_size() as u32).map(TokenId);
     let controls: Vec<TokenId> = all.filter(|&id| tokenizer.is_control(id)).collect();
@@ -43,6 +43,7 @@ pub fn output_parser(data: &[u8]) {
     check_text(&events, &merged);
     check_calls(&events);
     Parser::after_prompt(tokenizer, &merged);
+    true
 }
 
 fn is_control(byte: u8) -> bool {

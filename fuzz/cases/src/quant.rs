@@ -7,8 +7,8 @@ use carat_weights::{Checkpoint, HfDir, Weights, safetensors};
 
 /// Blocks: the first byte is the type, the rest is its blocks. Any bytes decode, one by one as all at once, and values
 /// are finite where no scale is NaN, infinite or next to it.
-pub fn blocks(data: &[u8]) {
-    let Some((first, rest)) = data.split_first() else { return };
+pub fn blocks(data: &[u8]) -> bool {
+    let Some((first, rest)) = data.split_first() else { return false };
     let dtype = DType::ALL[usize::from(*first) % DType::ALL.len()];
     let (len, size) = (dtype.block_len(), dtype.block_bytes());
     let rest = &rest[..rest.len() / size * size];
@@ -22,6 +22,7 @@ pub fn blocks(data: &[u8]) {
             assert!(values.iter().all(|v| v.is_finite()), "{dtype}: {block:02x?} has values that are not finite");
         }
     }
+    true
 }
 
 /// Whether everything in a block that can be read as a scale of its kind is far from infinity: f16 and bf16 lie at even
@@ -47,10 +48,10 @@ fn has_tame_scales(dtype: DType, block: &[u8]) -> bool {
 
 /// A `config.json`, NUL, a safetensors file: matrices that are made of codes and scales are as large as they were
 /// announced, and no larger than their codes justify.
-pub fn quantised_checkpoint(data: &[u8]) {
-    let Some(at) = data.iter().position(|b| *b == 0) else { return };
-    let Ok(config) = serde_json::from_slice(&data[..at]) else { return };
-    let Ok(tensors) = safetensors::read("input", &Bytes::from_vec(data[at + 1..].to_vec())) else { return };
+pub fn quantised_checkpoint(data: &[u8]) -> bool {
+    let Some(at) = data.iter().position(|b| *b == 0) else { return false };
+    let Ok(config) = serde_json::from_slice(&data[..at]) else { return false };
+    let Ok(tensors) = safetensors::read("input", &Bytes::from_vec(data[at + 1..].to_vec())) else { return false };
     let tensors = Weights::new("input".into(), tensors).expect("the header's keys are unique");
     let checkpoint = Checkpoint::HfDir(HfDir {
         config,
@@ -60,13 +61,14 @@ pub fn quantised_checkpoint(data: &[u8]) {
         chat_template: None,
         tensors,
     });
-    let Ok(bytes) = file_bytes(&checkpoint) else { return };
+    let Ok(bytes) = file_bytes(&checkpoint) else { return false };
     // The most that codes grow: 4 bits to half a byte and a scale of 8 bytes a block of 32.
     assert!(bytes.rearranged <= 16 * data.len(), "{} bytes of copies of {}", bytes.rearranged, data.len());
-    let Ok(list) = ModelTensors::new(&checkpoint) else { return };
+    let Ok(list) = ModelTensors::new(&checkpoint) else { return false };
     for wanted in list.iter() {
         let Ok(tensor) = list.read(wanted) else { continue };
         let row = tensor.dtype.row_bytes(tensor.cols()).expect("rows are whole blocks");
         assert_eq!(tensor.data.len(), row * tensor.rows(), "{}", tensor.name);
     }
+    true
 }

@@ -12,17 +12,18 @@ use carat_weights::{Array, Checkpoint, GgufFile, Importance, StoredType, Value, 
 use crate::tokenizer::encodes;
 
 /// A safetensors file: tensors cover its data exactly, each as large as its shape says.
-pub fn safetensors(data: &[u8]) {
-    let Ok(tensors) = carat_weights::safetensors::read("input", &Bytes::from_vec(data.to_vec())) else { return };
+pub fn safetensors(data: &[u8]) -> bool {
+    let Ok(tensors) = carat_weights::safetensors::read("input", &Bytes::from_vec(data.to_vec())) else { return false };
     let taken: usize = tensors.iter().map(|t| t.data.len()).sum();
     assert!(taken <= data.len(), "{taken} bytes of tensors in {} bytes", data.len());
     let weights = Weights::new("input".into(), tensors).expect("the header's keys are unique");
     walk_tensors(&weights);
+    true
 }
 
 /// A GGUF file with its metadata, the model config and the tokenizer that they make.
-pub fn gguf(data: &[u8]) {
-    let Ok(file) = GgufFile::from_bytes("input", Bytes::from_vec(data.to_vec())) else { return };
+pub fn gguf(data: &[u8]) -> bool {
+    let Ok(file) = GgufFile::from_bytes("input", Bytes::from_vec(data.to_vec())) else { return false };
     for (key, value) in file.metadata.iter() {
         assert!(file.metadata.contains(key));
         if let Value::Array(array) = value {
@@ -38,32 +39,35 @@ pub fn gguf(data: &[u8]) {
     if let Ok(config) = carat_model::load::config(&Checkpoint::Gguf(file)) {
         walk_config(&config);
     }
+    true
 }
 
 /// A GGUF checkpoint in parts, each from one `GGUF` to the next: the whole has the tensors of all.
-pub fn gguf_split(data: &[u8]) {
+pub fn gguf_split(data: &[u8]) -> bool {
     let starts: Vec<usize> = (0..data.len()).filter(|&at| data[at..].starts_with(b"GGUF")).collect();
     let ends = starts.iter().skip(1).copied().chain([data.len()]);
     let parts: Vec<Bytes> =
         starts.iter().zip(ends).map(|(&start, end)| Bytes::from_vec(data[start..end].to_vec())).collect();
-    let Ok(whole) = gguf::split::from_bytes("input", &parts) else { return };
+    let Ok(whole) = gguf::split::from_bytes("input", &parts) else { return false };
     let alone = |part: &Bytes| GgufFile::from_bytes("input", part.clone()).expect("a part is a file").tensors.len();
     assert_eq!(whole.tensors.len(), parts.iter().map(alone).sum::<usize>());
     walk_tensors(&whole.tensors);
+    true
 }
 
 /// The index of a sharded checkpoint: every shard is a file beside it.
-pub fn safetensors_index(data: &[u8]) {
-    let Ok(index) = carat_weights::safetensors::read_index("input", data) else { return };
+pub fn safetensors_index(data: &[u8]) -> bool {
+    let Ok(index) = carat_weights::safetensors::read_index("input", data) else { return false };
     for shard in index.values() {
         let below = std::path::Path::new("dir").join(shard);
         assert_eq!(below.parent(), Some(std::path::Path::new("dir")), "`{shard}` leads out");
     }
+    true
 }
 
 /// An importance matrix: weights are finite, none is negative, and they are no more than the file has room for.
-pub fn imatrix(data: &[u8]) {
-    let Ok(importance) = Importance::from_bytes("input", &Bytes::from_vec(data.to_vec())) else { return };
+pub fn imatrix(data: &[u8]) -> bool {
+    let Ok(importance) = Importance::from_bytes("input", &Bytes::from_vec(data.to_vec())) else { return false };
     let mut values = 0;
     for (name, weights) in importance.iter() {
         assert!(weights.iter().all(|w| w.is_finite() && *w >= 0.0), "`{name}`: {weights:?}");
@@ -71,14 +75,15 @@ pub fn imatrix(data: &[u8]) {
         assert!(importance.of(name, weights.len(), 1).is_ok_and(|found| found == Some(weights)));
     }
     assert!(4 * values <= data.len(), "{values} values in {} bytes", data.len());
+    true
 }
 
 /// A `config.json`: a config that passes its check can be planned.
-pub fn config_json(data: &[u8]) {
-    let Ok(json) = serde_json::from_slice(data) else { return };
-    if let Ok(config) = ModelConfig::from_json(&json) {
-        walk_config(&config);
-    }
+pub fn config_json(data: &[u8]) -> bool {
+    let Ok(json) = serde_json::from_slice(data) else { return false };
+    let Ok(config) = ModelConfig::from_json(&json) else { return false };
+    walk_config(&config);
+    true
 }
 
 fn walk_tensors(weights: &Weights) {
