@@ -4,7 +4,7 @@
 //! taken away by the next one. CSV is that of RFC 4180 with the lines' ends of Unix; a description may have several lines there.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -124,7 +124,7 @@ impl Output {
     /// Opens the file at `path`, to go on with it or as a new one; `None` is standard output.
     ///
     /// # Errors
-    /// If there is something there already and `resume` isn't given, or what is there isn't such a file.
+    /// If there is something there already and `resume` isn't given, what is there isn't such a file, or another process writes it.
     pub fn open(path: Option<&Path>, format: Format, resume: bool) -> anyhow::Result<Self> {
         let bare = format == Format::Csv;
         let Some(path) = path else { return Ok(Output { format, file: None, described: HashSet::new(), bare }) };
@@ -133,6 +133,10 @@ impl Output {
             OpenOptions::new().read(true).append(true).create(true).open(path).with_context(|| name.clone())?;
         if !file.metadata().with_context(|| name.clone())?.is_file() {
             return Ok(Output { format, file: Some((name, file)), described: HashSet::new(), bare });
+        }
+        // Held as long as the file is open, where its file system can.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            bail!("{name} is being written by another process");
         }
         let mut bytes = Vec::new();
         (&mut file).take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| name.clone())?;
@@ -283,6 +287,9 @@ mod tests {
             let path = std::env::temp_dir().join(format!("carat-records-{}-{format:?}", std::process::id()));
             let mut whole = Output::open(Some(&path), format, false).unwrap();
             records.iter().for_each(|record| whole.write(record).unwrap());
+            let other = Output::open(Some(&path), format, true).err().unwrap().to_string();
+            assert!(other.contains("is being written by another process"), "{other}");
+            drop(whole);
             let bytes = std::fs::read(&path).unwrap();
             for cut in 0..=bytes.len() {
                 std::fs::write(&path, &bytes[..cut]).unwrap();
