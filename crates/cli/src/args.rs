@@ -1,9 +1,10 @@
 //! Arguments that several subcommands share, and what they stand for.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use carat_runtime::device::{DeviceOptions, Precision};
-use carat_runtime::{LoadOptions, ModelFiles, ModelSource};
+use carat_runtime::{LoadOptions, ModelFiles, ModelSource, Session};
 use carat_tensor::TokenId;
 use carat_tensor::backend::KvType;
 
@@ -154,6 +155,22 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::F32 => Precision::Reference,
         }
     }
+}
+
+/// What there is to say of a context that is full: whether it can be longer.
+pub fn longer_context(session: &Session) -> &'static str {
+    let (ctx, most) = (session.decoder().options().ctx, session.decoder().config().max_context);
+    if ctx < most { "--ctx makes it longer" } else { "this model has none longer" }
+}
+
+/// A whole number.
+pub fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number".into())
+}
+
+/// A number.
+pub fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "expected a number".into())
 }
 
 /// A whole number from 1 on.

@@ -28,13 +28,13 @@ pub struct Args {
     /// Directory with config.json, or .gguf file; left out: the embedded model
     model: Option<PathBuf>,
     /// Tokens of the prompts; 0 for none
-    #[arg(short = 'p', long = "prompt", value_name = "N,…", value_delimiter = ',', default_value = "512")]
+    #[arg(short = 'p', long = "prompt", value_name = "N,…", value_delimiter = ',', default_value = "512", value_parser = args::whole::<usize>)]
     prompts: Vec<usize>,
     /// Tokens of the answers; 0 for none
-    #[arg(short = 'n', long = "answer", value_name = "N,…", value_delimiter = ',', default_value = "128")]
+    #[arg(short = 'n', long = "answer", value_name = "N,…", value_delimiter = ',', default_value = "128", value_parser = args::whole::<usize>)]
     answers: Vec<usize>,
     /// Tokens already in the context
-    #[arg(short = 'd', long = "depth", value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    #[arg(short = 'd', long = "depth", value_name = "N,…", value_delimiter = ',', default_value = "0", value_parser = args::whole::<usize>)]
     depths: Vec<usize>,
     /// Threads that compute [default: one per core this process may use]
     #[arg(short = 't', long = "threads", value_name = "N,…", value_delimiter = ',', value_parser = args::at_least_one)]

@@ -23,9 +23,8 @@ use crate::safetensors::{Entry, Writer};
 const DEFAULT_CHUNK: usize = 128;
 
 /// Write the logits of a sequence of tokens to a .safetensors file
-///
-/// Keys and values are kept in f32 unless --kv says otherwise.
 #[derive(clap::Args)]
+#[command(mut_arg("kv", |kv| kv.help("How keys and values are stored [default: f32]")))]
 pub struct Args {
     /// Directory with config.json, or .gguf file; left out: the embedded model
     model: Option<PathBuf>,
@@ -54,7 +53,7 @@ pub struct Args {
     #[arg(long)]
     hidden: bool,
     /// Also continue with the N most likely tokens, one by one, and write them as `greedy`, i64
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::whole::<usize>)]
     greedy: Option<usize>,
     /// The most tokens per pass
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]

@@ -96,5 +96,15 @@ fn main() -> ExitCode {
     }
     // Standard error may be closed as well; then there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "error: {}", output::chain(&error));
-    if error.is::<args::UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    if is_of_the_command_line(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// Whether an option asks for what there is not, as far as the library says so.
+fn is_of_the_command_line(error: &anyhow::Error) -> bool {
+    use carat_cpu::CpuError;
+    use carat_runtime::Error;
+    let refused = |error: &Error| matches!(error, Error::Context { .. } | Error::Device(CpuError::Threads { .. }));
+    error.is::<args::UsageError>()
+        || error.downcast_ref().is_some_and(refused)
+        || matches!(error.downcast_ref(), Some(CpuError::Threads { .. }))
 }

@@ -3,13 +3,13 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use carat_chat::message::Conversation;
 use carat_chat::template::Variant;
 use carat_runtime::{ChatFormat, ModelFiles};
 use serde_json::{Value, json};
 
-use crate::{args, output};
+use crate::{args, media, output};
 
 /// Turn conversations into prompts
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = args.ids.then(|| files.as_ref().map(ModelFiles::tokenizer)).flatten().transpose()?;
     let mut out = output::stdout();
     for (index, value) in conversations.iter().enumerate() {
-        let place = || format!("{}: conversation {}", args.file.display(), index + 1);
+        let place = || format!("{}: conversation {}", media::name(&args.file), index + 1);
         let conversation = Conversation::from_openai(value).with_context(place)?;
         let prompt = format.prompt(&conversation).with_context(place)?;
         let mut line = json!({ "prompt": prompt.text() });
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The JSON values of a file, one after the other; a list counts as its elements.
 fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let name = || path.display().to_string();
+    let name = || media::name(path);
     let text = if path == Path::new("-") {
         let mut text = String::new();
         std::io::stdin().lock().read_to_string(&mut text).context("reading standard input")?;
@@ -78,13 +78,14 @@ fn read(path: &Path) -> anyhow::Result<Vec<Value>> {
     };
     let mut conversations = Vec::new();
     for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
-        match value.with_context(name)? {
+        let value = value.map_err(|error| anyhow!("{}: not JSON: {error}; expected conversations", name()))?;
+        match value {
             Value::Array(list) => conversations.extend(list),
             one => conversations.push(one),
         }
     }
     if conversations.is_empty() {
-        bail!("{} holds no conversation", path.display());
+        bail!("{} holds no conversation", name());
     }
     Ok(conversations)
 }

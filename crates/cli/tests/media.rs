@@ -145,7 +145,7 @@ fn blind_to(flag: &str, shown: &str, kind: &str) {
 fn who_can_t_see_or_hear_says_so() {
     let file = Scratch::new("media-unseen.bmp");
     std::fs::write(&file.0, bmp(60, 60)).unwrap();
-    blind_to("--image", file.arg(), "image");
+    blind_to("--image", file.arg(), "pictures");
 }
 
 #[test]

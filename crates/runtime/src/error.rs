@@ -129,7 +129,7 @@ pub enum Error {
         context: usize,
     },
     /// A kind of medium that the model can't take.
-    #[error("{model} can't take {kind}: {reason}")]
+    #[error("{model} can't take {}: {reason}", many(kind))]
     Cannot {
         /// The model.
         model: String,
@@ -139,7 +139,7 @@ pub enum Error {
         reason: Box<ModelError>,
     },
     /// The model was loaded without room for pictures, or for sounds.
-    #[error("no room was planned for {kind} when the model was loaded: set `LoadOptions::{option}`")]
+    #[error("no room was planned for {} when the model was loaded: set `LoadOptions::{option}`", many(kind))]
     NoRoom {
         /// `image`, `audio` or `video`.
         kind: &'static str,
@@ -215,6 +215,16 @@ impl Error {
             other @ (ModelError::Backend(_) | ModelError::Option { .. }) => Error::Model(other),
             other => Error::Files { model: model.to_string(), reason: Box::new(other) },
         }
+    }
+}
+
+/// Media of a kind, in words.
+fn many(kind: &str) -> &str {
+    match kind {
+        "image" => "pictures",
+        "audio" => "sounds",
+        "video" => "videos",
+        other => other,
     }
 }
 

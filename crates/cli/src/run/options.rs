@@ -1,6 +1,7 @@
 //! Options of `carat run` that say how tokens are chosen and when an answer ends.
 
 use carat_runtime::session::{GenerateOptions, Looping};
+use carat_runtime::stop::StopStrings;
 use carat_tensor::TokenId;
 
 use crate::args;
@@ -10,34 +11,34 @@ use crate::args;
 #[command(next_help_heading = "Sampling (default: the model's own)")]
 pub struct SamplingArgs {
     /// Divides the logits; 0 takes the most likely token
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = args::number)]
     temperature: Option<f32>,
     /// Only this many most likely tokens; 0 for all
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = args::whole::<usize>)]
     top_k: Option<usize>,
     /// Only the most likely tokens that together reach this probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = args::number)]
     top_p: Option<f32>,
     /// Only tokens at least this fraction as likely as the most likely one
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = args::number)]
     min_p: Option<f32>,
     /// Divides logits of tokens that occurred, 1 for none
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = args::number)]
     repeat_penalty: Option<f32>,
     /// Taken from logits of tokens that occurred in the answer
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = args::number)]
     presence_penalty: Option<f32>,
     /// Taken from logits of tokens for each time they occurred in the answer
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = args::number)]
     frequency_penalty: Option<f32>,
     /// Adds V to the logit of token ID; may be repeated
     #[arg(long, value_name = "ID=V", value_parser = bias)]
     logit_bias: Vec<(TokenId, f32)>,
     /// Equal seeds give equal answers
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::whole::<u64>)]
     seed: Option<u64>,
     /// Ends the answer before this text; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = stop)]
     stop: Vec<String>,
     /// Most tokens of the answer, thoughts included
     #[arg(long, value_name = "N", value_parser = args::at_least_one)]
@@ -46,7 +47,7 @@ pub struct SamplingArgs {
     #[arg(long)]
     no_loop_guard: bool,
     /// Report each token with its log-probability and those of the N most likely
-    #[arg(long, value_name = "N", requires = "json")]
+    #[arg(long, value_name = "N", requires = "json", value_parser = args::whole::<usize>)]
     logprobs: Option<usize>,
 }
 
@@ -70,6 +71,13 @@ impl SamplingArgs {
             options.looping = Looping::Allowed;
         }
     }
+}
+
+/// `--stop`.
+fn stop(text: &str) -> Result<String, String> {
+    let text = text.to_owned();
+    StopStrings::new(std::slice::from_ref(&text)).map_err(|error| error.to_string())?;
+    Ok(text)
 }
 
 fn bias(text: &str) -> Result<(TokenId, f32), String> {
