@@ -80,6 +80,11 @@ impl Pending {
         Ok(Pending { part, target: target.into(), lock: RefCell::default(), committed: direct })
     }
 
+    /// What it will be called.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// A file to write to.
     pub fn create_file(&self) -> anyhow::Result<BufWriter<File>> {
         let file =

@@ -15,11 +15,11 @@ use carat_runtime::{Error, LoadOptions, Session};
 use carat_tensor::Bytes;
 use indicatif::ProgressBar;
 
-use crate::args::{EncoderArgs, EngineArgs, Interrupted, UsageError};
+use crate::args::{self, EncoderArgs, EngineArgs, Interrupted, UsageError};
 use crate::batch::{self, Failures};
 use crate::{interrupt, media, output};
 use format::{Format, Recording, Transcript};
-use places::Place;
+use places::{Out, Place};
 
 /// Write down what is said in recordings
 ///
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     out: Option<PathBuf>,
     /// The longest clip, 5 to 30: shorter ones make finer times and know less of what was said before
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=30))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clip)]
     clip: u32,
     #[command(flatten)]
     encoders: EncoderArgs,
@@ -67,22 +67,36 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let outputs = places::outputs(args.out.as_deref(), &files, args.format.extension())?;
     interrupt::listen();
     let options = LoadOptions { sounds: true, ..args.engine.load_options() };
-    let mut session = Session::of(args.encoders.open(&source)?, &options, &mut |_| {})?;
+    let model = args.encoders.open(&source)?;
+    let places = outputs.iter().map(|out| Place::new(out.as_deref(), &model, &files));
+    let places = places.collect::<anyhow::Result<Vec<_>>>()?;
+    // A place that can't be written to is told before anything is heard.
+    let mut first = places.first().map(Place::open).transpose()?;
+    let mut session = Session::of(model, &options, &mut |_| {})?;
     let task = Task { language: args.language.clone(), translate_to: args.translate_to.clone() };
-    let mut work = Work { args, task, many: files.len() > 1, begun: 0, failures: Failures::default() };
-    for (file, out) in files.iter().zip(outputs) {
+    let longer = args::longer_context(&session);
+    let mut work = Work { args, task, longer, many: files.len() > 1, begun: 0, failures: Failures::default() };
+    for (file, place) in files.iter().zip(places) {
         if interrupt::asked() {
             return Err(Interrupted.into());
         }
-        work.one(&mut session, file, out)?;
+        let out = first.take().map_or_else(|| place.open(), Ok)?;
+        work.one(&mut session, file, out, place)?;
     }
     work.failures.result(files.len(), "transcribed")
+}
+
+/// `--clip`.
+fn clip(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|seconds| (5..=30).contains(seconds)).ok_or_else(|| "expected 5 to 30".into())
 }
 
 /// What goes on from file to file.
 struct Work<'a> {
     args: &'a Args,
     task: Task,
+    /// What there is to say of a context that is full.
+    longer: &'static str,
     many: bool,
     /// Transcripts begun.
     begun: usize,
@@ -91,7 +105,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Writes down one file. An error is one that other files would have as well.
-    fn one(&mut self, session: &mut Session, file: &Path, out: Option<PathBuf>) -> anyhow::Result<()> {
+    fn one(&mut self, session: &mut Session, file: &Path, out: Out, place: Place) -> anyhow::Result<()> {
+        let on_stdout = matches!(place, Place::Stdout);
         let (name, bytes, samples) = match open(file) {
             Ok(opened) => opened,
             Err(error) => {
@@ -100,38 +115,47 @@ impl Work<'_> {
             }
         };
         let seconds = samples as f64 / f64::from(sound::RATE);
-        let shown = self.args.format == Format::Text && out.is_none();
+        let shown = self.args.format == Format::Text && on_stdout;
         let bar = batch::progress(seconds.ceil() as u64, "s of sound", shown).with_message(name.clone());
         bar.tick();
         let recording = Recording { name: &name, seconds, task: &self.task };
-        let heading = self.heading(&name, out.is_none());
-        let mut transcript = Transcript::new(Place::new(out), self.args.format, recording, heading);
+        let heading = self.heading(&name, on_stdout);
+        let mut transcript = Transcript::new(out, self.args.format, recording, heading);
         let mut written = Ok(());
         let longest = (self.args.clip * sound::RATE) as usize;
         let stream = Stream::new(&bytes).with_context(|| name.clone())?;
         let outcome = transcribe(session, &name, Clips::new(stream, longest), &self.task, &mut |event| {
             if written.is_ok() {
-                written = take(&mut transcript, &name, &bar, event);
+                written = take(&mut transcript, &name, self.longer, &bar, event);
             }
             if written.is_err() || interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         bar.finish_and_clear();
-        written?;
+        let has_begun = transcript.has_begun();
+        if let Err(error) = written {
+            drop(transcript);
+            // What could be written stays; why no more could is the error to tell.
+            let _ = if has_begun { place.keep() } else { Ok(()) };
+            return Err(error.into());
+        }
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(error @ (Error::Medium { .. } | Error::Silent { .. })) => {
+            Err(error) => {
+                if has_begun {
+                    self.begun += 1;
+                    transcript.finish(false)?;
+                    place.keep()?;
+                }
+                if !matches!(error, Error::Medium { .. } | Error::Silent { .. }) {
+                    return Err(error.into());
+                }
                 self.failures.add(&error.into());
                 return Ok(());
-            }
-            Err(error) => {
-                if transcript.has_begun() {
-                    transcript.finish(false)?;
-                }
-                return Err(error.into());
             }
         };
         self.begun += 1;
         transcript.finish(outcome == Outcome::Whole)?;
+        place.keep()?;
         let Outcome::Stopped(heard) = outcome else { return Ok(()) };
         output::note(&format!("[stopped: {name} is done up to {} of {}]", batch::time(heard), batch::time(seconds)));
         Err(Interrupted.into())
@@ -158,7 +182,13 @@ fn open(file: &Path) -> anyhow::Result<(String, Bytes, u64)> {
 }
 
 /// Writes and shows what happened.
-fn take<W: Write>(transcript: &mut Transcript<'_, W>, name: &str, bar: &ProgressBar, event: Event) -> io::Result<()> {
+fn take<W: Write>(
+    transcript: &mut Transcript<'_, W>,
+    name: &str,
+    longer: &str,
+    bar: &ProgressBar,
+    event: Event,
+) -> io::Result<()> {
     match event {
         Event::Step => Ok(()),
         Event::Heard(seconds) => {
@@ -167,15 +197,15 @@ fn take<W: Write>(transcript: &mut Transcript<'_, W>, name: &str, bar: &Progress
         }
         Event::Text(text) => bar.suspend(|| transcript.text(&text)),
         Event::Segment(segment) => bar.suspend(|| {
-            note(name, &segment);
+            note(name, longer, &segment);
             transcript.segment(segment)
         }),
     }
 }
 
 /// Says what a segment's text lacks.
-fn note(name: &str, segment: &Segment) {
+fn note(name: &str, longer: &str, segment: &Segment) {
     let Some(notice) = segment.notice else { return };
     let (start, end) = (batch::time(segment.start), batch::time(segment.end));
-    output::note(&format!("note: {name}, {start} to {end}: {}", format::reason(notice)));
+    output::note(&format!("note: {name}, {start} to {end}: {}", format::reason(notice, longer)));
 }

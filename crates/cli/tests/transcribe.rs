@@ -163,10 +163,23 @@ fn an_output_file_is_written_and_an_input_is_not_replaced() {
     let plain = done(transcribe(&model, &[file.arg()]));
     assert!(done(transcribe(&model, &[file.arg(), "--out", out.arg()])).is_empty());
     assert_eq!(std::fs::read(&out.0).unwrap(), plain);
-    let before = std::fs::read(&file.0).unwrap();
-    let output = transcribe(&model, &[file.arg(), "--out", file.arg()]);
-    assert_eq!(output.status.code(), Some(2));
-    assert_eq!(std::fs::read(&file.0).unwrap(), before);
+    let weights = Path::new(model.arg()).join("model.safetensors");
+    for read in [&file.0, &weights] {
+        let before = std::fs::read(read).unwrap();
+        refused(&[model.arg(), file.arg(), "--out", read.to_str().unwrap()], 2, &["is read here"]);
+        assert_eq!(std::fs::read(read).unwrap(), before);
+    }
+    // What was there before stays where nothing is heard.
+    let silent = Scratch::new("silent-to-file.wav");
+    std::fs::write(&silent.0, wav(&vec![0.0; 40_000])).unwrap();
+    refused(&[model.arg(), silent.arg(), "--out", out.arg()], 1, &["is silent"]);
+    assert_eq!(std::fs::read(&out.0).unwrap(), plain);
+    // A place that can't be written to is told before anything is heard.
+    refused(
+        &[model.arg(), silent.arg(), "--out", "no/such/dir/a.txt"],
+        1,
+        &["cannot write beside `no/such/dir/a.txt`"],
+    );
 }
 
 /// The command fails with this code and says all of this.
@@ -182,11 +195,11 @@ fn refused(args: &[&str], code: i32, says: &[&str]) {
 fn what_can_t_be_done_is_said() {
     let (deaf, file) = (Tiny::new("31b"), sound("unheard.wav", 2));
     // It concerns all files, so it is said once.
-    refused(&[deaf.arg(), file.arg(), file.arg()], 1, &["can't take audio", "no sound encoder"]);
+    refused(&[deaf.arg(), file.arg(), file.arg()], 1, &["can't take sounds", "no sound encoder"]);
     refused(&[], 2, &["<FILE>"]);
     refused(&["no/such.gguf", file.arg()], 1, &["no/such.gguf", "no such model"]);
     refused(&[file.arg(), "--language", "xx"], 2, &["--language", "German or de", "xx"]);
-    refused(&[file.arg(), "--clip", "3"], 2, &["--clip", "5..=30"]);
+    refused(&[file.arg(), "--clip", "3"], 2, &["--clip", "expected 5 to 30"]);
     refused(&["a.wav", "b.wav", "--format", "srt"], 2, &["--format srt of 2 files", "--out"]);
     refused(&["-", "-"], 2, &["`-` can be given once"]);
 }
@@ -247,6 +260,6 @@ fn the_first_argument_is_the_model_only_where_it_is_one() {
     // Without a model the embedded one is asked, which says what it can't do, or does it.
     let output = carat(&["transcribe", file.arg()]).output().unwrap();
     let error = text(output.stderr);
-    assert!(output.status.success() || error.contains("can't take audio"), "{error}");
+    assert!(output.status.success() || error.contains("can't take sounds"), "{error}");
     assert!(!error.contains("no such model") && Path::new(file.arg()).exists(), "{error}");
 }

@@ -153,11 +153,11 @@ fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }
 
-/// Why the text of a segment was ended by force.
-pub fn reason(notice: FinishReason) -> String {
+/// Why the text of a segment was ended by force; `longer` is what there is to say of a full context.
+pub fn reason(notice: FinishReason, longer: &str) -> String {
     match notice {
         FinishReason::Loop(_) => "the model repeated itself; the repetition is left out".into(),
-        FinishReason::Context => "the context was full; --ctx makes it longer".into(),
+        FinishReason::Context => format!("the context was full; {longer}"),
         FinishReason::Cancelled => "it was stopped before its end".into(),
         other => format!("the answer was longer than so much speech can be ({})", other.name()),
     }

@@ -6,9 +6,11 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use carat_runtime::ModelFiles;
 
 use crate::args::UsageError;
 use crate::output;
+use crate::pending::Pending;
 
 /// What the text of standard input is called in a directory.
 const STDIN_STEM: &str = "standard-input";
@@ -18,7 +20,6 @@ pub fn outputs(out: Option<&Path>, inputs: &[PathBuf], extension: &str) -> anyho
     let Some(out) = out else { return Ok(vec![None; inputs.len()]) };
     let as_directory = out.is_dir() || out.as_os_str().as_encoded_bytes().ends_with(b"/");
     if inputs.len() == 1 && !as_directory {
-        refuse_input(out, inputs)?;
         return Ok(vec![Some(out.to_owned())]);
     }
     if out.is_file() {
@@ -40,72 +41,71 @@ pub fn outputs(out: Option<&Path>, inputs: &[PathBuf], extension: &str) -> anyho
         }
         paths.push(Some(out.join(name)));
     }
-    paths.iter().flatten().try_for_each(|path| refuse_input(path, inputs))?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     Ok(paths)
 }
 
-fn refuse_input(path: &Path, inputs: &[PathBuf]) -> anyhow::Result<()> {
-    let Ok(found) = path.canonicalize() else { return Ok(()) };
-    match inputs.iter().find(|input| input.canonicalize().is_ok_and(|input| input == found)) {
-        Some(input) => bail!(UsageError(format!("--out would replace {}", input.display()))),
-        None => Ok(()),
-    }
-}
-
-/// A file or standard output; a file is made when something is first written or flushed to it, so that what fails leaves none.
+/// Standard output, or a file that takes its place when all that it is to hold is written.
 pub enum Place {
     /// Standard output.
-    Stdout(BufWriter<StdoutLock<'static>>),
+    Stdout,
     /// A file.
-    File(PathBuf, Option<BufWriter<File>>),
+    File(Pending),
 }
 
 impl Place {
-    /// The place at `path`; `None` is standard output.
-    pub fn new(path: Option<PathBuf>) -> Self {
-        match path {
-            None => Place::Stdout(output::stdout()),
-            Some(path) => Place::File(path, None),
-        }
+    /// The place at `path`; `None` is standard output. What is there may be replaced, but not what is read: the model or `inputs`.
+    pub fn new(path: Option<&Path>, model: &ModelFiles, inputs: &[PathBuf]) -> anyhow::Result<Self> {
+        Ok(match path {
+            None => Place::Stdout,
+            Some(path) => Place::File(Pending::replacing(path, Some(model), inputs.iter())?),
+        })
     }
 
-    fn out(&mut self) -> io::Result<&mut dyn Write> {
+    /// To write to; once.
+    pub fn open(&self) -> anyhow::Result<Out> {
+        Ok(match self {
+            Place::Stdout => Out::Stdout(output::stdout()),
+            Place::File(pending) => Out::File(pending.target().display().to_string(), pending.create_file()?),
+        })
+    }
+
+    /// Keeps what is written. Without that a file is left as it was.
+    pub fn keep(self) -> anyhow::Result<()> {
         match self {
-            Place::Stdout(out) => Ok(out),
-            Place::File(_, Some(file)) => Ok(file),
-            Place::File(path, file) => {
-                let created = File::create(&*path).map_err(|error| named(path, error))?;
-                Ok(file.insert(BufWriter::new(created)))
+            Place::Stdout => Ok(()),
+            Place::File(pending) => pending.commit(),
+        }
+    }
+}
+
+/// What writes to a [`Place`].
+pub enum Out {
+    /// Standard output.
+    Stdout(BufWriter<StdoutLock<'static>>),
+    /// A file, and what it is called.
+    File(String, BufWriter<File>),
+}
+
+impl Out {
+    fn with<T>(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Out::Stdout(out) => write(out),
+            Out::File(name, file) => {
+                write(file).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
             }
         }
     }
 }
 
-impl Place {
-    /// The error with the file's name before it.
-    fn named(&self, error: io::Error) -> io::Error {
-        match self {
-            Place::File(path, _) => named(path, error),
-            Place::Stdout(_) => error,
-        }
-    }
-}
-
-impl Write for Place {
+impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let wrote = self.out()?.write(bytes);
-        wrote.map_err(|error| self.named(error))
+        self.with(|out| out.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.out()?.flush();
-        flushed.map_err(|error| self.named(error))
+        self.with(|out| out.flush())
     }
-}
-
-fn named(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -138,7 +138,6 @@ mod tests {
         assert!(
             names(&file, &["a.wav", "b.wav"]).unwrap_err().to_string().contains("expected a directory for 2 files")
         );
-        assert!(names(&file, &[file.to_str().unwrap()]).unwrap_err().to_string().contains("would replace"));
         fs::remove_dir_all(&dir).unwrap();
     }
 }
