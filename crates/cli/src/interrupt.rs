@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one asks the answer to stop, a second one before it has ends the program.
+//! Ctrl-C: the first one asks what is being done to stop, a second one before it has ends the program; a chat goes on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const EXIT_CODE: u8 = 130;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Takes over Ctrl-C in a chat, which none of them ends; where the system refuses, it ends the program as usual.
+pub fn listen_in_chat() {
+    let _ = ctrlc::set_handler(|| ASKED.store(true, Ordering::Relaxed));
+}
 
 /// Takes over Ctrl-C; where the system refuses, Ctrl-C ends the program as usual.
 pub fn listen() {

@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long)]
     think: bool,
     /// Most tokens of thought, after which the answer must come
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = args::whole::<usize>)]
     think_budget: Option<usize>,
     /// Tools the model may call: a JSON list in the OpenAI shape
     #[arg(long, value_name = "FILE")]
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.sampling.check(session.decoder().config().vocab_size).map_err(|e| UsageError(e.to_string()))?;
     match prompt {
         Some(prompt) => answer(&mut session, conversation, (prompt, &media), &options, args, &mut out),
-        None => chat::run(&mut session, &source, conversation, &options),
+        None => chat::run(&mut session, &source, conversation, &options, &args.videos),
     }
 }
 
@@ -133,7 +133,8 @@ fn conversation(args: &Args) -> anyhow::Result<Conversation> {
         Some(path) => {
             let name = || path.display().to_string();
             let text = std::fs::read_to_string(path).with_context(name)?;
-            serde_json::from_str(&text).with_context(name)?
+            serde_json::from_str(&text)
+                .map_err(|error| anyhow!("{}: not JSON: {error}; expected a list of tools", path.display()))?
         }
     };
     let place = || args.tools.as_ref().map_or(String::new(), |path| path.display().to_string());
@@ -160,6 +161,14 @@ fn without_sound(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref() {
         Some(Error::VideoSound { .. }) => anyhow!("{error}; --mute watches it without"),
         _ => error,
+    }
+}
+
+/// Says of a prompt that doesn't fit what there is to say of a full context.
+fn too_long(error: Error, longer: &str) -> anyhow::Error {
+    match error {
+        Error::PromptLength { .. } => anyhow!("{error}; {longer}"),
+        _ => error.into(),
     }
 }
 
@@ -258,8 +267,11 @@ fn answer(
     let style = if args.json { Style::Json } else { Style::of_stdout() };
     let shown = options.sampling.logprobs.is_some().then_some(&*tokenizer);
     let mut printer = Printer::new(out, style, shown);
-    let answer = session.generate_with(&conversation, media, options, &mut |event| printer.event(&event))?;
-    printer.finish(&answer)?;
+    let longer = args::longer_context(session);
+    let answer = session
+        .generate_with(&conversation, media, options, &mut |event| printer.event(&event))
+        .map_err(|error| too_long(error, longer))?;
+    printer.finish(&answer, longer)?;
     if answer.finish == FinishReason::Cancelled { Err(Interrupted.into()) } else { Ok(()) }
 }
 

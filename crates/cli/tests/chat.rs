@@ -1,9 +1,11 @@
 //! Ctrl-C in a terminal: it stops an answer, and ends the program only where one answer was all that was asked for.
 #![cfg(unix)]
 
+mod program;
 mod terminal;
 
 use carat_runtime::{ModelFiles, ModelSource};
+use program::Scratch;
 use terminal::Terminal;
 
 const CTRL_C: &str = "\x03";
@@ -60,4 +62,25 @@ fn ctrl_c_in_the_only_answer_is_130() {
     answer.send(CTRL_C);
     answer.wait_for("[stopped]");
     assert_eq!(answer.end(), Some(130));
+}
+
+#[test]
+fn chats_at_once_share_a_history_and_what_is_no_text_ends_none() {
+    let state = Scratch::new("state");
+    let [mut first, mut second] = [(); 2].map(|()| Terminal::with_history(&["run"], Some(&state.0)));
+    for chat in [&mut first, &mut second] {
+        chat.wait_for("> ");
+        chat.send_bytes(b"caf\xe9 au lait\r");
+        chat.wait_for("what was typed isn't UTF-8; it was dropped");
+        chat.wait_for("> ");
+    }
+    for (mut chat, said) in [(first, "/think on"), (second, "/think off")] {
+        chat.send(&format!("{said}\r"));
+        chat.wait_for("(thinking is ");
+        chat.wait_for("> ");
+        chat.send("\x04");
+        assert_eq!(chat.end(), Some(0));
+    }
+    let history = std::fs::read_to_string(state.0.join("carat/history")).expect("there is one");
+    assert!(history.ends_with("\n/think on\n/think off\n") && !history.contains("lait"), "{history}");
 }

@@ -7,6 +7,9 @@ use std::process::Stdio;
 
 use program::{Scratch, carat, done, fed};
 
+/// The longest context of the embedded model.
+const MOST: &str = "4096";
+
 /// The command fails with this code and says this.
 #[track_caller]
 fn check(args: &[&str], code: i32, says: &str) {
@@ -34,8 +37,15 @@ fn a_wrong_command_line_is_2() {
     check(&["logits", "--tokens", "1,x", "--out", "/nowhere"], 2, "`x` is not a token id");
     check(&["logits", "--tokens", "", "--out", "/nowhere"], 2, "at least one id");
     let long = ["logits", "--tokens", "2", "--out", "/nowhere", "--greedy", "18446744073709551615"];
-    check(&long, 1, "a context of 18446744073709551615");
+    check(&long, 2, "a context of 18446744073709551615");
     check(&[&long[..], &["--ctx", "64"]].concat(), 2, "--ctx: found 64");
+    check(&["run", "--ctx", "100000000", "hi"], 2, "the model was made for at most");
+    check(&["run", "--threads", "9999", "hi"], 2, "9999");
+    check(&["bench", "--threads", "9999"], 2, "9999");
+    check(&["run", "--stop", "", "hi"], 2, "a stop string of 0 bytes");
+    check(&["run", "--temperature", "abc", "hi"], 2, "expected a number");
+    check(&["run", "--seed", "x", "hi"], 2, "expected a whole number");
+    check(&["bench", "-p", "x"], 2, "expected a whole number");
     check(&["tokenize", "--raw", "--special"], 2, "--special");
     check(&["render"], 2, "<FILE>");
     check(&["bench", "-r", "0"], 2, "at least 1");
@@ -49,10 +59,21 @@ fn what_fails_is_1_and_names_the_thing() {
     check(&["run", "missing.gguf"], 1, "missing.gguf");
     check(&["inspect", "missing.gguf"], 1, "missing.gguf");
     check(&["render", "missing.json"], 1, "missing.json");
+    check(&["run", "--tools", "Cargo.toml", "hi"], 1, "Cargo.toml: not JSON: ");
+    check(&["run", "--tools", "Cargo.toml", "hi"], 1, "; expected a list of tools");
     check(&["perplexity", "missing.txt"], 1, "missing.txt");
     check(&["run", env!("CARGO_MANIFEST_DIR"), "hi"], 1, "config.json");
-    check(&["run", "--ctx", "100000000", "hi"], 1, "the model was made for at most");
     check(&["logits", "--tokens", "4000000000", "--out", "/dev/null"], 1, "4000000000");
+}
+
+#[test]
+fn a_full_context_is_made_longer_only_where_it_can_be() {
+    let prompt = "word ".repeat(40_000);
+    for (ctx, says) in [("64", "in a context of 64; --ctx makes it longer"), (MOST, "; this model has none longer")] {
+        let output = fed(&["run", "--ctx", ctx], prompt.as_bytes());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && stderr.contains(says), "{stderr}");
+    }
 }
 
 #[test]
@@ -68,6 +89,8 @@ fn help_and_version_go_to_standard_output() {
     for args in [&["--help"][..], &["run", "--help"], &["--version"], &["help", "bench"]] {
         assert!(!done(carat(args).output().unwrap()).is_empty(), "{args:?}");
     }
+    let logits = String::from_utf8(done(carat(&["logits", "--help"]).output().unwrap())).unwrap();
+    assert!(logits.contains("[default: f32]") && !logits.contains("[default: f16"), "{logits}");
 }
 
 #[test]
@@ -130,4 +153,6 @@ fn conversations_are_rendered_one_per_line() {
     let output = carat(&["render", file.arg(), "--variant", "small"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("line 2"), "{}", String::from_utf8_lossy(&output.stderr));
+    let error = String::from_utf8(fed(&["render", "-", "--variant", "small"], b"my text").stderr).unwrap();
+    assert!(error.contains("standard input: not JSON: ") && error.contains("; expected conversations"), "{error}");
 }

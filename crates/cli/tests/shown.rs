@@ -122,6 +122,8 @@ fn standard_input_may_be_a_picture_or_a_sound() {
 
 #[cfg(unix)]
 mod chat {
+    use std::io::Write;
+
     use super::*;
     use terminal::Terminal;
 
@@ -159,7 +161,12 @@ mod chat {
         chat.send(&format!("and this {} is\r", picture.arg().replace(' ', "\\ ")));
         chat.wait_for("(picture: ");
         chat.wait_for("> ");
-        chat.send(&format!("/save {}\r", saved.arg()));
+        // With a file that can't be shown nothing is sent, nor waits.
+        chat.send(&format!("what {} is {}\r", picture.arg().replace(' ', "\\ "), broken.arg()));
+        chat.wait_for("error: ");
+        chat.wait_for("(nothing of this line was taken)");
+        chat.wait_for("> ");
+        chat.send(&format!("/save \"{}\"\r", saved.arg()));
         chat.wait_for("(saved to ");
         chat.wait_for("> ");
         chat.send("/quit\r");
@@ -171,6 +178,7 @@ mod chat {
         let said = |text: &str| json!({"type": "text", "text": text});
         assert_eq!(content(0), json!([image, said(PROMPT)]));
         assert_eq!(content(2), json!([audio, image, said("and this is")]));
+        assert_eq!(saved_json["messages"].as_array().unwrap().len(), 4, "{saved_json}");
         // It is read again, with the media's places in it.
         let prompt = text(done(carat(&["render", model.arg(), saved.arg()]).output().unwrap()));
         assert_eq!((prompt.matches("<|image|>").count(), prompt.matches("<|audio|>").count()), (2, 1), "{prompt}");
@@ -182,13 +190,63 @@ mod chat {
         let mut chat = Terminal::run(&["run", model.arg(), "--temperature", "0", "--max-tokens", "4"]);
         chat.wait_for("> ");
         chat.send(&format!("/audio {}\r", sound.arg()));
-        chat.wait_for("can't take audio");
+        chat.wait_for("can't take sounds");
         chat.wait_for("> ");
         // What was refused does not wait for the next message, which this model could not answer then.
         chat.send("what is it\r");
         chat.wait_for(ENDED);
         chat.wait_for("> ");
         chat.send("\x04");
+        assert_eq!(chat.end(), Some(0));
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_dropped_with_what_it_shows() {
+        let (model, picture) = (Tiny::new("12b"), file("too-large.bmp", bmp(60, 40)));
+        let args = ["run", model.arg(), "--ctx", "32", "--image-tokens", "70"];
+        let mut chat = Terminal::run(&args);
+        chat.wait_for("> ");
+        chat.send(&format!("{} what is it\r", picture.arg()));
+        chat.wait_for("in a context of 32; --ctx makes it longer; /reset forgets what was said");
+        chat.wait_for("(what was to be shown with the message is dropped as well)");
+        chat.wait_for("> ");
+        chat.send("\x04");
+        assert_eq!(chat.end(), Some(0));
+    }
+
+    #[test]
+    fn options_of_videos_hold_in_a_chat() {
+        let (model, film) = (Tiny::new("12b"), file("no-film.mp4", b"no film".to_vec()));
+        let mut chat = Terminal::run(&["run", model.arg(), "--video-fps", "2"]);
+        chat.wait_for("> ");
+        chat.send(&format!("/video {}\r", film.arg()));
+        chat.wait_for("error: --video-fps: ");
+        chat.wait_for("has times of its own");
+        chat.wait_for("> ");
+        chat.send("\x04");
+        assert_eq!(chat.end(), Some(0));
+    }
+
+    #[test]
+    fn ctrl_c_drops_a_file_that_is_being_read_and_the_chat_goes_on() {
+        let (model, pipe) = (Tiny::new("12b"), Scratch::new("slow.bmp"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe.0).status().unwrap().success());
+        let mut chat = Terminal::run(&["run", model.arg(), "--image-tokens", "70"]);
+        chat.wait_for("> ");
+        chat.send(&format!("/image {}\r", pipe.arg()));
+        // Opened as soon as the chat reads it.
+        let mut slow = std::fs::OpenOptions::new().write(true).open(&pipe.0).unwrap();
+        for _ in 0..2 {
+            chat.send("\x03");
+            chat.wait_for("^C");
+        }
+        // The signals have come; another thread takes them.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        slow.write_all(&bmp(60, 40)).unwrap();
+        drop(slow);
+        chat.wait_for("(stopped)");
+        chat.wait_for("> ");
+        chat.send("/quit\r");
         assert_eq!(chat.end(), Some(0));
     }
 }

@@ -4,6 +4,8 @@
 //! Terminals write the path of a file that is dropped on them, in quotes, with backslashes before spaces, or as a `file://` URL.
 //! A word that is the whole absolute path of a picture, a sound or a video that is there is taken as one; all others are text.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,12 @@ use carat_runtime::{Medium, Session};
 use serde_json::Value;
 
 use crate::media::VideoArgs;
+use crate::pending::go_on;
 use crate::shown::Kind;
+
+/// The packets that a transport stream is made of begin with this byte, and have so many.
+const SYNC: u8 = 0x47;
+const PACKET: usize = 188;
 
 /// Media of a chat.
 #[derive(Default)]
@@ -29,11 +36,23 @@ pub struct Attached {
 
 impl Attached {
     /// Attaches a file to the next message and lets the model look at it; what to say about it.
-    pub fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path) -> anyhow::Result<String> {
-        let track = if kind == Kind::Video { session.sound_track()? } else { SoundTrack::Left };
-        let medium = kind.read(path, &VideoArgs::default(), track)?;
+    ///
+    /// # Errors
+    /// If the model can't take it, or Ctrl-C came; then nothing is attached.
+    pub fn attach(
+        &mut self,
+        session: &mut Session,
+        kind: Kind,
+        path: &Path,
+        videos: &VideoArgs,
+    ) -> anyhow::Result<String> {
+        let listens = kind == Kind::Video && !videos.mute;
+        let track = if listens { session.sound_track()? } else { SoundTrack::Left };
+        let medium = kind.read(path, videos, track).map_err(super::without_sound)?;
+        go_on()?;
         let size = size(&medium)?;
         let tokens = session.soft_tokens(&medium)?;
+        go_on()?;
         self.media.push(medium);
         self.paths.push(path.to_owned());
         let what = match kind {
@@ -42,6 +61,17 @@ impl Attached {
             Kind::Video => "video",
         };
         Ok(format!("({what}: {}, {size}, {tokens} soft tokens; it goes with the next message)", path.display()))
+    }
+
+    /// How many wait for the next message.
+    pub fn waiting(&self) -> usize {
+        self.media.len() - self.shown
+    }
+
+    /// Forgets all that wait for the next message but the first `n`.
+    pub fn leave_waiting(&mut self, n: usize) {
+        self.media.truncate(self.shown + n);
+        self.paths.truncate(self.shown + n);
     }
 
     /// Gives what waits to the message that is said now; those media.
@@ -119,7 +149,18 @@ pub fn dropped(text: &str) -> (Vec<(Kind, PathBuf)>, String) {
 fn medium_at(word: &str) -> Option<(Kind, PathBuf)> {
     let path = path_of(word)?;
     let kind = Kind::of(&path)?;
-    (path.is_absolute() && path.is_file()).then_some((kind, path))
+    (path.is_absolute() && path.is_file() && !is_typescript(&path)).then_some((kind, path))
+}
+
+/// Whether a file is called as transport streams are, and is none: programs are called so, too.
+fn is_typescript(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("ts")) && !is_transport_stream(path)
+}
+
+fn is_transport_stream(path: &Path) -> bool {
+    let mut start = [0; PACKET + 1];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start[0] == SYNC && start[PACKET] == SYNC
 }
 
 /// Words of a line as a shell has them: quotes and backslashes keep spaces.
@@ -205,8 +246,11 @@ mod tests {
         for file in [&picture, &spaced, &dir.join("notes.txt")] {
             std::fs::write(file, "").unwrap();
         }
+        let film = dir.join("film.TS");
+        std::fs::write(&film, [0x47; 2 * PACKET]).unwrap();
+        std::fs::write(dir.join("code.ts"), "Got it.\n".repeat(PACKET)).unwrap();
         let d = dir.to_str().unwrap();
-        let (image, audio) = ((Kind::Image, picture), (Kind::Audio, spaced));
+        let (image, audio, video) = ((Kind::Image, picture), (Kind::Audio, spaced), (Kind::Video, film));
         let check = |text: &str, found: &[&(Kind, PathBuf)], rest: &str| {
             let (media, text_left) = dropped(text);
             assert_eq!((media.iter().collect::<Vec<_>>(), text_left.as_str()), (found.to_vec(), rest), "{text}");
@@ -218,8 +262,10 @@ mod tests {
         check(&format!("{d}/my\\ song\\ é.mp3  it's"), &[&audio], "it's");
         check(&format!("file://{d}/my%20song%20%C3%A9.mp3"), &[&audio], "");
         check(&format!("file://localhost{d}/a.png\n"), &[&image], "");
+        check(&format!("{d}/film.TS"), &[&video], "");
         for text in [
             format!("{d}/notes.txt stays"),
+            format!("{d}/code.ts stays"),
             format!("{d}/missing.png stays"),
             format!("see{d}/a.png"),
             format!("{d}/a.png, stays"),

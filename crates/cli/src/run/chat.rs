@@ -1,23 +1,26 @@
 //! The chat in a terminal: line editing, commands, answers as they come.
 //!
-//! A line that ends in a backslash goes on; `"""` opens and closes a block of lines. Ctrl-C stops an answer, never
-//! the program; Ctrl-D at an empty line leaves.
+//! A line that ends in a backslash goes on; `"""` opens and closes a block of lines. Ctrl-C stops an answer or the taking of a
+//! file, never the program; Ctrl-D at an empty line leaves.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use carat_chat::message::{Content, Conversation, Message, Role};
+use anyhow::{Context, ensure};
+use carat_chat::message::{Content, Conversation, Message, Role, ToolSpec};
 use carat_runtime::session::GenerateOptions;
 use carat_runtime::{FinishReason, ModelSource, Session};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attach::{self, Attached};
 use super::printer::{Printer, Style};
+use crate::media::VideoArgs;
+use crate::pending::Pending;
 use crate::shown::Kind;
-use crate::{interrupt, output};
+use crate::{args, interrupt, output};
 
 const PROMPT: &str = "> ";
 const CONTINUED: &str = ". ";
@@ -36,7 +39,7 @@ const HELP: &str = "\
 /save FILE      write the conversation as JSON, as `carat render` reads it; of pictures and sounds their paths
 /quit           leave, as does Ctrl-D
 A line ending in \\ goes on; \"\"\" opens and closes a block of lines. // sends a line that begins with /.
-Ctrl-C stops an answer.";
+Ctrl-C stops an answer or the taking of a file.";
 
 /// What a line of input asks for.
 #[derive(Debug, PartialEq)]
@@ -48,7 +51,7 @@ enum Input<'a> {
     Attach(Kind, PathBuf),
     System(&'a str),
     Reset,
-    Save(&'a str),
+    Save(PathBuf),
     Quit,
     /// With what to tell about it.
     Wrong(String),
@@ -60,6 +63,7 @@ pub fn run(
     source: &ModelSource,
     mut conversation: Conversation,
     options: &GenerateOptions,
+    videos: &VideoArgs,
 ) -> anyhow::Result<()> {
     let mut out = output::stdout();
     writeln!(out, "{source}: a chat; /help lists the commands")?;
@@ -70,31 +74,18 @@ pub fn run(
     conversation.add_generation_prompt = true;
     let mut editor = editor()?;
     // After the editor, which takes Ctrl-C for itself when it is made, and needs it only as a key.
-    interrupt::listen();
-    let mut chat = Chat { conversation, attached: Attached::default() };
+    interrupt::listen_in_chat();
+    let mut chat = Chat { conversation, attached: Attached::default(), videos };
     let history = history_file();
     if let Some(path) = &history {
         // No history yet is no error.
         let _ = editor.load_history(path);
     }
-    while let Some(text) = read(&mut editor)? {
-        let (files, text) = if is_command(&text) { (Vec::new(), text) } else { attach::dropped(&text) };
-        for (kind, path) in &files {
-            chat.attach(session, *kind, path, &mut out)?;
-        }
-        match parse(&text) {
-            Input::Nothing => {}
-            Input::Quit => break,
-            Input::Say(said) => chat.say(session, said, options, &mut out)?,
-            Input::Attach(kind, path) => chat.attach(session, kind, &path, &mut out)?,
-            command => chat.command(command, &mut out)?,
-        }
-        out.flush()?;
-    }
+    let ended = chat.until_left(session, &mut editor, options, &mut out);
     if let Some(path) = &history {
         save_history(&mut editor, path);
     }
-    Ok(())
+    ended
 }
 
 fn editor() -> anyhow::Result<DefaultEditor> {
@@ -109,12 +100,13 @@ fn history_file() -> Option<PathBuf> {
     Some(state.join("carat/history"))
 }
 
+/// Adds what was typed here; another chat may have added to it meanwhile.
 fn save_history(editor: &mut DefaultEditor, path: &Path) {
     let saved = path
         .parent()
         .map_or(Ok(()), std::fs::create_dir_all)
         .map_err(ReadlineError::from)
-        .and_then(|()| editor.save_history(path));
+        .and_then(|()| editor.append_history(path));
     if let Err(error) = saved {
         let _ = writeln!(std::io::stderr(), "note: {}: {error}", path.display());
     }
@@ -137,6 +129,10 @@ fn read(editor: &mut DefaultEditor) -> anyhow::Result<Option<String>> {
             Err(ReadlineError::Interrupted) => {
                 message = Lines::default();
                 let _ = writeln!(std::io::stderr(), "(/quit or Ctrl-D leaves)");
+            }
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                message = Lines::default();
+                let _ = writeln!(io::stderr(), "what was typed isn't UTF-8; it was dropped");
             }
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error).context("reading the terminal"),
@@ -219,13 +215,13 @@ fn parse(text: &str) -> Input<'_> {
         ("think", "off") => Input::Think(false),
         ("think", _) => Input::Wrong("/think: expected on or off".into()),
         ("image" | "audio" | "video", "") => Input::Wrong(format!("/{name}: expected a file")),
-        ("image", path) => attached(Kind::Image, path),
-        ("audio", path) => attached(Kind::Audio, path),
-        ("video", path) => attached(Kind::Video, path),
+        ("image", path) => named(name, path, |path| Input::Attach(Kind::Image, path)),
+        ("audio", path) => named(name, path, |path| Input::Attach(Kind::Audio, path)),
+        ("video", path) => named(name, path, |path| Input::Attach(Kind::Video, path)),
         ("system", text) => Input::System(text),
         ("reset", "") => Input::Reset,
         ("save", "") => Input::Wrong("/save: expected a file".into()),
-        ("save", path) => Input::Save(path),
+        ("save", path) => named(name, path, Input::Save),
         ("quit" | "exit", "") => Input::Quit,
         ("help" | "reset" | "quit" | "exit", _) => Input::Wrong(format!("/{name} takes nothing after it")),
         _ => Input::Wrong(format!("there is no command /{name}; /help lists them, // sends a line that begins with /")),
@@ -233,20 +229,53 @@ fn parse(text: &str) -> Input<'_> {
 }
 
 /// A file named after a command: as typed, in quotes, or as a terminal writes one that is dropped on it.
-fn attached<'a>(kind: Kind, path: &str) -> Input<'a> {
-    attach::path_of(path).map_or_else(
-        || Input::Wrong(format!("/{}: `{path}` is no path", kind.name())),
-        |path| Input::Attach(kind, path),
-    )
+fn named<'a>(command: &str, path: &str, input: impl FnOnce(PathBuf) -> Input<'a>) -> Input<'a> {
+    attach::path_of(path).map_or_else(|| Input::Wrong(format!("/{command}: `{path}` is no path")), input)
 }
 
 /// What was said and shown.
-struct Chat {
+struct Chat<'a> {
     conversation: Conversation,
     attached: Attached,
+    videos: &'a VideoArgs,
 }
 
-impl Chat {
+impl Chat<'_> {
+    /// Takes line after line.
+    fn until_left(
+        &mut self,
+        session: &mut Session,
+        editor: &mut DefaultEditor,
+        options: &GenerateOptions,
+        out: &mut impl Write,
+    ) -> anyhow::Result<()> {
+        while let Some(text) = read(editor)? {
+            let (files, text) = if is_command(&text) { (Vec::new(), text) } else { attach::dropped(&text) };
+            let (waiting, mut taken) = (self.attached.waiting(), true);
+            for (kind, path) in &files {
+                taken = taken && self.attach(session, *kind, path, out)?;
+            }
+            if !taken {
+                // A message is nothing without what it shows.
+                self.attached.leave_waiting(waiting);
+                writeln!(out, "(nothing of this line was taken)")?;
+                out.flush()?;
+                continue;
+            }
+            match parse(&text) {
+                Input::Nothing => {}
+                Input::Quit => break,
+                Input::Say(said) => self.say(session, said, options, out)?,
+                Input::Attach(kind, path) => {
+                    self.attach(session, kind, &path, out)?;
+                }
+                command => self.command(command, out)?,
+            }
+            out.flush()?;
+        }
+        Ok(())
+    }
+
     fn command(&mut self, command: Input<'_>, out: &mut impl Write) -> anyhow::Result<()> {
         let messages = &mut self.conversation.messages;
         match command {
@@ -272,9 +301,9 @@ impl Chat {
                 self.attached.keep(&self.conversation);
                 writeln!(out, "(forgotten)")?;
             }
-            Input::Save(path) => match self.save(Path::new(path)) {
-                Ok(()) => writeln!(out, "(saved to {path})")?,
-                Err(error) => writeln!(std::io::stderr(), "error: {path}: {error}")?,
+            Input::Save(path) => match self.save(&path) {
+                Ok(()) => writeln!(out, "(saved to {})", path.display())?,
+                Err(error) => writeln!(std::io::stderr(), "error: {}", output::chain(&error))?,
             },
             Input::Wrong(message) => writeln!(std::io::stderr(), "{message}")?,
             Input::Nothing | Input::Say(_) | Input::Attach(..) | Input::Quit => {}
@@ -282,23 +311,38 @@ impl Chat {
         Ok(())
     }
 
-    fn save(&self, path: &Path) -> std::io::Result<()> {
+    /// Writes the conversation to a file of its own or in the place of an earlier one.
+    fn save(&self, path: &Path) -> anyhow::Result<()> {
+        ensure!(
+            !path.is_file() || is_conversation(path),
+            "{} is there already and is no saved conversation; choose another name",
+            path.display()
+        );
+        let pending = Pending::replacing(path, None, std::iter::empty())?;
         let mut messages: Vec<_> = self.conversation.messages.iter().map(Message::to_openai).collect();
         self.attached.note_paths(&mut messages);
         let value = json!({
             "messages": messages,
+            "tools": self.conversation.tools.iter().map(ToolSpec::to_openai).collect::<Vec<_>>(),
             "enable_thinking": self.conversation.enable_thinking,
             "add_generation_prompt": false,
         });
-        std::fs::write(path, format!("{value:#}\n"))
+        let mut file = pending.create_file()?;
+        writeln!(file, "{value:#}").and_then(|()| file.flush()).with_context(|| path.display().to_string())?;
+        pending.commit()
     }
 
-    fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-        match self.attached.attach(session, kind, path) {
+    /// Attaches a file to the next message; whether that could be done.
+    fn attach(&mut self, session: &mut Session, kind: Kind, path: &Path, out: &mut impl Write) -> anyhow::Result<bool> {
+        interrupt::clear();
+        let attached = self.attached.attach(session, kind, path, self.videos);
+        match &attached {
             Ok(told) => writeln!(out, "{told}")?,
-            Err(error) => writeln!(std::io::stderr(), "error: {}", output::chain(&error))?,
+            // Whatever failed then, that is why.
+            Err(_) if interrupt::asked() => writeln!(out, "(stopped)")?,
+            Err(error) => writeln!(std::io::stderr(), "error: {}", output::chain(error))?,
         }
-        Ok(())
+        Ok(attached.is_ok())
     }
 
     /// One turn: what the user said, with what waited to be shown, and the answer as it comes.
@@ -311,6 +355,7 @@ impl Chat {
     ) -> anyhow::Result<()> {
         self.conversation.messages.push(super::question(text.to_owned(), self.attached.say()));
         interrupt::clear();
+        let longer = format!("{}; /reset forgets what was said", args::longer_context(session));
         let mut printer = Printer::new(out, Style::of_stdout(), None);
         let answer = session
             .generate_with(&self.conversation, self.attached.media(), options, &mut |event| printer.event(&event));
@@ -318,12 +363,14 @@ impl Chat {
             Ok(answer) => answer,
             Err(error) => {
                 // The chat goes on without the message that could not be answered.
-                self.take_back();
-                writeln!(std::io::stderr(), "error: {error}")?;
+                writeln!(std::io::stderr(), "error: {}", super::too_long(error, &longer))?;
+                if self.take_back() {
+                    writeln!(out, "(what was to be shown with the message is dropped as well)")?;
+                }
                 return Ok(());
             }
         };
-        printer.finish(&answer)?;
+        printer.finish(&answer, &longer)?;
         interrupt::clear();
         if answer.finish == FinishReason::Cancelled && is_empty(&answer.message) {
             self.take_back();
@@ -333,11 +380,20 @@ impl Chat {
         Ok(())
     }
 
-    /// Forgets the last message and what it showed.
-    fn take_back(&mut self) {
+    /// Forgets the last message and what it showed; whether that was anything.
+    fn take_back(&mut self) -> bool {
+        let before = self.attached.media().len();
         self.conversation.messages.pop();
         self.attached.keep(&self.conversation);
+        self.attached.media().len() < before
     }
+}
+
+/// Whether a file is what `/save` writes, or holds nothing.
+fn is_conversation(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let is_empty = file.metadata().is_ok_and(|found| found.len() == 0);
+    is_empty || serde_json::from_reader(BufReader::new(file)).is_ok_and(|found: Value| found["messages"].is_array())
 }
 
 fn is_empty(message: &Message) -> bool {
@@ -385,7 +441,9 @@ mod tests {
         assert_eq!(parse("/think on"), Input::Think(true));
         assert_eq!(parse("/think  off "), Input::Think(false));
         assert_eq!(parse("/system be brief"), Input::System("be brief"));
-        assert_eq!(parse("/save a file.json"), Input::Save("a file.json"));
+        for path in ["a file.json", "\"a file.json\"", "'a file.json'", "a\\ file.json"] {
+            assert_eq!(parse(&format!("/save {path}")), Input::Save("a file.json".into()), "{path}");
+        }
         for (text, kind, path) in [
             ("/image my cat.png", Kind::Image, "my cat.png"),
             ("/image \"my cat.png\"", Kind::Image, "my cat.png"),
@@ -404,9 +462,43 @@ mod tests {
         }
     }
 
+    fn chat(conversation: Conversation, videos: &VideoArgs) -> Chat<'_> {
+        Chat { conversation, attached: Attached::default(), videos }
+    }
+
+    #[test]
+    fn what_is_saved_says_all_and_replaces_nothing_else() {
+        let dir = std::env::temp_dir().join(format!("carat-saved-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (file, notes) = (dir.join("a.json"), dir.join("notes.json"));
+        let tools = json!([{"type": "function", "function": {"name": "look", "description": "Looks"}}]);
+        let value =
+            json!({"messages": [{"role": "user", "content": "hi"}], "tools": tools, "add_generation_prompt": false});
+        let conversation = Conversation::from_openai(&value).unwrap();
+        let videos = VideoArgs::default();
+        let chat = chat(conversation.clone(), &videos);
+        // The second takes the place of the first.
+        for _ in 0..2 {
+            chat.save(&file).unwrap();
+            let saved: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+            assert_eq!(Conversation::from_openai(&saved).unwrap(), conversation);
+        }
+        for text in ["my notes", "{\"model_type\": \"gemma4\"}", "[]"] {
+            std::fs::write(&notes, text).unwrap();
+            let error = chat.save(&notes).unwrap_err().to_string();
+            assert!(error.contains("notes.json is there already and is no saved conversation"), "{error}");
+            assert_eq!(std::fs::read_to_string(&notes).unwrap(), text);
+        }
+        std::fs::write(&notes, "").unwrap();
+        chat.save(&notes).unwrap();
+        assert!(chat.save(&dir).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
     #[test]
     fn instructions_replace_each_other_and_survive_a_reset() {
-        let mut chat = Chat { conversation: Conversation::default(), attached: Attached::default() };
+        let videos = VideoArgs::default();
+        let mut chat = chat(Conversation::default(), &videos);
         let mut out = Vec::new();
         chat.command(Input::System("one"), &mut out).unwrap();
         chat.conversation.messages.push(Message::text(Role::User, "hi"));

@@ -119,8 +119,9 @@ impl<'a, W: Write> Printer<'a, W> {
         }
     }
 
-    /// Ends the answer, and says why it ended where that is not plain to see.
-    pub fn finish(mut self, answer: &Answer) -> io::Result<()> {
+    /// Ends the answer, and says why it ended where that is not plain to see; `longer` is what there is to say of a full
+    /// context.
+    pub fn finish(mut self, answer: &Answer, longer: &str) -> io::Result<()> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -131,7 +132,7 @@ impl<'a, W: Write> Printer<'a, W> {
         self.leave_thought()?;
         self.end_line()?;
         self.out.flush()?;
-        if let Some(reason) = reason(answer.finish) {
+        if let Some(reason) = reason(answer.finish, longer) {
             let _ = writeln!(io::stderr(), "[{reason}]");
         }
         Ok(())
@@ -185,11 +186,11 @@ fn done_json(answer: &Answer) -> Value {
     })
 }
 
-fn reason(finish: FinishReason) -> Option<String> {
+fn reason(finish: FinishReason, longer: &str) -> Option<String> {
     match finish {
         FinishReason::Stop | FinishReason::ToolCalls => None,
         FinishReason::Length => Some("stopped: --max-tokens reached".into()),
-        FinishReason::Context => Some("stopped: the context is full; --ctx makes it longer".into()),
+        FinishReason::Context => Some(format!("stopped: the context is full; {longer}")),
         FinishReason::Cancelled => Some("stopped".into()),
         FinishReason::Loop(Loop { period, repeats }) => Some(format!(
             "stopped: the last {period} tokens came {repeats} times in a row; --no-loop-guard allows that"

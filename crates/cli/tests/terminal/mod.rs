@@ -5,6 +5,7 @@
 //! any machine, however slow.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -29,10 +30,18 @@ pub struct Terminal {
 impl Terminal {
     /// Starts the program; it leaves no history and sees no wish for plain output.
     pub fn run(args: &[&str]) -> Self {
+        Terminal::with_history(args, None)
+    }
+
+    /// The same with a directory for a history.
+    pub fn with_history(args: &[&str], state: Option<&Path>) -> Self {
         let (pty, slave) = open().expect("the system has pseudo-terminals");
         let mut command = Command::new(env!("CARGO_BIN_EXE_carat")).args(args).env("TERM", "xterm");
         for name in ["NO_COLOR", "HOME", "XDG_STATE_HOME"] {
             command = command.env_remove(name);
+        }
+        if let Some(state) = state {
+            command = command.env("XDG_STATE_HOME", state);
         }
         let child = command.spawn(slave).expect("the program starts");
         let pty = Arc::new(pty);
@@ -41,7 +50,12 @@ impl Terminal {
 
     /// Types `keys`.
     pub fn send(&mut self, keys: &str) {
-        (&*self.pty).write_all(keys.as_bytes()).expect("the terminal takes input");
+        self.send_bytes(keys.as_bytes());
+    }
+
+    /// Sends what no keys may be.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        (&*self.pty).write_all(bytes).expect("the terminal takes input");
     }
 
     /// Waits for `text` behind what was waited for before.
