@@ -9,7 +9,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use carat_runtime::ModelFiles;
+use carat_runtime::{ModelFiles, ModelSource};
 
 use crate::args::{Interrupted, UsageError};
 use crate::{interrupt, output};
@@ -58,7 +58,8 @@ impl Pending {
         is_there(Kind::File, target)?;
         let mapped = files.into_iter().flat_map(|files| files.checkpoint().tensors().files());
         let encoders = files.and_then(ModelFiles::encoders);
-        let mut read = mapped.map(|file| file.path()).chain(encoders).chain(inputs.map(PathBuf::as_path));
+        let read = mapped.map(|file| file.path()).chain(encoders).chain(inputs.map(PathBuf::as_path));
+        let mut read = read.map(Path::to_owned).chain(files.map(texts).into_iter().flatten());
         if let Ok(found) = fs::canonicalize(target)
             && read.any(|input| fs::canonicalize(input).is_ok_and(|input| input == found))
         {
@@ -166,6 +167,15 @@ fn is_there(kind: Kind, target: &Path) -> anyhow::Result<bool> {
 /// Ends of the names of what a directory with a model in it may hold.
 const MODEL_FILES: [&str; 8] =
     [".json", ".safetensors", ".jinja", ".model", ".tiles", ".md", "LICENSE", ".gitattributes"];
+
+/// What is read of a model beside its tensors, whether it is there or not.
+fn texts(files: &ModelFiles) -> Vec<PathBuf> {
+    const NAMES: [&str; 5] =
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+    let ModelSource::Path(model) = files.source() else { return Vec::new() };
+    let dir = if model.is_dir() { model } else { model.parent().unwrap_or(model) };
+    NAMES.iter().map(|name| dir.join(name)).collect()
+}
 
 /// Something in a directory that belongs to no model.
 fn foreign(dir: &Path) -> anyhow::Result<Option<String>> {

@@ -163,8 +163,8 @@ fn an_output_file_is_written_and_an_input_is_not_replaced() {
     let plain = done(transcribe(&model, &[file.arg()]));
     assert!(done(transcribe(&model, &[file.arg(), "--out", out.arg()])).is_empty());
     assert_eq!(std::fs::read(&out.0).unwrap(), plain);
-    let weights = Path::new(model.arg()).join("model.safetensors");
-    for read in [&file.0, &weights] {
+    let [weights, config] = ["model.safetensors", "config.json"].map(|name| Path::new(model.arg()).join(name));
+    for read in [&file.0, &weights, &config] {
         let before = std::fs::read(read).unwrap();
         refused(&[model.arg(), file.arg(), "--out", read.to_str().unwrap()], 2, &["is read here"]);
         assert_eq!(std::fs::read(read).unwrap(), before);
