@@ -81,6 +81,14 @@ impl Pending {
         Ok(Pending { part, target: target.into(), lock: RefCell::default(), committed: direct })
     }
 
+    /// The same for a file that is of use before it is whole: where there is nothing yet it grows in its place, and what is written
+    /// stays, whatever happens to the process.
+    #[must_use]
+    pub fn growing(self) -> Self {
+        let part = if self.target.exists() { self.part.clone() } else { self.target.clone() };
+        Pending { part, target: self.target.clone(), lock: RefCell::default(), committed: self.committed }
+    }
+
     /// What it will be called.
     pub fn target(&self) -> &Path {
         &self.target
@@ -88,8 +96,14 @@ impl Pending {
 
     /// A file to write to.
     pub fn create_file(&self) -> anyhow::Result<BufWriter<File>> {
-        let file =
-            File::create(&self.part).with_context(|| format!("cannot write beside `{}`", self.target.display()))?;
+        let mut how = File::options();
+        how.write(true).truncate(true);
+        if self.grows_in_place() {
+            how.create_new(true)
+        } else {
+            how.create(true)
+        };
+        let file = how.open(&self.part).with_context(|| format!("cannot write beside `{}`", self.target.display()))?;
         self.lock()?;
         Ok(BufWriter::with_capacity(1 << 20, file))
     }
@@ -99,6 +113,10 @@ impl Pending {
         fs::create_dir(&self.part).with_context(|| format!("cannot write beside `{}`", self.target.display()))?;
         self.lock()?;
         Ok(&self.part)
+    }
+
+    fn grows_in_place(&self) -> bool {
+        !self.committed && self.part == self.target
     }
 
     /// Locks the part, where its file system can.
@@ -221,7 +239,8 @@ fn remove(path: &Path) {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if !self.committed {
+        let stays = self.grows_in_place() && fs::metadata(&self.part).is_ok_and(|found| found.len() > 0);
+        if !self.committed && !stays {
             remove(&self.part);
         }
     }
@@ -328,6 +347,29 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("model/config.json")).unwrap(), "new");
         assert!(!dir.join("model/model.safetensors").exists());
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_grows_in_its_place_stays_and_takes_no_other_s() {
+        let path = std::env::temp_dir().join(format!("carat-growing-{}", std::process::id()));
+        let growing = || Pending::replacing(&path, None, std::iter::empty()).unwrap().growing();
+        let unused = growing();
+        drop(unused.create_file().unwrap());
+        drop(unused);
+        assert!(!path.exists(), "an empty one is of no use");
+        let pending = growing();
+        let late = growing();
+        pending.create_file().unwrap().write_all(b"half").unwrap();
+        assert!(late.create_file().is_err(), "another process was first");
+        drop(late);
+        drop(pending);
+        assert_eq!(fs::read(&path).unwrap(), b"half");
+        let pending = growing();
+        pending.create_file().unwrap().write_all(b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"half");
+        pending.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        fs::remove_file(&path).unwrap();
     }
 
     #[cfg(unix)]

@@ -45,7 +45,8 @@ pub fn outputs(out: Option<&Path>, inputs: &[PathBuf], extension: &str) -> anyho
     Ok(paths)
 }
 
-/// Standard output, or a file that takes its place when all that it is to hold is written.
+/// Standard output, or a file: a new one grows in its place, and one that takes the place of another does so when all that it is
+/// to hold is written.
 pub enum Place {
     /// Standard output.
     Stdout,
@@ -58,7 +59,7 @@ impl Place {
     pub fn new(path: Option<&Path>, model: &ModelFiles, inputs: &[PathBuf]) -> anyhow::Result<Self> {
         Ok(match path {
             None => Place::Stdout,
-            Some(path) => Place::File(Pending::replacing(path, Some(model), inputs.iter())?),
+            Some(path) => Place::File(Pending::replacing(path, Some(model), inputs.iter())?.growing()),
         })
     }
 
