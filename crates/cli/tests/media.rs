@@ -220,7 +220,7 @@ fn other_codecs_are_left_to_ffmpeg() {
         let told = std::fs::read_to_string(dir.0.join("told")).unwrap();
         assert!(told.contains(&format!("\n-i\nfile:{}\n", fixture(name))), "{told}");
         assert!(told.contains("-protocol_whitelist\nfile,pipe\n"), "{told}");
-        assert!(told.contains("select=eq(n\\,0)+eq(n\\,1)\n"), "{told}");
+        assert!(told.contains("select=(between(t\\,-0.125\\,0.125)+between(t\\,0.375\\,0.625))*"), "{told}");
         std::fs::remove_file(dir.0.join("told")).unwrap();
     }
     for (i, rgb) in [*b"abcdef", *b"ghijkl"].iter().enumerate() {
@@ -264,7 +264,7 @@ fn packets_without_pictures_are_not_counted() {
     let program = dir.0.join("ffmpeg");
     let three = FAKE.replace(
         "    *framecrc*)",
-        "    *copy*) printf '0, 0, 0, 1, 9, 0xa\\n0, 1, 1, 1, 9, 0xb\\n0, 2, 2, 1, 9, 0xc\\n' ;;\n    *framecrc*)",
+        "    *copy*) printf '#tb 0: 1/9\\n0, 0, 0, 1, 9, 0xa\\n0, 1, 1, 1, 9, 0xb\\n0, 2, 2, 1, 9, 0xc\\n' ;;\n    *framecrc*)",
     );
     std::fs::write(&program, three).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -274,10 +274,10 @@ fn packets_without_pictures_are_not_counted() {
         ["encode", model("12b").to_str().unwrap(), "--video", film, "--out", out.to_str().unwrap()].map(str::to_owned);
     done(carat(&args.each_ref().map(String::as_str)).env("CARAT_FFMPEG", &program).output().unwrap());
     let told = std::fs::read_to_string(dir.0.join("told")).unwrap();
-    assert!(
-        told.contains("select=eq(n\\,0)+eq(n\\,1)+eq(n\\,2)\n") && told.contains("select=eq(n\\,0)+eq(n\\,1)\n"),
-        "{told}"
-    );
+    let selected: Vec<_> = told.lines().filter(|line| line.starts_with("select=")).collect();
+    assert_eq!(selected.iter().map(|line| line.matches("between").count()).collect::<Vec<_>>(), [3, 2], "{told}");
+    // The times of what is decoded, in the units of packets.
+    assert!(told.contains("-enc_time_base\n1/9\n") && selected[1].contains("between(t\\,0.375\\,0.625)"), "{told}");
     std::fs::remove_dir_all(&dir.0).unwrap();
 }
 

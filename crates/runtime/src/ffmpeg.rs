@@ -1,7 +1,8 @@
 //! An installed `ffmpeg`, for videos that aren't decoded here.
 //!
 //! It reads the one file it is given and nothing else, and writes to pipes: once a line for each packet, to know how many pictures
-//! there are, once those that are seen, once the sound. Where there are fewer pictures than packets, it decodes them all to count them. What it may take in time and output is limited.
+//! there are and when, once those that are seen, once the sound. Where packets don't say when, or there are fewer pictures than packets, it
+//! decodes them all to know. What it may take in time and output is limited.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -64,11 +65,14 @@ impl Ffmpeg {
     /// What it said, or which limit doesn't hold.
     pub fn shots(&self, input: Input<'_>) -> Result<Vec<Shot>, String> {
         let mut times = self.times(input, &["-c", "copy"])?;
-        let mut shots = self.seen(input, &times.frames())?;
-        if shots.len() < times.frames().len() {
-            // Packets may hold pictures that aren't shown, as some of VP8's do.
-            times.count = self.times(input, &["-fps_mode", "passthrough"])?.count;
-            shots = self.seen(input, &times.frames())?;
+        let mut shots = if times.known { self.seen(input, &times)? } else { Vec::new() };
+        if !times.known || shots.len() < times.frames().len() {
+            // Packets may hold pictures that aren't shown, as some of VP8's do, or those that edits leave out.
+            times = self.times(input, &["-fps_mode", "passthrough", "-enc_time_base", &times.unit])?;
+            if !times.known {
+                return Err("its pictures don't say when they are shown".into());
+            }
+            shots = self.seen(input, &times)?;
         }
         let (found, frames) = (shots.len(), times.frames());
         match frames.last() {
@@ -88,20 +92,20 @@ impl Ffmpeg {
         self.run(input, &lines, |out| Times::read(BufReader::new(out.take(MAX_LINES))))
     }
 
-    /// These pictures, or fewer where others don't come.
-    fn seen(&self, input: Input<'_>, frames: &[Frame]) -> Result<Vec<Shot>, String> {
+    /// The pictures of these that are seen, or fewer where others don't come.
+    fn seen(&self, input: Input<'_>, times: &Times) -> Result<Vec<Shot>, String> {
+        let frames = times.frames();
         if frames.is_empty() {
             return Ok(Vec::new());
         }
-        let numbers: Vec<String> = frames.iter().map(|frame| format!("eq(n\\,{})", frame.index)).collect();
-        let select = format!("select={}", numbers.join("+"));
+        let select = times.select(&frames);
         let most = (frames.len()).to_string();
         let pictures = ["-map", "0:v:0", "-vf", &select, "-fps_mode", "passthrough", "-frames:v", &most];
         let pictures = [&pictures[..], &["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]].concat();
         self.run(input, &pictures, |out| {
             let mut out = BufReader::new(out);
             let mut shots = Vec::with_capacity(frames.len());
-            for frame in frames {
+            for frame in &frames {
                 let Some(picture) = read_ppm(&mut out)? else { break };
                 shots.push(Shot::new(frame.seconds, &picture));
             }
@@ -197,10 +201,15 @@ fn watch(mut child: Child, finished: impl FnOnce() -> Result<(), RecvTimeoutErro
     Ok(status.success())
 }
 
-/// How many pictures there are, and how long they are shown.
-#[derive(Debug, Default, PartialEq)]
+/// When pictures are shown.
+#[derive(Debug, PartialEq)]
 struct Times {
-    count: usize,
+    /// Seconds, as `ffmpeg` spells them: `1/12800`; `0` where it doesn't say.
+    unit: String,
+    /// In units, ascending; those of one time count once.
+    shown: Vec<i64>,
+    /// Whether all of them say when.
+    known: bool,
     /// From the first picture's beginning to the last one's end: of the durations of each, not all containers tell.
     seconds: f64,
 }
@@ -208,33 +217,57 @@ struct Times {
 impl Times {
     /// Of the lines that `-f framecrc` writes: `#tb 0: 1/12800` and `0, dts, pts, duration, size, checksum`.
     fn read(lines: impl BufRead) -> io::Result<Self> {
-        let (mut times, mut unit) = (Times::default(), 0.0);
-        let (mut start, mut end) = (f64::INFINITY, f64::NEG_INFINITY);
+        let mut times = Times { unit: "0".into(), shown: Vec::new(), known: true, seconds: 0.0 };
+        let (mut count, mut end) = (0, i64::MIN);
         for line in lines.lines() {
             let line = line?;
-            if let Some(base) = line.strip_prefix("#tb 0: ") {
-                let parts =
-                    base.split_once('/').and_then(|(a, b)| Some((a.parse::<f64>().ok()?, b.parse::<f64>().ok()?)));
-                unit = parts.map_or(0.0, |(a, b)| a / b);
+            if let Some(unit) = line.strip_prefix("#tb 0: ") {
+                unit.clone_into(&mut times.unit);
             } else if !line.starts_with('#') {
-                times.count += 1;
-                let mut numbers = line.split(',').skip(2).map(|field| field.trim().parse::<f64>());
-                if let (Some(Ok(shown)), Some(Ok(duration))) = (numbers.next(), numbers.next()) {
-                    start = start.min(shown);
-                    end = end.max(shown + duration);
+                count += 1;
+                let mut numbers = line.split(',').skip(2).map(|field| field.trim().parse::<i64>().ok());
+                // The lowest number stands for none.
+                match numbers.next().flatten().filter(|&shown| shown != i64::MIN) {
+                    Some(shown) => {
+                        times.shown.push(shown);
+                        end = end.max(shown.saturating_add(numbers.next().flatten().unwrap_or(0)));
+                    }
+                    None => times.known = false,
                 }
             }
-            if times.count as u64 > MAX_VIDEO_FRAMES {
+            if count > MAX_VIDEO_FRAMES {
                 return Err(io::Error::other(format!("it has more than {MAX_VIDEO_FRAMES} pictures: cut it first")));
             }
         }
-        times.seconds = (end - start) * unit;
+        times.shown.sort_unstable();
+        times.shown.dedup();
+        times.known &= count == 0 || times.unit() > 0.0;
+        if let Some(&start) = times.shown.first() {
+            times.seconds = (end as f64 - start as f64) * times.unit();
+        }
         Ok(times)
+    }
+
+    /// In seconds; 0 where it isn't known.
+    fn unit(&self) -> f64 {
+        let parts = self.unit.split_once('/');
+        let parts = parts.and_then(|(a, b)| Some((a.parse::<u32>().ok()?, b.parse::<u32>().ok().filter(|&b| b > 0)?)));
+        parts.map_or(0.0, |(a, b)| f64::from(a) / f64::from(b))
     }
 
     /// The pictures that are seen, at the rate that there is on average, as torchcodec has it, which the reference reads films with.
     fn frames(&self) -> Vec<Frame> {
-        sample(self.count, Some(self.count as f64 / self.seconds))
+        let count = self.shown.len();
+        sample(count, Some(count as f64 / self.seconds))
+    }
+
+    /// The filter that lets these pass. It goes by their times, since it is made anew, and would count anew, where a video's size changes.
+    fn select(&self, frames: &[Frame]) -> String {
+        let unit = self.unit();
+        let around = |shown: i64| [-0.5, 0.5].map(|by| (shown as f64 + by) * unit);
+        let times = frames.iter().map(|frame| around(self.shown[frame.index]));
+        let times: Vec<String> = times.map(|[from, to]| format!("between(t\\,{from}\\,{to})")).collect();
+        format!("select=({})*not(eq(t\\,prev_selected_t))", times.join("+"))
     }
 }
 
@@ -273,18 +306,26 @@ mod tests {
 
     #[test]
     fn lines_say_how_many_pictures_there_are_and_how_long() {
-        let lines =
-            "#software: x\n#tb 0: 1/50\n#media_type 0: video\n0, 0, 2, 5, 99, 0xab\n0, 5, 7, 5, 99, 0xcd, F=0x0\n";
-        let times = Times::read(lines.as_bytes()).unwrap();
-        assert_eq!(times, Times { count: 2, seconds: 0.2 });
+        let read = |lines: &str| Times::read(lines.as_bytes()).unwrap();
+        let of =
+            |unit: &str, shown: &[i64], seconds| Times { unit: unit.into(), shown: shown.into(), known: true, seconds };
+        let times = read(
+            "#software: x\n#tb 0: 1/50\n#media_type 0: video\n0, 0, 2, 5, 99, 0xab\n0, 5, 7, 5, 99, 0xcd, F=0x0\n",
+        );
+        assert_eq!(times, of("1/50", &[2, 7], 0.2));
         assert_eq!(times.frames(), sample(2, Some(10.0)));
-        // Out of order, at no steady rate, and with durations that say nothing.
-        let lines = "#tb 0: 1/1000\n0, 0, 100, 33, 9, 0x0\n0, 33, 4067, 33, 9, 0x0\n0, 66, 1000, 0, 9, 0x0\n";
-        let times = Times::read(lines.as_bytes()).unwrap();
-        assert_eq!(times, Times { count: 3, seconds: 4.0 });
-        // Times that are unknown leave the usual rate.
-        let times = Times::read(&b"#tb 0: 1/25\n0, NOPTS, NOPTS, 0, 9, 0x0\n"[..]).unwrap();
-        assert_eq!(times.frames(), sample(1, None));
+        let select = "select=(between(t\\,0.03\\,0.05)+between(t\\,0.13\\,0.15))*not(eq(t\\,prev_selected_t))";
+        assert_eq!(times.select(&times.frames()), select);
+        // Out of order, two halves of a picture, at no steady rate, and with durations that say nothing.
+        let times = read(
+            "#tb 0: 1/1000\n0, 0, 100, 33, 9, 0x0\n0, 33, 4067, 33, 9, 0x0\n0, 66, 1000, 0, 9, 0x0\n0, 67, 1000, 0, 9, 0x0\n",
+        );
+        assert_eq!(times, of("1/1000", &[100, 1000, 4067], 4.0));
+        // As it writes a time that it doesn't know: of MPEG-4 in AVI.
+        let unknown = "0,          0, -9223372036854775808,        1,     5199, 0x30903a74\n";
+        assert!(!read(&format!("#tb 0: 1/60\n0, 1, 1, 1, 9, 0x0\n{unknown}")).known);
+        assert!(!read("0, 1, 1, 1, 9, 0x0\n").known, "seconds are unknown");
+        assert_eq!(read("").frames(), []);
         let many = "0, 0, 0, 1, 1, 0x0\n".repeat(MAX_VIDEO_FRAMES as usize + 1);
         assert!(Times::read(many.as_bytes()).unwrap_err().to_string().contains("108000"));
     }
