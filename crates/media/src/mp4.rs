@@ -13,7 +13,7 @@ use crate::boxes::{Fields, boxes, find};
 use crate::limits::MAX_VIDEO_FRAMES;
 
 /// How often the bytes of a file may be taken for samples: once, but for those of an odd file that shares them.
-const MAX_SHARED: u64 = 4;
+pub(crate) const MAX_SHARED: u64 = 4;
 
 /// The video track of a file.
 #[derive(Debug)]
@@ -56,14 +56,19 @@ impl Sample {
 /// What of a track is shown, in its units.
 pub(crate) type Edit = std::ops::Range<i64>;
 
+/// Samples, one after another.
+pub(crate) type Samples<'a> = Box<dyn Iterator<Item = Result<Sample, Error>> + 'a>;
+
 /// The sound track of a file.
 pub(crate) struct Sound<'a> {
     /// In order.
-    pub samples: Box<dyn Iterator<Item = Result<Sample, Error>> + 'a>,
+    pub samples: Samples<'a>,
     /// None where all is heard.
     pub edits: Vec<Edit>,
     /// Units per second.
     pub timescale: u32,
+    /// Whether it is of numbers of which QuickTime doesn't say by their name that they begin with the highest byte, and they do.
+    pub big_endian: bool,
 }
 
 /// A `trak` box.
@@ -113,10 +118,17 @@ pub(crate) fn sound(bytes: &[u8], id: u32) -> Result<Sound<'_>, Error> {
     let trak = traks(moov)?.into_iter().find(|trak| trak.id == id);
     let trak = trak.ok_or_else(|| damaged(&format!("it has no track {id}")))?;
     let samples = Box::new(trak.samples(bytes, moov)?);
-    Ok(Sound { samples, edits: trak.edits(moov)?, timescale: trak.timescale })
+    let big_endian = find(trak.stbl, b"stsd").is_some_and(big_endian);
+    Ok(Sound { samples, edits: trak.edits(moov)?, timescale: trak.timescale, big_endian })
 }
 
-fn moov(bytes: &[u8]) -> Result<&[u8], Error> {
+/// Whether a file begins as these do: those of QuickTime don't always say what they are.
+pub(crate) fn begins(bytes: &[u8]) -> bool {
+    let kind = bytes.get(4..8).unwrap_or_default();
+    [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"].iter().any(|first| kind == *first)
+}
+
+pub(crate) fn moov(bytes: &[u8]) -> Result<&[u8], Error> {
     find(bytes, b"moov").ok_or_else(|| damaged("it has no box `moov`: it was cut off, or is no video"))
 }
 
@@ -230,6 +242,20 @@ fn sample_entry(stsd: &[u8]) -> Result<([u8; 4], &[u8]), Error> {
     let entry = entry.ok_or_else(|| damaged("its box `stsd` is empty"))?;
     // Of every video codec first come 78 bytes that the codec's own setup repeats (12.1.3.2).
     Ok((entry.kind, entry.body.get(78..).unwrap_or_default()))
+}
+
+/// Whether the first sample entry is of 24, 32 or 64 bits with the highest byte first: it is, unless a box `enda` says otherwise
+/// (QuickTime File Format, Sound Sample Descriptions).
+fn big_endian(stsd: &[u8]) -> bool {
+    let Some(entry) = stsd.get(8..).and_then(|entries| boxes(entries).next()) else { return false };
+    if ![b"in24", b"in32", b"fl32", b"fl64"].contains(&&entry.kind) {
+        return false;
+    }
+    // Of version 0 first come 28 bytes, of version 1 another 16.
+    let fields = if entry.body.get(8..10) == Some(&[0, 0]) { 28 } else { 44 };
+    let inner = entry.body.get(fields..).unwrap_or_default();
+    let enda = find(inner, b"wave").and_then(|wave| find(wave, b"enda")).or_else(|| find(inner, b"enda"));
+    enda.and_then(|enda| enda.get(1)) != Some(&1)
 }
 
 /// How long samples are (`stsz`, 8.7.3.2).

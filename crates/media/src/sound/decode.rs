@@ -2,7 +2,11 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64LE,
+    CODEC_ID_PCM_S24BE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32BE, CODEC_ID_PCM_S32LE,
+};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Failure;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
@@ -17,7 +21,7 @@ use super::kind::{self, Container};
 use super::mp4::Mp4;
 use super::opus::{self, Opus};
 use crate::limits::{MAX_BAD_PACKETS, MAX_SAMPLES, MAX_SECONDS, MAX_SOUND_BYTES, MAX_VIDEO_BYTES, RATES};
-use crate::{Error, guard};
+use crate::{Error, guard, mp4};
 
 /// The sound in a WAV, AIFF, FLAC, MP3, OGG, M4A, Matroska or AAC file, told apart by content: the mean of its channels at the
 /// file's own rate, without what an encoder added before and after. (In Matroska, and behind the sound in M4A, up to a packet of that
@@ -93,7 +97,10 @@ impl<'a> Packets<'a> {
         let mut track = format.default_track(TrackType::Audio).ok_or_else(|| no_track(container, body))?.clone();
         let source = match container {
             Container::Mp4 => {
-                let mp4 = Mp4::new(body, track.id)?;
+                let mut mp4 = Mp4::new(body, track.id)?;
+                if let Some(CodecParameters::Audio(params)) = &mut track.codec_params {
+                    as_in_mp4(params, &mut mp4);
+                }
                 track.num_frames = track.num_frames.map(|total| mp4.heard(total));
                 Source::Mp4(mp4)
             }
@@ -210,7 +217,33 @@ impl<'a> Packets<'a> {
     }
 }
 
+/// PCM as MP4 and QuickTime have it: Symphonia takes all of more than 16 bits for little-endian, and each sample for a packet.
+fn as_in_mp4(params: &mut AudioCodecParameters, mp4: &mut Mp4<'_>) {
+    if mp4.big_endian {
+        params.codec = match params.codec {
+            CODEC_ID_PCM_S24LE => CODEC_ID_PCM_S24BE,
+            CODEC_ID_PCM_S32LE => CODEC_ID_PCM_S32BE,
+            CODEC_ID_PCM_F32LE => CODEC_ID_PCM_F32BE,
+            CODEC_ID_PCM_F64LE => CODEC_ID_PCM_F64BE,
+            other => other,
+        };
+    }
+    // Said of PCM alone.
+    if params.max_frames_per_packet == Some(1) {
+        mp4.join();
+    }
+}
+
+/// Symphonia's reader of a file.
 fn open(container: Container, body: &[u8]) -> Result<Box<dyn FormatReader + '_>, Failure> {
+    // QuickTime files need not say that they are some. Of MP4 it is only asked how the sound is coded.
+    if container == Container::Mp4 && body.get(4..8) != Some(b"ftyp") {
+        let moov = mp4::moov(body).map_err(|_| Failure::Unsupported("missing box `moov`"))?;
+        let head = b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x01moov";
+        let file = [&head[..], &(moov.len() as u64 + 16).to_be_bytes(), moov].concat();
+        let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
+        return Ok(Box::new(IsoMp4Reader::try_new(stream, FormatOptions::default())?));
+    }
     let stream = MediaSourceStream::new(Box::new(Cursor::new(body)), Default::default());
     let options = FormatOptions::default();
     Ok(match container {
@@ -294,7 +327,20 @@ fn decoder(track: &Track, container: Container, body: &[u8], longest: Longest) -
     }
     let codecs = symphonia::default::get_codecs();
     let decoder = codecs.make_audio_decoder(params, &AudioDecoderOptions::default());
-    decoder.map(Decoder::Others).map_err(|_| no_track(container, body))
+    decoder.map(Decoder::Others).map_err(|_| match params.codec {
+        CODEC_ID_AAC => other_aac(params, container),
+        _ => no_track(container, body),
+    })
+}
+
+/// AAC of a kind that isn't decoded here.
+fn other_aac(params: &AudioCodecParameters, container: Container) -> Error {
+    let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+    let kind = if channels > 2 { format!("AAC of {channels} channels") } else { "AAC other than AAC-LC".to_owned() };
+    Error::Unsupported {
+        what: format!("{kind} (in {})", container.name()),
+        why: "expected AAC-LC of one or two channels; convert it to 16-bit WAV, for instance with ffmpeg".to_owned(),
+    }
 }
 
 pub(super) fn check(unit: &'static str, found: u64, limit: u64) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! A sound's container, by its first bytes.
 
-use crate::Error;
+use crate::{Error, mp4};
 
 /// The formats that can be read.
 pub(super) const EXPECTED: &str =
@@ -69,7 +69,7 @@ fn container(bytes: &[u8]) -> Option<Container> {
         _ if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) => Container::Aiff,
         _ if at(0, b"fLaC") => Container::Flac,
         _ if at(0, b"OggS") => Container::Ogg,
-        _ if at(4, b"ftyp") => Container::Mp4,
+        _ if mp4::begins(bytes) => Container::Mp4,
         _ if at(0, b"\x1a\x45\xdf\xa3") => Container::Matroska,
         // A frame's sync, version and layer (ISO 11172-3, 2.4.1.3); layer 0 is ADTS's (ISO 13818-7, 6.2).
         [0xff, flags, ..] if flags & 0xf6 == 0xf0 => Container::Adts,

@@ -43,6 +43,9 @@ impl Resampler {
         let Some(filter) = &self.filter else { return out.extend_from_slice(samples) };
         let chunk = filter.input_frames_next();
         self.held.extend_from_slice(samples);
+        if self.held.len() < chunk {
+            return;
+        }
         let whole = self.held.len() / chunk * chunk;
         let held = std::mem::take(&mut self.held);
         held[..whole].chunks_exact(chunk).for_each(|chunk| self.filter(chunk, out));

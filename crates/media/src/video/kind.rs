@@ -1,6 +1,6 @@
 //! A video's format, by its first bytes, and the names of what only others decode.
 
-use crate::Error;
+use crate::{Error, mp4};
 
 /// The formats that can be read.
 pub(super) const EXPECTED: &str = "MP4, an animated GIF, WebP or PNG";
@@ -95,9 +95,7 @@ pub(super) fn of(bytes: &[u8]) -> Result<Kind, Error> {
         _ if at(0, b"GIF87a") || at(0, b"GIF89a") => Ok(Kind::Animation(Animation::Gif)),
         _ if at(0, b"RIFF") && at(8, b"WEBP") => Ok(Kind::Animation(Animation::WebP)),
         _ if at(0, b"\x89PNG\r\n\x1a\n") => Ok(Kind::Animation(Animation::Png)),
-        _ if [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"].iter().any(|kind| at(4, *kind)) => {
-            Ok(Kind::Mp4)
-        }
+        _ if mp4::begins(bytes) => Ok(Kind::Mp4),
         _ if at(0, b"\x1a\x45\xdf\xa3") => elsewhere(match matroska_codec(bytes) {
             Some(codec) => format!("{} in Matroska or WebM", name(codec)),
             None => "a Matroska or WebM video".to_owned(),
