@@ -67,7 +67,7 @@ pub(crate) struct Sound<'a> {
     pub edits: Vec<Edit>,
     /// Units per second.
     pub timescale: u32,
-    /// Whether it is of numbers of which QuickTime doesn't say by their name that they begin with the highest byte, and they do.
+    /// Whether its numbers begin with the highest byte, and the codec's name doesn't say so.
     pub big_endian: bool,
 }
 

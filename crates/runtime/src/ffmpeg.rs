@@ -1,8 +1,8 @@
 //! An installed `ffmpeg`, for videos that aren't decoded here.
 //!
 //! It reads the one file it is given and nothing else, and writes to pipes: once a line for each packet, to know how many pictures
-//! there are and when, once those that are seen, once the sound. Where packets don't say when, or there are fewer pictures than packets, it
-//! decodes them all to know. What it may take in time and output is limited.
+//! there are and when, once those that are seen, once the sound. Where packets don't say when, or there are fewer pictures than
+//! packets, it decodes them all to know. What it may take in time and output is limited.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -14,14 +14,14 @@ use crate::mp4::{self, Edit, MAX_SHARED, Sample, Samples, Sound};
 /// Seconds that are decoded before those that are heard, for the decoder to settle (FFmpeg's `mov_fix_index` takes as many).
 const LEAD: i64 = 1;
 
-/// How many samples become one packet at most, where they are joined.
-const JOINED: u64 = 4096;
+/// Bytes of a packet to which no more samples are joined.
+const JOINED: u32 = 1 << 14;
 
 /// The packets of a track.
 pub(super) struct Mp4<'a> {
     file: &'a [u8],
     track: u32,
-    /// Of its edits, in order and apart from each other: what is to be heard twice is heard once.
+    /// In order and apart from each other: what is to be heard twice is heard once.
     edits: Vec<Edit>,
     /// Units per second.
     timescale: u32,
@@ -96,8 +96,7 @@ impl<'a> Mp4<'a> {
     /// A packet of a sample, which is in or before `edit`, and of those that may be joined to it.
     fn packet(&mut self, first: Sample, edit: Option<Edit>) -> Result<Packet, Error> {
         let mut whole = first;
-        let most = if self.joins { JOINED } else { 1 };
-        for _ in 1..most {
+        while self.joins && whole.len < JOINED {
             let follows = |next: &Sample| {
                 next.start == whole.start.saturating_add(whole.len.into())
                     && next.shown == end_of(whole)
