@@ -109,7 +109,7 @@ fn runs_of<'a>(
         if flags & 0x4 != 0 {
             fields.u32()?;
         }
-        let len = n as usize * width(flags);
+        let len = (n as usize).saturating_mul(width(flags));
         if len > fields.rest().len() {
             return Err(fields.damaged(format!("claims {n} samples in {} bytes", fields.rest().len())));
         }
