@@ -23,7 +23,7 @@ pub enum Kind {
     Directory,
 }
 
-/// An output being written. Dropped before [`Pending::commit`], it leaves nothing behind.
+/// An output being written. Dropped before [`Pending::commit`], it leaves nothing behind, unless it is one that is [`Pending::growing`].
 pub struct Pending {
     part: PathBuf,
     target: PathBuf,
@@ -84,9 +84,11 @@ impl Pending {
     /// The same for a file that is of use before it is whole: where there is nothing yet it grows in its place, and what is written
     /// stays, whatever happens to the process.
     #[must_use]
-    pub fn growing(self) -> Self {
-        let part = if self.target.exists() { self.part.clone() } else { self.target.clone() };
-        Pending { part, target: self.target.clone(), lock: RefCell::default(), committed: self.committed }
+    pub fn growing(mut self) -> Self {
+        if !self.target.exists() {
+            self.part.clone_from(&self.target);
+        }
+        self
     }
 
     /// What it will be called.
