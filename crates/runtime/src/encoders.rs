@@ -1,7 +1,7 @@
 //! What a model sees and hears with, loaded when it is first needed, and the soft tokens it made.
 //!
 //! Soft tokens are kept by what they were made of, the hash of a file and the room it was given, so that a picture is encoded
-//! once however often a conversation is read again, as long as its media have no more of them than is kept ([`most_values`]).
+//! once however often a conversation is read again, as long as its media have no more of them than is kept.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
