@@ -127,9 +127,7 @@ impl Pending {
             return Ok(());
         }
         let Ok(file) = File::open(&self.part) else { return Ok(()) };
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            bail!("`{}` is being written by another process", self.target.display());
-        }
+        lock(&file, format_args!("`{}`", self.target.display()))?;
         *self.lock.borrow_mut() = Some(file);
         Ok(())
     }
@@ -160,6 +158,17 @@ impl Pending {
         self.committed = true;
         remove_leftovers(&self.target, OLD);
         Ok(())
+    }
+}
+
+/// Says that this process writes a file, where its file system can and as long as the file is open.
+///
+/// # Errors
+/// If another one does.
+pub fn lock(file: &File, name: impl std::fmt::Display) -> anyhow::Result<()> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("{name} is being written by another process"),
+        _ => Ok(()),
     }
 }
 

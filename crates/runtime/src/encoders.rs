@@ -89,9 +89,7 @@ impl Encoders {
     /// If the files of its encoders can't be read.
     pub(crate) fn ears(&mut self) -> Result<Ears, Error> {
         self.look_apart()?;
-        let hears = encoders::hears(self.files.checkpoint());
-        let hears = hears.map_err(|error| Error::of_files(self.files.source(), error))?;
-        Ok(if hears { Ears::Hears } else { Ears::Deaf })
+        Ok(if self.files.hear()? { Ears::Hears } else { Ears::Deaf })
     }
 
     /// Refuses a medium of a kind that the model can't take at all.
@@ -100,19 +98,24 @@ impl Encoders {
     /// With what is there instead, or if the files of the encoders can't be read.
     pub(crate) fn check(&mut self, medium: &Medium) -> Result<(), Error> {
         self.look_apart()?;
+        self.check_kind(medium.kind())
+    }
+
+    /// As [`Encoders::check`], in the files that were found.
+    fn check_kind(&self, kind: SoftKind) -> Result<(), Error> {
         let files = self.files.checkpoint();
-        let (kind, found) = match medium {
-            Medium::Image { .. } => (SoftKind::Image, PictureConfig::of(files).map(|config| config.is_some())),
-            Medium::Video { .. } => (SoftKind::Video, PictureConfig::of(files).map(|config| config.is_some())),
-            Medium::Audio { .. } | Medium::Samples { .. } => (SoftKind::Audio, encoders::hears(files)),
+        let found = match kind {
+            SoftKind::Audio => encoders::hears(files),
+            SoftKind::Image | SoftKind::Video => PictureConfig::of(files).map(|config| config.is_some()),
         };
-        let cannot = |reason| self.cannot(kind, reason);
-        match (found.map_err(cannot)?, kind) {
-            (true, _) => Ok(()),
+        let taken = match (found, kind) {
+            (Ok(true), _) => Ok(()),
             // These say what is there instead.
-            (false, SoftKind::Audio) => audio::config(files).map(drop).map_err(cannot),
-            (false, _) => vision::config(files).map(drop).map_err(cannot),
-        }
+            (Ok(false), SoftKind::Audio) => audio::config(files).map(drop),
+            (Ok(false), SoftKind::Image | SoftKind::Video) => vision::config(files).map(drop),
+            (Err(reason), _) => Err(reason),
+        };
+        taken.map_err(|reason| self.cannot(kind, reason))
     }
 
     /// Refuses files that have changed since they were opened.
@@ -194,19 +197,15 @@ impl Encoders {
 
     /// What the model sees with, loaded when it is first needed.
     fn eyes(&mut self, device: &mut Device, kind: SoftKind) -> Result<&mut PictureEncoder<Device>, Error> {
-        let cannot = |reason| self.cannot(kind, reason);
+        let no_room = || Error::NoRoom { kind: kind.name(), option: "image_tokens" };
         if self.pictures.is_none() {
-            let config = PictureConfig::of(self.files.checkpoint()).map_err(cannot)?;
             // The model's own reason comes before that for the missing room.
-            let room = config.is_some().then_some(self.image_tokens).flatten();
-            let largest = room.map_or(Budget::ALL[0], ImageTokens::largest).tokens();
-            let encoder = PictureEncoder::load(device, self.files.checkpoint(), largest).map_err(cannot)?;
-            if self.image_tokens.is_none() {
-                return Err(Error::NoRoom { kind: kind.name(), option: "image_tokens" });
-            }
-            self.pictures = Some(encoder);
+            self.check_kind(kind)?;
+            let largest = self.image_tokens.ok_or_else(no_room)?.largest().tokens();
+            let encoder = PictureEncoder::load(device, self.files.checkpoint(), largest);
+            self.pictures = Some(encoder.map_err(|reason| self.cannot(kind, reason))?);
         }
-        self.pictures.as_mut().ok_or(Error::NoRoom { kind: kind.name(), option: "image_tokens" })
+        self.pictures.as_mut().ok_or_else(no_room)
     }
 
     fn sound(&mut self, device: &mut Device, name: &str, sound: Sound<'_>) -> Result<Arc<SoftTokens>, Error> {
@@ -215,13 +214,17 @@ impl Encoders {
         if let Some(made) = self.made.get(&source) {
             return Ok(made.clone());
         }
+        let no_room = || Error::NoRoom { kind: kind.name(), option: "sounds" };
         if self.sounds.is_none() {
+            // As in `eyes`.
+            self.check_kind(kind)?;
+            if !self.hears {
+                return Err(no_room());
+            }
             let encoder = SoundEncoder::load(device, self.files.checkpoint(), sound::MAX_FRAMES);
-            // The model's own reason comes before that for the missing room.
-            self.sounds = Some(encoder.map_err(|reason| self.cannot(kind, reason))?).filter(|_| self.hears);
+            self.sounds = Some(encoder.map_err(|reason| self.cannot(kind, reason))?);
         }
-        let no_room = Error::NoRoom { kind: kind.name(), option: "sounds" };
-        let Some(encoder) = &mut self.sounds else { return Err(no_room) };
+        let encoder = self.sounds.as_mut().ok_or_else(no_room)?;
         let unreadable = |reason| Error::Medium { name: name.into(), reason };
         let samples = sound.samples().map_err(unreadable)?;
         if samples.len() > sound::MAX_CLIP {

@@ -239,7 +239,7 @@ impl Session {
     ) -> Result<Answer, Error> {
         let started = Instant::now();
         self.check_files()?;
-        options.sampling.check(self.decoder.config().vocab_size)?;
+        let sampler = Sampler::new(options.sampling.clone(), self.decoder.config().vocab_size)?;
         let stop = StopStrings::new(&options.stop)?;
         let (ids, prompt) = self.prompt(conversation, media)?;
         let rows = prompt.rows();
@@ -247,7 +247,7 @@ impl Session {
         if rows.is_empty() || rows.len() >= ctx {
             return Err(Error::PromptLength { found: rows.len(), context: ctx });
         }
-        let mut sequence = self.sequence(&ids, options)?;
+        let mut sequence = self.sequence(sampler, &ids, options);
         let mut reader = Reader::new(&self.tokenizer, &ids, conversation, stop);
         let seed = sequence.sampler.seed();
 
@@ -314,8 +314,7 @@ impl Session {
         self.encoders.check_files()
     }
 
-    fn sequence(&self, prompt: &[TokenId], options: &GenerateOptions) -> Result<Sequence, Error> {
-        let mut sampler = Sampler::new(options.sampling.clone(), self.decoder.config().vocab_size)?;
+    fn sequence(&self, mut sampler: Sampler, prompt: &[TokenId], options: &GenerateOptions) -> Sequence {
         prompt.iter().for_each(|&token| sampler.observe_prompt(token));
         let special = self.tokenizer.special();
         let thinking = special.channel_open.zip(special.channel_close).map(|(open, close)| {
@@ -327,13 +326,8 @@ impl Session {
             budget
         });
         let guard = (options.looping == Looping::Stopped).then(LoopGuard::default);
-        Ok(Sequence::new(
-            sampler,
-            thinking,
-            guard,
-            options.stop_tokens.clone(),
-            options.max_tokens.unwrap_or(usize::MAX),
-        ))
+        let max_tokens = options.max_tokens.unwrap_or(usize::MAX);
+        Sequence::new(sampler, thinking, guard, options.stop_tokens.clone(), max_tokens)
     }
 
     /// Keeps of the cache what is the beginning of `prompt`; how many tokens that are. The last token is left to

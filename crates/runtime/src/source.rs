@@ -83,6 +83,11 @@ impl ModelFiles {
         &mut self.checkpoint
     }
 
+    /// Whether these files hold what a model hears with.
+    pub(crate) fn hear(&self) -> Result<bool, Error> {
+        carat_model::encoders::hears(&self.checkpoint).map_err(|error| Error::of_files(&self.source, error))
+    }
+
     /// The model's config.
     pub fn config(&self) -> Result<ModelConfig, Error> {
         carat_model::load::config(&self.checkpoint).map_err(|error| Error::of_files(&self.source, error))

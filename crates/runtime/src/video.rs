@@ -5,7 +5,6 @@ use std::path::Path;
 use carat_media::Error as Reason;
 use carat_media::sound::{self, Wave};
 use carat_media::video::{self, Shot};
-use carat_model::encoders;
 
 use crate::ffmpeg::{Ffmpeg, Input};
 use crate::{Error, ModelFiles, mmproj};
@@ -46,9 +45,7 @@ impl SoundTrack {
     /// If the files of its encoders can't be read.
     pub fn of(files: &ModelFiles) -> Result<Self, Error> {
         let apart = mmproj::open_apart(files)?;
-        let files = apart.as_ref().unwrap_or(files);
-        let hears = encoders::hears(files.checkpoint()).map_err(|error| Error::of_files(files.source(), error))?;
-        Ok(if hears { SoundTrack::Heard } else { SoundTrack::Left })
+        Ok(if apart.as_ref().unwrap_or(files).hear()? { SoundTrack::Heard } else { SoundTrack::Left })
     }
 }
 

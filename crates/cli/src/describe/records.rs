@@ -4,7 +4,7 @@
 //! taken away by the next one. CSV is that of RFC 4180 with the lines' ends of Unix; a description may have several lines there.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::args::UsageError;
-use crate::output;
+use crate::{output, pending};
 
 /// The most bytes of a file that is gone on with.
 const MAX_BYTES: u64 = 1 << 30;
@@ -134,10 +134,7 @@ impl Output {
         if !file.metadata().with_context(|| name.clone())?.is_file() {
             return Ok(Output { format, file: Some((name, file)), described: HashSet::new(), bare });
         }
-        // Held as long as the file is open, where its file system can.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            bail!("{name} is being written by another process");
-        }
+        pending::lock(&file, &name)?;
         let mut bytes = Vec::new();
         (&mut file).take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| name.clone())?;
         if !bytes.is_empty() && !resume {
