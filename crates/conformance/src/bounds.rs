@@ -211,7 +211,7 @@ pub const WORD_BLOCK: usize = 128;
 /// Steps that the size of such a block has at most.
 const WORD_NORM: f64 = 46335.0;
 /// Steps that its largest value has at most.
-const WORD_MOST: f64 = 32767.0;
+const WORD_MOST: f64 = 16383.0;
 
 /// The step of a block of 16-bit integers, and a hair more for its own rounding.
 pub fn word_step(block: &[f64]) -> f64 {

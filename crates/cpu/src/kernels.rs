@@ -297,7 +297,14 @@ const fn vnni<const EVEX: bool>() -> Kernels {
 }
 
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = {
+static AVX512: Kernels = avx512::<false>();
+
+#[cfg(target_arch = "x86_64")]
+static AVX512_ASIDE: Kernels = avx512::<true>();
+
+/// `ASIDE` for processors that add beside multiplying.
+#[cfg(target_arch = "x86_64")]
+const fn avx512<const ASIDE: bool>() -> Kernels {
     use crate::avx512;
     // SAFETY (all entries): `table` hands this out only after the CPU reported every feature of `avx512`.
     Kernels {
@@ -362,7 +369,9 @@ static AVX512: Kernels = {
                     // SAFETY: as above.
                     spread: |rows, len, width, panel| unsafe { avx512::words::spread(rows, len, width, panel) },
                     // SAFETY: as above.
-                    gemm: |panel, x, start, bounds, out| unsafe { avx512::words::gemm(panel, x, start, bounds, out) },
+                    gemm: |panel, x, start, bounds, out| unsafe {
+                        avx512::words::gemm::<ASIDE>(panel, x, start, bounds, out)
+                    },
                     // SAFETY: as above.
                     powers: |scores, max, p| unsafe { avx512::words::powers(scores, max, p) },
                 }
@@ -375,7 +384,7 @@ static AVX512: Kernels = {
         // SAFETY: as above.
         dot_rounds: (|rounds| unsafe { avx512::dot_rounds(rounds) }, 2 * 64 * avx512::SUMS),
     }
-};
+}
 
 #[cfg(target_arch = "aarch64")]
 static NEON: Kernels = {
@@ -446,7 +455,7 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
         #[cfg(target_arch = "x86_64")]
         Isa::Vnni => has_avx2().then(vnni_table).flatten(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => has_avx512().then_some(&AVX512),
+        Isa::Avx512 => has_avx512().then(|| if adds_aside() { &AVX512_ASIDE } else { &AVX512 }),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
         #[cfg(target_arch = "aarch64")]
@@ -475,6 +484,13 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vbmi")
         && is_x86_feature_detected!("gfni")
         && is_x86_feature_detected!("avx512vnni")
+}
+
+/// Whether vectors are added in units beside those that multiply, as in AMD's processors: of Intel's the same units do both.
+#[cfg(target_arch = "x86_64")]
+fn adds_aside() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 /// With `dotprod`, which the other kernels of the table need.

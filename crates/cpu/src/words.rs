@@ -5,6 +5,11 @@
 //! power of two: bf16 has 8 bits, so all but the smallest of a block are kept as they are. An instruction multiplies twice as
 //! many of these as floats, and they err a tenth of what bf16 does.
 //!
+//! Where a processor adds beside multiplying, half of the products are enough. Of neighbouring pairs `a, b` of a row and `v, w`
+//! of another, `a·v + b·w = (a + w)·(b + v) − a·b − v·w`, and what is taken away again is of one row alone: the sum of the
+//! products of its neighbours, made once as it is rounded. Integers wrap around, so the result is the same to the bit. Source:
+//! S. Winograd, A New Algorithm for Inner Product, IEEE Transactions on Computers C-17 (1968).
+//!
 //! The definitions of the kernels are here; a backend that has faster ones has them in its table. What is made of them:
 //! products ([`product`]) and attention ([`attention`]).
 
@@ -20,8 +25,8 @@ use crate::scalar::{TINY, largest};
 pub const BLOCK: usize = 128;
 /// Size of a block in steps: with what rounding adds to each of 128 values, at most `√(2^31 − 1)`.
 pub const NORM: f32 = 46335.0;
-/// The largest integer.
-pub const MOST: f32 = 32767.0;
+/// The largest integer: two together are of 16 bits still.
+pub const MOST: f32 = 16383.0;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 /// No bounds.
@@ -41,6 +46,33 @@ pub enum Steps {
     PowersOfTwo,
 }
 
+/// What a block's integers are worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scale {
+    /// The step.
+    pub d: f32,
+    /// `Σ_k q[2k] · q[2k + 1]` of the block's pairs, the last with nothing where they are odd; anything where
+    /// [`WordKernels::gemm`] has no use for it.
+    pub neighbours: i32,
+}
+
+/// The same of a block of 16 rows.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct TileScale {
+    /// Steps.
+    pub d: [f32; TILE],
+    /// As in [`Scale`].
+    pub neighbours: [i32; TILE],
+}
+
+impl TileScale {
+    /// Sets that of row `r`.
+    pub fn set(&mut self, r: usize, Scale { d, neighbours }: Scale) {
+        (self.d[r], self.neighbours[r]) = (d, neighbours);
+    }
+}
+
 /// Rows of activations.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
@@ -48,8 +80,8 @@ pub struct Rows<'a> {
     pub len: usize,
     /// `[n, len]`.
     pub pairs: &'a [Pair],
-    /// Steps, `[n, blocks]`.
-    pub d: &'a [f32],
+    /// `[n, blocks]`.
+    pub scales: &'a [Scale],
 }
 
 impl<'a> Rows<'a> {
@@ -58,7 +90,7 @@ impl<'a> Rows<'a> {
         let blocks = blocks(self.len);
         Rows {
             pairs: &self.pairs[rows.start * self.len..rows.end * self.len],
-            d: &self.d[rows.start * blocks..rows.end * blocks],
+            scales: &self.scales[rows.start * blocks..rows.end * blocks],
             ..*self
         }
     }
@@ -76,8 +108,8 @@ pub struct Panel<'a> {
     pub tiles: usize,
     /// `[len, 16 · tiles]`.
     pub pairs: &'a [Pair],
-    /// Steps, `[blocks, 16 · tiles]`.
-    pub d: &'a [f32],
+    /// `[blocks, tiles]`.
+    pub scales: &'a [TileScale],
 }
 
 /// Memory that begins with a line of the cache, as a vector across two lines is read twice, or `AT` values after a multiple of
@@ -119,14 +151,14 @@ pub struct Powers {
     pub max: f32,
     /// The sum of the exponentials, before rounding.
     pub sum: f32,
-    /// Their step.
-    pub d: f32,
+    /// Of their block.
+    pub scale: Scale,
 }
 
 /// The kernels; those of [`SCALAR`] define them.
 pub struct WordKernels {
-    /// Rounds up to [`BLOCK`] values, brought within bounds; returns the step. `q` has a zero more where the values are odd.
-    pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32,
+    /// Rounds up to [`BLOCK`] values, brought within bounds. `q` has a zero more where the values are odd.
+    pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale,
     /// Brings the first `len` pairs of 16 rows to a panel's tile: `panel[k · width + r] = rows[r][k]`.
     pub spread: fn(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]),
     /// `out[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `out` `[n, 16 · tiles]`.
@@ -138,7 +170,7 @@ pub struct WordKernels {
 /// The definitions.
 pub static SCALAR: WordKernels = WordKernels { round, spread, gemm, powers };
 
-fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
+fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
     let mut bounded = [0.0; BLOCK];
     let x = {
         let bounded = &mut bounded[..x.len()];
@@ -149,17 +181,25 @@ fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
     let max = largest(x);
     q.fill([0; 2]);
     if !max.is_finite() {
-        return f32::NAN;
+        return Scale { d: f32::NAN, neighbours: 0 };
     }
     if max < TINY {
-        return 0.0;
+        return Scale::default();
     }
     let squares: f32 = x.iter().map(|x| (x / max) * (x / max)).sum();
     let inverse = inverse(max, max * squares.sqrt(), steps);
     for (q, &x) in q.as_flattened_mut().iter_mut().zip(x) {
         *q = (x * inverse).round_ties_even() as i16;
     }
-    inverse.recip()
+    Scale { d: inverse.recip(), neighbours: neighbours(q) }
+}
+
+fn dot(a: Pair, b: Pair) -> i32 {
+    i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1])
+}
+
+fn neighbours(q: &[Pair]) -> i32 {
+    q.as_chunks().0.iter().map(|&[a, b]| dot(a, b)).sum()
 }
 
 fn spread(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]) {
@@ -187,14 +227,12 @@ fn gemm(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut
             out.fill(0.0);
         }
         let x = x.part(i..i + 1);
-        let weights = panel.pairs.chunks(BLOCK / 2 * width).zip(panel.d.chunks_exact(width));
-        for ((x, d), (weights, steps)) in x.pairs.chunks(BLOCK / 2).zip(x.d).zip(weights) {
-            for (r, out) in out.iter_mut().enumerate() {
-                let products = x.iter().zip(weights.chunks_exact(width)).map(|(x, weights)| {
-                    let dot = |k: usize| i32::from(x[k]) * i32::from(weights[r][k]);
-                    dot(0) + dot(1)
-                });
-                *out += steps[r] * d * products.sum::<i32>() as f32;
+        let weights = panel.pairs.chunks(BLOCK / 2 * width).zip(panel.scales.chunks_exact(panel.tiles));
+        for ((x, scale), (weights, scales)) in x.pairs.chunks(BLOCK / 2).zip(x.scales).zip(weights) {
+            let steps = scales.iter().flat_map(|tile| tile.d);
+            for ((r, out), step) in out.iter_mut().enumerate().zip(steps) {
+                let products = x.iter().zip(weights.chunks_exact(width)).map(|(&x, weights)| dot(x, weights[r]));
+                *out += step * scale.d * products.sum::<i32>() as f32;
             }
         }
         rows::clamp(out, bounds);
@@ -214,23 +252,23 @@ fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     for (p, value) in p.as_flattened_mut().iter_mut().zip(values) {
         *p = (*value * inverse).round_ties_even() as i16;
     }
-    Powers { max, sum, d }
+    Powers { max, sum, scale: Scale { d, neighbours: neighbours(p) } }
 }
 
 /// Exponentials of this size together are none beside those of the largest score, which is among the others.
 const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
 
-/// One over the step of a block of exponentials with this sum, and the step. None is above 1, so their size is at most the root of
-/// their sum, whose power of two is had without taking a root.
+/// One over the step of a block of exponentials with this sum, and the step. None is above 1, nor above the sum, so their size is
+/// at most the root of the sum, whose power of two is had without taking a root.
 pub fn power_steps(sum: f32) -> (f32, f32) {
     if sum.is_nan() || sum < NOTHING {
         return (0.0, if sum.is_nan() { f32::NAN } else { 0.0 });
     }
-    // `sum < 2^(e + 1)`, so its root is below `2^(half + ½)`. What is taken away leaves room for rounding, and for 1 itself.
-    let exponent = (sum.to_bits() >> 23) as i32 - 127;
-    let half = (exponent + 1) >> 1;
+    // `sum < 2^above`, so its root is below `2^(half + ½)`. What is taken away leaves room for rounding, and for 1 itself.
+    let above = (sum.to_bits() >> 23) as i32 - 126;
+    let steps = (15 - (above >> 1)).min(14 - above.min(0));
     let power = |exponent: i32| f32::from_bits(((127 + exponent) as u32) << 23);
-    (power(15 - half) * (MOST / 32768.0), power(half - 15) * (32768.0 / MOST))
+    (power(steps) * (MOST / 16384.0), power(-steps) * (16384.0 / MOST))
 }
 
 #[cfg(test)]
@@ -251,8 +289,8 @@ mod tests {
 
     fn rounded(k: &WordKernels, x: &[f32], steps: Steps) -> (Vec<Pair>, f32) {
         let mut q = vec![[7; 2]; x.len().div_ceil(2)];
-        let d = (k.round)(x, UNBOUNDED, steps, &mut q);
-        (q, d)
+        let scale = (k.round)(x, UNBOUNDED, steps, &mut q);
+        (q, scale.d)
     }
 
     #[test]
@@ -273,7 +311,7 @@ mod tests {
                         assert!(q[len..].iter().all(|&q| q == 0), "{what}: no zero at the end");
                         let size = q.iter().map(|&q| f64::from(q).powi(2)).sum::<f64>().sqrt();
                         let most = q.iter().map(|&q| i32::from(q).abs()).max().unwrap();
-                        assert!(size * size <= f64::from(i32::MAX) && most <= 32767, "{what}: {size}, {most}");
+                        assert!(size * size <= f64::from(i32::MAX) && most <= MOST as i32, "{what}: {size}, {most}");
                         let least = if steps == Steps::Any { 0.999 } else { 0.499 };
                         let filled = (size / f64::from(NORM)).max(f64::from(most) / f64::from(MOST));
                         assert!(filled >= least, "{what}: {filled} of what there is room for");
@@ -315,7 +353,7 @@ mod tests {
     fn bounds_hold_before_rounding() {
         for (isa, k) in kernels() {
             let (x, mut q) = (values(100, 5), [[0; 2]; 50]);
-            let d = (k.round)(&x, [0.25, 0.5], Steps::Any, &mut q);
+            let Scale { d, .. } = (k.round)(&x, [0.25, 0.5], Steps::Any, &mut q);
             for (x, &q) in x.iter().zip(q.as_flattened()) {
                 assert!((f32::from(q) * d - x.clamp(0.25, 0.5)).abs() <= 0.51 * d, "{isa}: {x} as {q} · {d}");
             }
@@ -334,7 +372,7 @@ mod tests {
             scores[40] = f32::NAN;
             let mut p = [[0; 2]; 32];
             let powers = (k.powers)(&scores, 3.0, &mut p);
-            assert!(powers.sum.is_nan() && powers.d.is_nan(), "{isa}: {powers:?}");
+            assert!(powers.sum.is_nan() && powers.scale.d.is_nan(), "{isa}: {powers:?}");
             assert_eq!(rounded(k, &[0.0; 20], Steps::Any), (vec![[0; 2]; 10], 0.0), "{isa}: zeros");
         }
     }
@@ -343,10 +381,18 @@ mod tests {
     fn check_product(k: &WordKernels, what: &str, (tiles, n, len): (usize, usize, usize), pairs: [Vec<Pair>; 2]) {
         let (width, count) = (tiles * TILE, blocks(len));
         let [weights, x] = pairs;
-        let steps: Vec<f32> = values(count * width, 1).iter().map(|v| 1.5 + v).collect();
-        let d: Vec<f32> = values(n * count, 2).iter().map(|v| 1.5 + v).collect();
-        let panel = Panel { tiles, pairs: &weights, d: &steps };
-        let rows = Rows { len, pairs: &x, d: &d };
+        let d = values(n * count, 2).into_iter().map(|v| 1.5 + v);
+        let x_blocks = x.chunks(len).flat_map(|row| row.chunks(BLOCK / 2));
+        let scales: Vec<_> = d.zip(x_blocks).map(|(d, q)| Scale { d, neighbours: neighbours(q) }).collect();
+        let mut tile_scales = vec![TileScale::default(); count * tiles];
+        for (at, v) in values(count * width, 1).into_iter().enumerate() {
+            let (b, r) = (at / width, at % width);
+            let column = weights[r..].iter().step_by(width).skip(b * (BLOCK / 2)).take(BLOCK / 2);
+            let neighbours = neighbours(&column.copied().collect::<Vec<_>>());
+            tile_scales[b * tiles + r / TILE].set(r % TILE, Scale { d: 1.5 + v, neighbours });
+        }
+        let panel = Panel { tiles, pairs: &weights, scales: &tile_scales };
+        let rows = Rows { len, pairs: &x, scales: &scales };
         let mut out = vec![1e3; n * width];
         (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut out);
         for (at, found) in out.into_iter().enumerate() {
@@ -356,7 +402,8 @@ mod tests {
                 let (x, w) = (x[i * len + k], weights[k * width + r]);
                 let dot: f64 = (0..2).map(|h| f64::from(x[h]) * f64::from(w[h])).sum();
                 let b = k / (BLOCK / 2);
-                let scaled = dot * f64::from(steps[b * width + r]) * f64::from(d[i * count + b]);
+                let scale = f64::from(tile_scales[b * tiles + r / TILE].d[r % TILE]);
+                let scaled = dot * scale * f64::from(scales[i * count + b].d);
                 (sum, size) = (sum + scaled, size + scaled.abs());
             }
             let bound = f64::from(f32::EPSILON) * (2.0 * count as f64 + 4.0) * size;
@@ -407,9 +454,10 @@ mod tests {
                 let sum = exact.iter().sum::<f64>();
                 assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{isa} {len}: {powers:?}, expected {sum}");
                 // What is a 2^40th of the largest may be nothing.
-                let step = ((2.0 * sum).sqrt() / f64::from(MOST)).max(2f64.powi(-39));
+                let size = ((2.0 * sum).sqrt() / 2.0).max(2.0 * sum.min(1.0));
+                let step = (size / f64::from(MOST)).max(2f64.powi(-39));
                 for (p, exact) in p.as_flattened().iter().zip(&exact) {
-                    let found = f64::from(*p) * f64::from(powers.d);
+                    let found = f64::from(*p) * f64::from(powers.scale.d);
                     assert!((found - exact).abs() <= 0.51 * step + 2e-6 * exact, "{isa} {len} {max}: {found} {exact}");
                 }
             }

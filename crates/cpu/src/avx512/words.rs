@@ -1,7 +1,9 @@
 //! Kernels for 16-bit integers in blocks ([`crate::words`]).
 //!
 //! A product takes six activation rows and four tiles at a time: of 32 registers 24 hold sums, four weights and one a pair of
-//! activations, so ten loads serve 24 `vpdpwssd`. `2^x` is `2^n · p(f)`, `n = round(x)`, `f = x − n`, `p` of degree 5 with a
+//! activations, so ten loads serve 24 `vpdpwssd`. Or it takes five, and two pairs at once ([`crate::words`]): 20 registers hold
+//! sums, eight weights, two activations and two what is multiplied, and 18 loads serve 20 `vpdpwssd` and 40 `vpaddw`. With four
+//! units, two of which multiply (Zen 4), these take 15 cycles per pair instead of 20. `2^x` is `2^n · p(f)`, `n = round(x)`, `f = x − n`, `p` of degree 5 with a
 //! relative error of 8e-8 at `|f| ≤ ½`.
 
 use std::arch::asm;
@@ -10,10 +12,14 @@ use std::arch::x86_64::*;
 use super::pack::transpose;
 use super::{load, load_some, mask, store, store_some};
 use crate::kernels::TILE;
-use crate::words::{BLOCK, Pair, Panel, Powers, Rows, SCALAR, Start, Steps, UNBOUNDED, blocks, inverse, power_steps};
+use crate::words::{
+    BLOCK, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, UNBOUNDED, blocks, inverse, power_steps,
+};
 
 /// Activation rows per pass.
 const ROWS: usize = 6;
+/// The same of those that take two pairs at once.
+const ROWS_ASIDE: usize = 5;
 
 /// Sums of squares between these are as good as in f64, and have roots.
 const FEW: f32 = 1e-24;
@@ -21,7 +27,7 @@ const MANY: f32 = 1e38;
 
 /// See [`crate::words::WordKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
+pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
     let bounds = [_mm512_set1_ps(bounds[0]), _mm512_set1_ps(bounds[1])];
     let (whole, rest) = x.as_chunks::<16>();
     let (mut max, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
@@ -47,17 +53,35 @@ pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> f32 {
     let inverse = inverse(max, squares.sqrt(), steps);
     let scale = _mm512_set1_ps(inverse);
     let (whole_q, rest_q) = q.split_at_mut(8 * whole.len());
+    let mut neighbours = _mm256_setzero_si256();
     for (x, q) in whole.iter().zip(whole_q.as_chunks_mut::<8>().0) {
+        let words = words(clamp(load(x), bounds), scale);
+        neighbours = add_neighbours(neighbours, words);
         // SAFETY: eight pairs.
-        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words(clamp(load(x), bounds), scale)) }
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words) }
     }
     if !rest.is_empty() {
         // Bounds need not hold zero.
         let words = _mm256_maskz_mov_epi16(mask(rest.len()), words(clamp(load_some(rest), bounds), scale));
+        neighbours = add_neighbours(neighbours, words);
         // SAFETY: the mask names no word past the pairs.
         unsafe { _mm256_mask_storeu_epi16(rest_q.as_mut_ptr().cast(), mask(2 * rest_q.len()), words) }
     }
-    inverse.recip()
+    Scale { d: inverse.recip(), neighbours: sum_neighbours(neighbours) }
+}
+
+/// Adds the products of neighbouring pairs, each twice.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn add_neighbours(sums: __m256i, words: __m256i) -> __m256i {
+    _mm256_dpwssd_epi32(sums, words, _mm256_shuffle_epi32::<0b10_11_00_01>(words))
+}
+
+/// What [`add_neighbours`] added, once. Twice it is no more than a block's size squared, which has room.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn sum_neighbours(sums: __m256i) -> i32 {
+    _mm512_reduce_add_epi32(_mm512_zextsi256_si512(sums)) / 2
 }
 
 /// See [`crate::words::WordKernels`].
@@ -95,30 +119,40 @@ fn clamp(x: __m512, [low, high]: [__m512; 2]) -> __m512 {
     _mm512_min_ps(high, _mm512_max_ps(low, x))
 }
 
-/// See [`crate::words::WordKernels`].
+/// See [`crate::words::WordKernels`]; `ASIDE` for a processor that adds beside multiplying.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn gemm(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+pub fn gemm<const ASIDE: bool>(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
     match panel.tiles {
-        1 => tiled::<1>(panel, x, start, bounds, out),
-        2 => tiled::<2>(panel, x, start, bounds, out),
-        3 => tiled::<3>(panel, x, start, bounds, out),
-        4 => tiled::<4>(panel, x, start, bounds, out),
+        1 => tiled::<1, ASIDE>(panel, x, start, bounds, out),
+        2 => tiled::<2, ASIDE>(panel, x, start, bounds, out),
+        3 => tiled::<3, ASIDE>(panel, x, start, bounds, out),
+        4 => tiled::<4, ASIDE>(panel, x, start, bounds, out),
         tiles => unreachable!("a panel of {tiles} tiles"),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn tiled<const T: usize>(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+fn tiled<const T: usize, const ASIDE: bool>(
+    panel: Panel<'_>,
+    x: Rows<'_>,
+    start: Start,
+    bounds: [f32; 2],
+    out: &mut [f32],
+) {
     let (n, width, blocks) = (out.len() / (T * TILE), T * TILE, blocks(x.len));
-    assert!(panel.pairs.len() >= x.len * width && panel.d.len() >= blocks * width);
-    assert!(x.pairs.len() >= n * x.len && x.d.len() >= n * blocks);
+    assert!(panel.pairs.len() >= x.len * width && panel.scales.len() >= blocks * T);
+    assert!(x.pairs.len() >= n * x.len && x.scales.len() >= n * blocks);
     for b in 0..blocks {
         let start = if b == 0 { start } else { Start::Kept };
         let is_bounded = b + 1 == blocks && (bounds[0] > f32::NEG_INFINITY || bounds[1] < f32::INFINITY);
         let pairs = b * (BLOCK / 2)..((b + 1) * (BLOCK / 2)).min(x.len);
         let block = Block { panel, x, b, pairs, start, bounds: is_bounded.then_some(bounds) };
         let mut i = 0;
-        while i + ROWS <= n {
+        while ASIDE && i + ROWS_ASIDE <= n {
+            block.five_aside::<T>(i, out);
+            i += ROWS_ASIDE;
+        }
+        while !ASIDE && i + ROWS <= n {
             block.six::<T>(i, out);
             i += ROWS;
         }
@@ -175,6 +209,80 @@ impl Block<'_> {
         self.add(&s5, i + 5, out);
     }
 
+    /// Adds five rows from `i` on, of neighbouring pairs at once, for half the products.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn five_aside<const T: usize>(&self, i: usize, out: &mut [f32]) {
+        let less = self.less_neighbours::<T>();
+        let (mut s0, mut s1, mut s2, mut s3, mut s4) = (less, less, less, less, less);
+        let (x0, x1, x2, x3, x4) = (self.row(i), self.row(i + 1), self.row(i + 2), self.row(i + 3), self.row(i + 4));
+        let even = self.pairs.len() & !1;
+        for line in (0..even).step_by(16) {
+            for c in ROWS_ASIDE..2 * ROWS_ASIDE {
+                // As in `six`.
+                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.len + line).cast());
+            }
+            for k in (line..(line + 16).min(even)).step_by(2) {
+                let (v, w) = (self.weights::<T>(k), self.weights::<T>(k + 1));
+                // SAFETY: `k` and the one after it are of the block's pairs, of which every row has that many.
+                unsafe {
+                    dots_aside(&mut s0, &v, &w, x0.add(k));
+                    dots_aside(&mut s1, &v, &w, x1.add(k));
+                    dots_aside(&mut s2, &v, &w, x2.add(k));
+                    dots_aside(&mut s3, &v, &w, x3.add(k));
+                    dots_aside(&mut s4, &v, &w, x4.add(k));
+                }
+            }
+        }
+        if even < self.pairs.len() {
+            let w = self.weights::<T>(even);
+            // SAFETY: as above.
+            unsafe {
+                dots(&mut s0, &w, x0.add(even));
+                dots(&mut s1, &w, x1.add(even));
+                dots(&mut s2, &w, x2.add(even));
+                dots(&mut s3, &w, x3.add(even));
+                dots(&mut s4, &w, x4.add(even));
+            }
+        }
+        self.add_aside(&mut s0, i, out);
+        self.add_aside(&mut s1, i + 1, out);
+        self.add_aside(&mut s2, i + 2, out);
+        self.add_aside(&mut s3, i + 3, out);
+        self.add_aside(&mut s4, i + 4, out);
+    }
+
+    /// What sums of the panel's rows start from: less the products of their neighbours.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn less_neighbours<const T: usize>(&self) -> [__m512i; T] {
+        let scales = &self.panel.scales[self.b * T..(self.b + 1) * T];
+        let mut less = [_mm512_setzero_si512(); T];
+        for (less, TileScale { neighbours, .. }) in less.iter_mut().zip(scales) {
+            // SAFETY: 16 integers.
+            *less = _mm512_sub_epi32(*less, unsafe { _mm512_loadu_si512(neighbours.as_ptr().cast()) });
+        }
+        less
+    }
+
+    /// The same of row `i`; then adds its sums.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn add_aside<const T: usize>(&self, sums: &mut [__m512i; T], i: usize, out: &mut [f32]) {
+        let neighbours = _mm512_set1_epi32(self.x.scales[i * blocks(self.x.len) + self.b].neighbours);
+        sums[0] = _mm512_sub_epi32(sums[0], neighbours);
+        if T > 1 {
+            sums[1] = _mm512_sub_epi32(sums[1], neighbours);
+        }
+        if T > 2 {
+            sums[2] = _mm512_sub_epi32(sums[2], neighbours);
+        }
+        if T > 3 {
+            sums[3] = _mm512_sub_epi32(sums[3], neighbours);
+        }
+        self.add(sums, i, out);
+    }
+
     /// Adds row `i`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
@@ -222,18 +330,18 @@ impl Block<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn add<const T: usize>(&self, sums: &[__m512i; T], i: usize, out: &mut [f32]) {
         let width = T * TILE;
-        let steps = &self.panel.d[self.b * width..(self.b + 1) * width];
-        let d = _mm512_set1_ps(self.x.d[i * blocks(self.x.len) + self.b]);
+        let scales = &self.panel.scales[self.b * T..(self.b + 1) * T];
+        let d = _mm512_set1_ps(self.x.scales[i * blocks(self.x.len) + self.b].d);
         let out = &mut out[i * width..(i + 1) * width];
-        self.finish(sums[0], steps, d, out);
+        self.finish(sums[0], &scales[0].d, d, out);
         if T > 1 {
-            self.finish(sums[1], &steps[TILE..], d, &mut out[TILE..]);
+            self.finish(sums[1], &scales[1].d, d, &mut out[TILE..]);
         }
         if T > 2 {
-            self.finish(sums[2], &steps[2 * TILE..], d, &mut out[2 * TILE..]);
+            self.finish(sums[2], &scales[2].d, d, &mut out[2 * TILE..]);
         }
         if T > 3 {
-            self.finish(sums[3], &steps[3 * TILE..], d, &mut out[3 * TILE..]);
+            self.finish(sums[3], &scales[3].d, d, &mut out[3 * TILE..]);
         }
     }
 
@@ -252,6 +360,17 @@ impl Block<'_> {
     }
 }
 
+/// A pair in every lane.
+///
+/// # Safety
+/// The pair is there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn every(x: *const Pair) -> __m512i {
+    // SAFETY: the caller's promise.
+    _mm512_set1_epi32(unsafe { x.cast::<i32>().read_unaligned() })
+}
+
 /// Adds the products of a pair with those of a panel's rows.
 ///
 /// # Safety
@@ -260,7 +379,7 @@ impl Block<'_> {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 unsafe fn dots<const T: usize>(sums: &mut [__m512i; T], w: &[__m512i; T], x: *const Pair) {
     // SAFETY: the caller's promise.
-    let x = _mm512_set1_epi32(unsafe { x.cast::<i32>().read_unaligned() });
+    let x = unsafe { every(x) };
     sums[0] = dot(sums[0], w[0], x);
     if T > 1 {
         sums[1] = dot(sums[1], w[1], x);
@@ -270,6 +389,27 @@ unsafe fn dots<const T: usize>(sums: &mut [__m512i; T], w: &[__m512i; T], x: *co
     }
     if T > 3 {
         sums[3] = dot(sums[3], w[3], x);
+    }
+}
+
+/// The same of neighbouring pairs at once, with those of `v` and `w`, for as many products: too much by those of neighbours.
+///
+/// # Safety
+/// Both pairs are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+unsafe fn dots_aside<const T: usize>(sums: &mut [__m512i; T], v: &[__m512i; T], w: &[__m512i; T], x: *const Pair) {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (every(x), every(x.add(1))) };
+    sums[0] = dot(sums[0], _mm512_add_epi16(a, w[0]), _mm512_add_epi16(b, v[0]));
+    if T > 1 {
+        sums[1] = dot(sums[1], _mm512_add_epi16(a, w[1]), _mm512_add_epi16(b, v[1]));
+    }
+    if T > 2 {
+        sums[2] = dot(sums[2], _mm512_add_epi16(a, w[2]), _mm512_add_epi16(b, v[2]));
+    }
+    if T > 3 {
+        sums[3] = dot(sums[3], _mm512_add_epi16(a, w[3]), _mm512_add_epi16(b, v[3]));
     }
 }
 
@@ -321,11 +461,12 @@ pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
         let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
         let sum = _mm512_reduce_add_ps(sum);
         let (inverse, step) = power_steps(sum);
-        store_powers(a, inverse, &mut p[..8]);
-        store_powers(b, inverse, &mut p[8..16]);
-        store_powers(c, inverse, &mut p[16..24]);
-        store_powers(d, inverse, &mut p[24..32]);
-        return Powers { max, sum, d: step };
+        let mut neighbours = _mm256_setzero_si256();
+        neighbours = store_powers(neighbours, a, inverse, &mut p[..8]);
+        neighbours = store_powers(neighbours, b, inverse, &mut p[8..16]);
+        neighbours = store_powers(neighbours, c, inverse, &mut p[16..24]);
+        neighbours = store_powers(neighbours, d, inverse, &mut p[24..32]);
+        return Powers { max, sum, scale: Scale { d: step, neighbours: sum_neighbours(neighbours) } };
     }
     let mut most = _mm512_set1_ps(max);
     for scores in scores.chunks(16) {
@@ -340,17 +481,19 @@ pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     }
     let sum = _mm512_reduce_add_ps(sum);
     let (inverse, step) = power_steps(sum);
+    let mut neighbours = _mm256_setzero_si256();
     for (value, p) in values.into_iter().zip(p.chunks_mut(8)) {
-        store_powers(value, inverse, p);
+        neighbours = store_powers(neighbours, value, inverse, p);
     }
-    Powers { max, sum, d: step }
+    Powers { max, sum, scale: Scale { d: step, neighbours: sum_neighbours(neighbours) } }
 }
 
-/// Rounds up to 16 powers.
+/// Rounds up to 16 powers, after which there are zeros; [`add_neighbours`] of them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn store_powers(value: __m512, inverse: f32, p: &mut [Pair]) {
+fn store_powers(neighbours: __m256i, value: __m512, inverse: f32, p: &mut [Pair]) -> __m256i {
     let words = words(value, _mm512_set1_ps(inverse));
     // SAFETY: the mask names no word past the pairs.
     unsafe { _mm256_mask_storeu_epi16(p.as_mut_ptr().cast(), mask(2 * p.len()), words) }
+    add_neighbours(neighbours, words)
 }

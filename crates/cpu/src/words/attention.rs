@@ -8,7 +8,9 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Start, Steps, UNBOUNDED, WordKernels, blocks};
+use super::{
+    BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, UNBOUNDED, WordKernels, blocks,
+};
 use crate::acts::grow;
 use crate::attention::{Stored, View};
 use crate::kernels::{self, TILE};
@@ -18,7 +20,7 @@ use crate::pool::{Output, Pool};
 /// Keys of a panel.
 const KEYS: usize = MAX_TILES * TILE;
 /// Query rows that pass the panels together.
-const ROWS: usize = 48;
+const ROWS: usize = 50;
 /// The largest head.
 const MAX_HEAD_DIM: usize = 4 * BLOCK;
 /// Positions whose keys and values are rounded at a time.
@@ -36,12 +38,12 @@ pub fn takes(n: usize, group: usize, d: usize) -> bool {
 pub struct Head {
     /// By panels: `[len, 64]`.
     keys: Lines<Pair>,
-    /// `[blocks, 64]`.
-    key_steps: Lines<f32>,
+    /// `[blocks, 4]`.
+    key_scales: Vec<TileScale>,
     /// By panels: `[32, width]`, in as many parts as the width takes.
     values: Lines<Pair>,
-    /// `[width]`.
-    value_steps: Lines<f32>,
+    /// `[width / 16]`.
+    value_scales: Vec<TileScale>,
     /// Where there are several segments, of each task the largest scores and the sums so far.
     carried: Vec<f32>,
 }
@@ -52,10 +54,10 @@ pub struct Scratch {
     /// Keys, then values of a panel, `[64, d]` each.
     decoded: Vec<f32>,
     queries: Vec<Pair>,
-    query_steps: Vec<f32>,
+    query_scales: Vec<Scale>,
     scores: Lines<f32>,
     powers: Vec<Pair>,
-    power_steps: Vec<f32>,
+    power_scales: Vec<Scale>,
     /// By parts, `[ROWS, 16 · tiles]`.
     out: Lines<f32>,
     max: Vec<f32>,
@@ -95,13 +97,13 @@ impl Head {
     /// Lengths of the fields for `n` positions of heads of `d`, in their order.
     fn lengths(n: usize, d: usize) -> [usize; 4] {
         let (panels, Lengths { len, blocks, width }) = (n.div_ceil(KEYS), Lengths::new(d));
-        [panels * len * KEYS, panels * blocks * KEYS, panels * KEYS / 2 * width, panels * width]
+        [panels * len * KEYS, panels * blocks * MAX_TILES, panels * KEYS / 2 * width, panels * width / TILE]
     }
 
     /// Bytes of the same, but for what is carried.
     pub fn bytes(n: usize, d: usize) -> usize {
-        let [keys, key_steps, values, value_steps] = Self::lengths(n.min(SEGMENT), d);
-        (keys + values) * size_of::<Pair>() + (key_steps + value_steps) * size_of::<f32>()
+        let [keys, key_scales, values, value_scales] = Self::lengths(n.min(SEGMENT), d);
+        (keys + values) * size_of::<Pair>() + (key_scales + value_scales) * size_of::<TileScale>()
     }
 
     /// Rounds keys and values of some positions of a head.
@@ -115,11 +117,13 @@ impl Head {
         positions: Range<usize>,
     ) {
         let Lengths { len, blocks, width } = Lengths::new(d);
-        let [keys, key_steps, values, value_steps] = Self::lengths(positions.len(), d);
+        let [keys, key_scales, values, value_scales] = Self::lengths(positions.len(), d);
+        grow(&mut self.key_scales, key_scales);
+        grow(&mut self.value_scales, value_scales);
         let keys = self.keys.take(keys).chunks_exact_mut(len * KEYS);
-        let keys = keys.zip(self.key_steps.take(key_steps).chunks_exact_mut(blocks * KEYS));
+        let keys = keys.zip(self.key_scales.chunks_exact_mut(blocks * MAX_TILES));
         let values = self.values.take(values).chunks_exact_mut(KEYS / 2 * width);
-        let values = values.zip(self.value_steps.take(value_steps).chunks_exact_mut(width));
+        let values = values.zip(self.value_scales.chunks_exact_mut(width / TILE));
         let panels: Vec<_> = keys.zip(values).map(Mutex::new).collect();
         pool.run(panels.len(), |worker, panel| {
             let decoded = &mut lock(&scratch[worker]).decoded;
@@ -140,7 +144,7 @@ impl Head {
         Panel {
             tiles: MAX_TILES,
             pairs: &self.keys.get()[panel * len * KEYS..(panel + 1) * len * KEYS],
-            d: &self.key_steps.get()[panel * blocks * KEYS..(panel + 1) * blocks * KEYS],
+            scales: &self.key_scales[panel * blocks * MAX_TILES..(panel + 1) * blocks * MAX_TILES],
         }
     }
 
@@ -149,26 +153,26 @@ impl Head {
         Panel {
             tiles,
             pairs: &self.values.get()[at * (KEYS / 2)..(at + tiles * TILE) * (KEYS / 2)],
-            d: &self.value_steps.get()[at..at + tiles * TILE],
+            scales: &self.value_scales[at / TILE..at / TILE + tiles],
         }
     }
 }
 
 /// Rounds up to 64 keys of `d` to a panel.
-fn round_keys(words: &WordKernels, keys: &[f32], d: usize, (panel, steps): (&mut [Pair], &mut [f32])) {
+fn round_keys(words: &WordKernels, keys: &[f32], d: usize, (panel, scales): (&mut [Pair], &mut [TileScale])) {
     let mut rounded = [[[0; 2]; BLOCK / 2]; TILE];
     if keys.len() < KEYS * d {
         panel.fill([0; 2]);
-        steps.fill(0.0);
+        scales.fill(TileScale::default());
     }
     for (tile, keys) in keys.chunks(TILE * d).enumerate() {
         rounded[keys.len() / d..].fill([[0; 2]; BLOCK / 2]);
-        let blocks = panel.chunks_mut(BLOCK / 2 * KEYS).zip(steps.chunks_exact_mut(KEYS));
-        for (b, (panel, steps)) in blocks.enumerate() {
+        let blocks = panel.chunks_mut(BLOCK / 2 * KEYS).zip(scales.chunks_exact_mut(MAX_TILES));
+        for (b, (panel, scales)) in blocks.enumerate() {
             let dims = b * BLOCK..((b + 1) * BLOCK).min(d);
             let len = dims.len().div_ceil(2);
-            for ((key, q), step) in keys.chunks_exact(d).zip(&mut rounded).zip(&mut steps[tile * TILE..]) {
-                *step = (words.round)(&key[dims.clone()], UNBOUNDED, Steps::Any, &mut q[..len]);
+            for (r, (key, q)) in keys.chunks_exact(d).zip(&mut rounded).enumerate() {
+                scales[tile].set(r, (words.round)(&key[dims.clone()], UNBOUNDED, Steps::Any, &mut q[..len]));
             }
             (words.spread)(&rounded, len, KEYS, &mut panel[tile * TILE..]);
         }
@@ -176,11 +180,11 @@ fn round_keys(words: &WordKernels, keys: &[f32], d: usize, (panel, steps): (&mut
 }
 
 /// The same of values, dimension by dimension.
-fn round_values(words: &WordKernels, values: &[f32], d: usize, (panel, steps): (&mut [Pair], &mut [f32])) {
+fn round_values(words: &WordKernels, values: &[f32], d: usize, (panel, scales): (&mut [Pair], &mut [TileScale])) {
     let width = d.next_multiple_of(TILE);
     let (mut columns, mut rounded) = ([[0.0; KEYS]; TILE], [[[0; 2]; BLOCK / 2]; TILE]);
     if d < width {
-        steps.fill(0.0);
+        scales.fill(TileScale::default());
     }
     for (start, tiles) in parts(width) {
         let panel = &mut panel[start * (KEYS / 2)..][..tiles * TILE * (KEYS / 2)];
@@ -191,8 +195,8 @@ fn round_values(words: &WordKernels, values: &[f32], d: usize, (panel, steps): (
                 columns.iter_mut().zip(&row[first..end]).for_each(|(column, &value)| column[r] = value);
             }
             rounded[end - first..].fill([[0; 2]; BLOCK / 2]);
-            for ((column, q), step) in columns.iter().zip(&mut rounded).zip(&mut steps[first..end]) {
-                *step = (words.round)(column, UNBOUNDED, Steps::Any, &mut q[..KEYS / 2]);
+            for (r, (column, q)) in columns[..end - first].iter().zip(&mut rounded).enumerate() {
+                scales[first / TILE].set(r, (words.round)(column, UNBOUNDED, Steps::Any, &mut q[..KEYS / 2]));
             }
             (words.spread)(&rounded, KEYS / 2, tiles * TILE, &mut panel[first - start..]);
         }
@@ -267,14 +271,17 @@ impl Scratch {
         let Lengths { len, blocks, width } = Lengths::new(d);
         let pairs = len + KEYS / 2;
         2 * KEYS * d * size_of::<f32>()
-            + ROWS * (pairs * size_of::<Pair>() + (KEYS + width + blocks + 3) * size_of::<f32>())
+            + ROWS
+                * (pairs * size_of::<Pair>()
+                    + (blocks + 1) * size_of::<Scale>()
+                    + (KEYS + width + 2) * size_of::<f32>())
     }
 
     /// Adds what some queries see of a segment to their weighted values and sums.
     fn attend(&mut self, words: &WordKernels, segment: &Segment<'_>, view: &View<'_>, queries: Range<usize>) {
         let Lengths { len, blocks, width } = Lengths::new(view.d);
         let (m, group) = (queries.len() * view.group, view.group);
-        let rows = Rows { len, pairs: &self.queries[..m * len], d: &self.query_steps[..m * blocks] };
+        let rows = Rows { len, pairs: &self.queries[..m * len], scales: &self.query_scales[..m * blocks] };
         let sums = self.out.take(ROWS * width);
         // What some of them see, by panels.
         let within = |seen: Range<usize>, from: usize, to: usize| {
@@ -292,14 +299,14 @@ impl Scratch {
                 let p = &mut self.powers[r * KEYS / 2..(r + 1) * KEYS / 2];
                 if seen.is_empty() {
                     p.fill([0; 2]);
-                    self.power_steps[r] = 0.0;
+                    self.power_scales[r] = Scale::default();
                     continue;
                 }
                 scores[..seen.start].fill(f32::NEG_INFINITY);
                 scores[seen.end..].fill(f32::NEG_INFINITY);
                 let before = self.max[r];
                 let powers = (words.powers)(scores, before, p);
-                self.power_steps[r] = powers.d;
+                self.power_scales[r] = powers.scale;
                 self.max[r] = powers.max;
                 if powers.max > before {
                     let shrink = (before - powers.max).exp2();
@@ -311,7 +318,7 @@ impl Scratch {
                 }
                 self.sum[r] += powers.sum;
             }
-            let powers = Rows { len: KEYS / 2, pairs: &self.powers[..m * KEYS / 2], d: &self.power_steps[..m] };
+            let powers = Rows { len: KEYS / 2, pairs: &self.powers[..m * KEYS / 2], scales: &self.power_scales[..m] };
             for (start, tiles) in parts(width) {
                 let out = &mut sums[start * ROWS..][..m * tiles * TILE];
                 (words.gemm)(segment.stored.values(width, panel, (start, tiles)), powers, Start::Kept, UNBOUNDED, out);
@@ -323,20 +330,21 @@ impl Scratch {
     fn take(&mut self, words: &WordKernels, q: &[f32], view: &View<'_>, head: usize, queries: Range<usize>) {
         let Lengths { len, blocks, width } = Lengths::new(view.d);
         grow(&mut self.queries, ROWS * len);
-        grow(&mut self.query_steps, ROWS * blocks);
+        grow(&mut self.query_scales, ROWS * blocks);
         grow(&mut self.powers, ROWS * KEYS / 2);
-        grow(&mut self.power_steps, ROWS);
+        grow(&mut self.power_scales, ROWS);
         grow(&mut self.max, ROWS);
         grow(&mut self.sum, ROWS);
         self.out.take(ROWS * width).fill(0.0);
         self.max.fill(f32::NEG_INFINITY);
         self.sum.fill(0.0);
         let rows = queries.flat_map(|i| (0..view.group).map(move |h| (i, h)));
-        let to = self.queries.chunks_exact_mut(len).zip(self.query_steps.chunks_exact_mut(blocks));
-        for ((i, h), (rounded, steps)) in rows.zip(to) {
+        let to = self.queries.chunks_exact_mut(len).zip(self.query_scales.chunks_exact_mut(blocks));
+        for ((i, h), (rounded, scales)) in rows.zip(to) {
             let query = q[view.query(i, head * view.group + h)].chunks(BLOCK);
-            for ((block, rounded), step) in query.zip(rounded.chunks_mut(BLOCK / 2)).zip(steps) {
-                *step = std::f32::consts::LOG2_E * (words.round)(block, UNBOUNDED, Steps::Any, rounded);
+            for ((block, rounded), scale) in query.zip(rounded.chunks_mut(BLOCK / 2)).zip(scales) {
+                *scale = (words.round)(block, UNBOUNDED, Steps::Any, rounded);
+                scale.d *= std::f32::consts::LOG2_E;
             }
         }
     }

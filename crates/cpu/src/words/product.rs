@@ -8,7 +8,9 @@ use std::sync::Mutex;
 
 use carat_tensor::DType;
 
-use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Start, Steps, UNBOUNDED, WordKernels, blocks};
+use super::{
+    BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, UNBOUNDED, WordKernels, blocks,
+};
 use crate::acts::grow;
 use crate::kernels::{Kernels, TILE};
 use crate::matmul::{Matrix, PLAIN_ROWS, copy_row};
@@ -20,7 +22,7 @@ const WIDTH: usize = MAX_TILES * TILE;
 /// Bytes of a task's panels, about; one at least.
 const PANEL_BYTES: usize = 400 << 10;
 /// Activation rows that pass a panel together.
-const ROWS: usize = 48;
+const ROWS: usize = 50;
 /// Rows rounded by a task.
 const ROUNDED: usize = 16;
 
@@ -34,14 +36,14 @@ pub struct Acts {
     /// Pairs of a row.
     len: usize,
     pairs: Vec<Pair>,
-    d: Vec<f32>,
+    scales: Vec<Scale>,
 }
 
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
     panels: Lines<Pair>,
-    steps: Lines<f32>,
+    scales: Vec<TileScale>,
     out: Lines<f32>,
 }
 
@@ -52,7 +54,7 @@ pub fn takes(dtype: DType, n: usize, bounded: bool) -> bool {
 }
 
 impl Acts {
-    /// Pairs and steps of `n` rows.
+    /// Pairs and scales of `n` rows.
     fn lengths(n: usize, cols: usize) -> (usize, usize) {
         let len = cols.div_ceil(2);
         (n * len, n * blocks(len))
@@ -60,8 +62,8 @@ impl Acts {
 
     /// Bytes of the same.
     pub fn bytes(n: usize, cols: usize) -> usize {
-        let (pairs, steps) = Self::lengths(n, cols);
-        pairs * size_of::<Pair>() + steps * size_of::<f32>()
+        let (pairs, scales) = Self::lengths(n, cols);
+        pairs * size_of::<Pair>() + scales * size_of::<Scale>()
     }
 
     /// Takes `n` rows of `x`, brought within bounds.
@@ -69,17 +71,17 @@ impl Acts {
         let len = cols.div_ceil(2);
         let blocks = blocks(len);
         (self.n, self.len) = (n, len);
-        let (n_pairs, n_steps) = Self::lengths(n, cols);
+        let (n_pairs, n_scales) = Self::lengths(n, cols);
         grow(&mut self.pairs, n_pairs);
-        grow(&mut self.d, n_steps);
-        let parts = self.pairs[..n_pairs].chunks_mut(ROUNDED * len).zip(self.d[..n_steps].chunks_mut(ROUNDED * blocks));
-        let parts: Vec<_> = parts.map(Mutex::new).collect();
+        grow(&mut self.scales, n_scales);
+        let pairs = self.pairs[..n_pairs].chunks_mut(ROUNDED * len);
+        let parts: Vec<_> = pairs.zip(self.scales.chunks_mut(ROUNDED * blocks)).map(Mutex::new).collect();
         pool.run(parts.len(), |_, part| {
-            let (pairs, d) = &mut *lock(&parts[part]);
-            let rows = pairs.chunks_exact_mut(len).zip(d.chunks_exact_mut(blocks));
-            for ((pairs, d), x) in rows.zip(x[part * ROUNDED * cols..].chunks_exact(cols)) {
-                for ((pairs, d), x) in pairs.chunks_mut(BLOCK / 2).zip(d).zip(x.chunks(BLOCK)) {
-                    *d = (k.round)(x, bounds, Steps::Any, pairs);
+            let (pairs, scales) = &mut *lock(&parts[part]);
+            let rows = pairs.chunks_exact_mut(len).zip(scales.chunks_exact_mut(blocks));
+            for ((pairs, scales), x) in rows.zip(x[part * ROUNDED * cols..].chunks_exact(cols)) {
+                for ((pairs, scale), x) in pairs.chunks_mut(BLOCK / 2).zip(scales).zip(x.chunks(BLOCK)) {
+                    *scale = (k.round)(x, bounds, Steps::Any, pairs);
                 }
             }
         });
@@ -87,7 +89,7 @@ impl Acts {
 
     fn rows(&self) -> Rows<'_> {
         let Acts { n, len, .. } = *self;
-        Rows { len, pairs: &self.pairs[..n * len], d: &self.d[..n * blocks(len)] }
+        Rows { len, pairs: &self.pairs[..n * len], scales: &self.scales[..n * blocks(len)] }
     }
 }
 
@@ -100,15 +102,14 @@ impl Scratch {
     /// Bytes for so many matrices of `cols` columns at once, at most.
     pub fn bytes(cols: usize, matrices: usize) -> usize {
         let len = cols.div_ceil(2);
-        let rows = most_panels(len, matrices) * WIDTH;
-        let of_one =
-            rows * (len * size_of::<Pair>() + blocks(len) * size_of::<f32>()) + ROWS * WIDTH * size_of::<f32>();
-        matrices * of_one
+        let panels = most_panels(len, matrices);
+        let of_panel = WIDTH * len * size_of::<Pair>() + MAX_TILES * blocks(len) * size_of::<TileScale>();
+        matrices * (panels * of_panel + ROWS * WIDTH * size_of::<f32>())
     }
 }
 
 /// Rounds rows of a matrix to panels, one after another.
-fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pair], steps: &mut [f32]) {
+fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pair], scales: &mut [TileScale]) {
     let len = m.cols.div_ceil(2);
     let blocks = blocks(len);
     let (mut decoded, mut rounded) = ([[0.0; BLOCK]; TILE], [[[0; 2]; BLOCK / 2]; TILE]);
@@ -117,22 +118,22 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
         let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
         let width = some.len().next_multiple_of(TILE);
         let panel = &mut panels[start * len..][..len * width];
-        let steps = &mut steps[start * blocks..][..blocks * width];
+        let tiles = width / TILE;
+        let scales = &mut scales[start / TILE * blocks..][..blocks * tiles];
         if width > some.len() {
-            steps.fill(0.0);
+            scales.fill(TileScale::default());
         }
         // A tile's rows block by block: what they are spread over stays in the first cache.
         for (tile, start) in some.clone().step_by(TILE).enumerate() {
             let some = start..(start + TILE).min(some.end);
-            let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(steps.chunks_exact_mut(width)).enumerate();
+            let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(scales.chunks_exact_mut(tiles)).enumerate();
             rounded[some.len()..].fill([[0; 2]; BLOCK / 2]);
-            for (b, (panel, steps)) in blocks {
+            for (b, (panel, scales)) in blocks {
                 let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
                 let len = cols.len().div_ceil(2);
                 m.decode(k, some.clone(), cols.clone(), &mut decoded);
-                let rows = decoded[..some.len()].iter().zip(&mut rounded);
-                for ((x, q), step) in rows.zip(&mut steps[tile * TILE..]) {
-                    *step = (words.round)(&x[..cols.len()], UNBOUNDED, kind, &mut q[..len]);
+                for (r, (x, q)) in decoded[..some.len()].iter().zip(&mut rounded).enumerate() {
+                    scales[tile].set(r, (words.round)(&x[..cols.len()], UNBOUNDED, kind, &mut q[..len]));
                 }
                 (words.spread)(&rounded, len, width, &mut panel[tile * TILE..]);
             }
@@ -157,14 +158,15 @@ pub fn project<const M: usize>(
     assert!(matrices.iter().all(|other| other.rows == m.rows), "matrices of different heights");
     let panels = most_panels(x.len, M).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
     pool.tiles(&mut [Output::new(out, n, m.rows, n, panels * WIDTH)], |worker, _, mut tile| {
-        let Scratch { panels, steps, out } = &mut *lock(&scratch[worker]);
+        let Scratch { panels, scales, out } = &mut *lock(&scratch[worker]);
         let (rows, cols) = (tile.rows(), tile.cols());
         let padded = cols.len().next_multiple_of(TILE);
-        let (of_one, steps_of_one) = (x.len * padded, blocks(x.len) * padded);
-        let (panels, steps) = (panels.take(M * of_one), steps.take(M * steps_of_one));
-        let places = panels.chunks_exact_mut(of_one).zip(steps.chunks_exact_mut(steps_of_one));
-        for (m, (panels, steps)) in matrices.iter().zip(places) {
-            pack((k, words), m, cols.clone(), panels, steps);
+        let (of_one, scales_of_one) = (x.len * padded, blocks(x.len) * padded / TILE);
+        grow(scales, M * scales_of_one);
+        let panels = panels.take(M * of_one);
+        let places = panels.chunks_exact_mut(of_one).zip(scales.chunks_exact_mut(scales_of_one));
+        for (m, (panels, scales)) in matrices.iter().zip(places) {
+            pack((k, words), m, cols.clone(), panels, scales);
         }
         let out = out.take(M * ROWS * WIDTH);
         for first in rows.clone().step_by(ROWS) {
@@ -176,7 +178,7 @@ pub fn project<const M: usize>(
                 let panel = |i: usize| Panel {
                     tiles,
                     pairs: &panels[i * of_one + start * x.len..][..x.len * tiles * TILE],
-                    d: &steps[i * steps_of_one + start * blocks(x.len)..][..blocks(x.len) * tiles * TILE],
+                    scales: &scales[i * scales_of_one + start / TILE * blocks(x.len)..][..blocks(x.len) * tiles],
                 };
                 (words.gemm)(panel(0), x.part(part.clone()), Start::Zero, bounds, first);
                 if M == 2 {
