@@ -98,6 +98,14 @@ impl Approx {
         self.map(|x, e| (x.max(low).min(high), e))
     }
 
+    /// `v · σ(v)`, whose slope is 1.1 at most.
+    pub fn silu(&self) -> Approx {
+        self.map(|x, e| {
+            let exact = definitions::sigmoid_times(x, x);
+            (exact, 1.1 * e + 2.0 * FUNCTION * exact.abs() + FLOOR)
+        })
+    }
+
     /// What is positive: brings values closer to each other, never apart.
     pub fn positive(&self) -> Approx {
         self.map(|x, e| (x.max(0.0), e))

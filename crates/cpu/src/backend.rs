@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use carat_tensor::backend::{
     Attention, Backend, BackendError, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec, LayerNorm, Near, Norm,
-    Pooling, Projection, Rope, Rounding, Router, Subsampling, Work,
+    Pooling, Projection, Rope, Rounding, Router, Subsampling, UNBOUNDED, Work,
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
@@ -225,7 +225,7 @@ impl CpuBackend {
         let Acts { n, cols, ref x, .. } = self.acts;
         let allowed = self.integer != Some(Rounding::Finest);
         let words = self.words().filter(|_| allowed && dtypes.all(|dtype| words::product::takes(dtype, n, false)))?;
-        self.words.acts.round(words, &mut self.pool, &x[..n * cols], (n, cols), words::UNBOUNDED);
+        self.words.acts.round(words, &mut self.pool, &x[..n * cols], (n, cols), UNBOUNDED);
         Some(words)
     }
 
@@ -239,7 +239,7 @@ impl CpuBackend {
     ) {
         let Words { acts, products, .. } = &self.words;
         let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
-        words::product::project(tables, workers, acts, &mut out.0, matrices, words::UNBOUNDED, finish);
+        words::product::project(tables, workers, acts, &mut out.0, matrices, UNBOUNDED, finish);
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -369,10 +369,12 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn rms_norm(&mut self, out: &mut Buffer, x: &Buffer, norm: CpuNorm<'_>, n: usize) {
+    fn rms_norm(&mut self, out: &mut Buffer, x: &Buffer, bounds: [f32; 2], norm: CpuNorm<'_>, n: usize) {
         let (k, d) = (self.kernels, norm.weight.0.len());
         self.pool.for_rows(&mut out.0, n, d, |i, out| {
-            rows::rms_norm(k, out, &x.0[i * d..(i + 1) * d], Some(&norm.weight.0), norm.eps);
+            out.copy_from_slice(&x.0[i * d..(i + 1) * d]);
+            rows::clamp(out, bounds);
+            rows::norm_head(k, out, Some(&norm.weight.0), norm.eps, None);
         });
     }
 
@@ -445,14 +447,10 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn add_rms_norm(&mut self, x: &mut Buffer, h: &Buffer, norm: CpuNorm<'_>, scale: f32, n: usize) {
+    fn add_rms_norm(&mut self, x: &mut Buffer, h: &Buffer, bounds: [f32; 2], norm: CpuNorm<'_>, scale: f32, n: usize) {
         let (k, d) = (self.kernels, norm.weight.0.len());
         self.pool.for_rows(&mut x.0, n, d, |i, x| {
-            let h = &h.0[i * d..(i + 1) * d];
-            let rms = rows::rms_scale(k, h, norm.eps);
-            for ((x, &h), &w) in x.iter_mut().zip(h).zip(&norm.weight.0) {
-                *x = (*x + h * rms * w) * scale;
-            }
+            rows::add_rms_norm(k, x, &h.0[i * d..(i + 1) * d], bounds, (&norm.weight.0, norm.eps), scale);
         });
     }
 
@@ -541,7 +539,8 @@ impl Backend for CpuBackend {
     fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, Matrix, Buffer>], x: &Buffer, n: usize) {
         // How the activations were taken, if not as words, and within which bounds.
         let mut taken = None;
-        for ClippedProjection { projection: Projection { matrix: m, out }, clip } in outs {
+        let k = self.kernels;
+        for ClippedProjection { projection: Projection { matrix: m, out }, clip, silu } in outs {
             let is_coarse = self.coarse && matmul::rounds(m.dtype, m.cols, n);
             let words = self.words().filter(|_| !is_coarse && words::product::takes(m.dtype, n, true));
             let (integers, wanted) = match is_coarse {
@@ -556,7 +555,11 @@ impl Backend for CpuBackend {
                     acts.round(words, &mut self.pool, &x.0, (n, m.cols), clip.input);
                 }
                 let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
-                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, _| {});
+                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, out| {
+                    if *silu {
+                        rows::silu(k, out);
+                    }
+                });
                 continue;
             }
             if !is_taken {
@@ -566,7 +569,12 @@ impl Backend for CpuBackend {
             let product = Product { kernels: self.kernels, integers, acts: &self.acts };
             let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
             self.pool.tiles(&mut [out], |worker, _, mut tile| {
-                product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
+                product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
+                    rows::clamp(out, clip.output);
+                    if *silu {
+                        rows::silu(k, out);
+                    }
+                });
             });
         }
     }
@@ -616,10 +624,6 @@ impl Backend for CpuBackend {
     fn subsample(&mut self, out: &mut Buffer, x: &Buffer, filters: &Vector, norm: CpuNorm<'_>, shape: Subsampling) {
         let layer = conv::Layer { filters: &filters.0, weight: &norm.weight.0, eps: norm.eps, shape };
         conv::subsample(self.kernels, &mut self.pool, &mut out.0, &x.0, &layer);
-    }
-
-    fn clamp(&mut self, x: &mut Buffer, bounds: [f32; 2], len: usize) {
-        self.pool.for_parts(&mut x.0[..len], |_, x| rows::clamp(x, bounds));
     }
 
     fn add_bias(&mut self, x: &mut Buffer, bias: &Vector, n: usize) {

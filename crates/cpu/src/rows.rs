@@ -1,5 +1,7 @@
 //! Operations on single rows: norms, RoPE, tables.
 
+use carat_tensor::backend::UNBOUNDED;
+
 use crate::kernels::Kernels;
 
 /// `out = x · (mean(x²) + eps)^(-1/2) ⊙ weight`; Gemma 4 multiplies by the weight itself.
@@ -34,6 +36,30 @@ pub fn layer_norm(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], eps:
 /// `(mean(x²) + eps)^(-1/2)`.
 pub fn rms_scale(k: &Kernels, x: &[f32], eps: f32) -> f32 {
     ((k.sum_squares)(x) / x.len() as f32 + eps).sqrt().recip()
+}
+
+/// `x = (x + rms(h within bounds)) · scale`; of the norm weight and epsilon.
+pub fn add_rms_norm(k: &Kernels, x: &mut [f32], h: &[f32], bounds: [f32; 2], (weight, eps): (&[f32], f32), scale: f32) {
+    let rms = bounded_rms_scale(k, h, bounds, eps);
+    let [low, high] = bounds;
+    for ((x, &h), &w) in x.iter_mut().zip(h).zip(weight) {
+        *x = (*x + h.clamp(low, high) * rms * w) * scale;
+    }
+}
+
+/// [`rms_scale`] of values brought within bounds.
+fn bounded_rms_scale(k: &Kernels, x: &[f32], bounds: [f32; 2], eps: f32) -> f32 {
+    if bounds == UNBOUNDED {
+        return rms_scale(k, x, eps);
+    }
+    let mut part = [0.0; 256];
+    let squares = x.chunks(part.len()).map(|x| {
+        let part = &mut part[..x.len()];
+        part.copy_from_slice(x);
+        clamp(part, bounds);
+        (k.sum_squares)(part)
+    });
+    (squares.sum::<f32>() / x.len() as f32 + eps).sqrt().recip()
 }
 
 /// Norms one head in place and turns its parts: `x · cos + rotate_half(x) · sin`. `rope` is a table and the number of parts;

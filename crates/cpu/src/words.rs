@@ -29,8 +29,6 @@ pub const NORM: f32 = 46335.0;
 pub const MOST: f32 = 16383.0;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
-/// No bounds.
-pub const UNBOUNDED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 /// Most tiles of a panel.
 pub const MAX_TILES: usize = 4;
 
@@ -78,18 +76,20 @@ impl TileScale {
 pub struct Rows<'a> {
     /// Pairs of a row; one that is filled up with a zero where the values are odd.
     pub len: usize,
-    /// `[n, len]`.
+    /// From row to row.
+    pub stride: usize,
+    /// `[n, stride]`, of the last row `len`.
     pub pairs: &'a [Pair],
     /// `[n, blocks]`.
     pub scales: &'a [Scale],
 }
 
 impl<'a> Rows<'a> {
-    /// Some of the rows.
+    /// Some of the rows, one at least.
     pub fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
         let blocks = blocks(self.len);
         Rows {
-            pairs: &self.pairs[rows.start * self.len..rows.end * self.len],
+            pairs: &self.pairs[rows.start * self.stride..(rows.end - 1) * self.stride + self.len],
             scales: &self.scales[rows.start * blocks..rows.end * blocks],
             ..*self
         }
@@ -273,6 +273,8 @@ pub fn power_steps(sum: f32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
+    use carat_tensor::backend::UNBOUNDED;
+
     use super::*;
     use crate::kernels::{available, table};
 
@@ -392,7 +394,7 @@ mod tests {
             tile_scales[b * tiles + r / TILE].set(r % TILE, Scale { d: 1.5 + v, neighbours });
         }
         let panel = Panel { tiles, pairs: &weights, scales: &tile_scales };
-        let rows = Rows { len, pairs: &x, scales: &scales };
+        let rows = Rows { len, stride: len, pairs: &x, scales: &scales };
         let mut out = vec![1e3; n * width];
         (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut out);
         for (at, found) in out.into_iter().enumerate() {

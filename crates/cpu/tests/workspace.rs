@@ -60,7 +60,11 @@ fn encoders_take_what_is_planned() {
                 check(&format!("{isa} {precision:?} {dtype} {bounded}"), &mut backend, &work, |backend| {
                     let projection = Projection { matrix: &matrix, out: &mut out };
                     if bounded {
-                        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &x, ROWS);
+                        backend.clipped_project(
+                            &mut [ClippedProjection { projection, clip: Clip::NONE, silu: false }],
+                            &x,
+                            ROWS,
+                        );
                     } else {
                         backend.project(&mut [projection], &x, None, ROWS);
                     }

@@ -15,7 +15,7 @@
 //! not here.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{BackendError, Near, Norm, Projection, Subsampling, halved};
+use carat_tensor::backend::{BackendError, Near, Norm, Projection, Subsampling, UNBOUNDED, halved};
 use carat_weights::Checkpoint;
 
 use crate::config::{AudioConfig, BANDS, LAYER_NORM_EPS};
@@ -167,10 +167,8 @@ impl<B: Backend> AudioTower<B> {
             self.attend(backend, l, n);
             self.convolve(backend, l, n);
             self.feed_forward(backend, l, 1, n);
-            let (norm, s) = (Norm { weight: &self.weights.layers[l].out_norm, eps: LAYER_NORM_EPS }, &mut self.scratch);
-            backend.clamp(&mut s.x, magnitude(self.config.bound), n * self.config.d_model);
-            backend.rms_norm(&mut s.h, &s.x, norm, n);
-            std::mem::swap(&mut s.x, &mut s.h);
+            self.norm(backend, |w| &w.layers[l].out_norm, n);
+            std::mem::swap(&mut self.scratch.x, &mut self.scratch.h);
             self.show(backend, &mut tap, l + 1, n);
         }
         Ok(self.project(backend, tap, n))
@@ -191,50 +189,47 @@ impl<B: Backend> AudioTower<B> {
     }
 
     /// `h = rms(bounded x)`.
-    fn norm_bounded(&mut self, backend: &mut B, weight: impl Fn(&AudioWeights<B>) -> &B::Vector, n: usize) {
-        let (s, len) = (&mut self.scratch, n * self.config.d_model);
-        backend.copy(&mut s.t, &s.x, 0, len);
-        backend.clamp(&mut s.t, magnitude(self.config.bound), len);
-        backend.rms_norm(&mut s.h, &s.t, Norm { weight: weight(&self.weights), eps: LAYER_NORM_EPS }, n);
+    fn norm(&mut self, backend: &mut B, weight: impl Fn(&AudioWeights<B>) -> &B::Vector, n: usize) {
+        let (bounds, norm) =
+            (magnitude(self.config.bound), Norm { weight: weight(&self.weights), eps: LAYER_NORM_EPS });
+        backend.rms_norm(&mut self.scratch.h, &self.scratch.x, bounds, norm, n);
     }
 
     /// `x += rms(bounded h)`.
-    fn add_bounded(&mut self, backend: &mut B, weight: impl Fn(&AudioWeights<B>) -> &B::Vector, n: usize) {
-        let s = &mut self.scratch;
-        backend.clamp(&mut s.h, magnitude(self.config.bound), n * self.config.d_model);
-        backend.add_rms_norm(&mut s.x, &s.h, Norm { weight: weight(&self.weights), eps: LAYER_NORM_EPS }, 1.0, n);
+    fn add(&mut self, backend: &mut B, weight: impl Fn(&AudioWeights<B>) -> &B::Vector, n: usize) {
+        let (bounds, norm) =
+            (magnitude(self.config.bound), Norm { weight: weight(&self.weights), eps: LAYER_NORM_EPS });
+        backend.add_rms_norm(&mut self.scratch.x, &self.scratch.h, bounds, norm, 1.0, n);
     }
 
     fn feed_forward(&mut self, backend: &mut B, l: usize, i: usize, n: usize) {
-        self.norm_bounded(backend, |w| &w.layers[l].ffns[i].norm, n);
+        self.norm(backend, |w| &w.layers[l].ffns[i].norm, n);
         let (w, s) = (&self.weights.layers[l].ffns[i], &mut self.scratch);
-        w.up.run(backend, &mut s.wide, &s.h, n);
-        backend.silu(&mut s.wide, n * self.config.ffn_width());
+        w.up.run_silu(backend, &mut s.wide, &s.h, n);
         w.down.run(backend, &mut s.h, &s.wide, n);
-        self.add_bounded(backend, |w| &w.layers[l].ffns[i].post_norm, n);
+        self.add(backend, |w| &w.layers[l].ffns[i].post_norm, n);
     }
 
     fn attend(&mut self, backend: &mut B, l: usize, n: usize) {
         let AudioConfig { n_heads, reach, softcap, .. } = self.config;
-        self.norm_bounded(backend, |w| &w.layers[l].attention_norm, n);
+        self.norm(backend, |w| &w.layers[l].attention_norm, n);
         let (w, s) = (&self.weights.layers[l], &mut self.scratch);
         backend.clipped_project(&mut [w.q.to(&mut s.q), w.k.to(&mut s.k), w.v.to(&mut s.v)], &s.h, n);
         let (scale, relative, head_dim) = (&w.query_scale, &w.distances, self.config.head_dim());
         let near = Near { n_heads, head_dim, reach, scale, relative, softcap };
         backend.attend_near(&mut s.t, &s.q, &s.k, &s.v, near, n);
         w.o.run(backend, &mut s.h, &s.t, n);
-        self.add_bounded(backend, |w| &w.layers[l].post_attention_norm, n);
+        self.add(backend, |w| &w.layers[l].post_attention_norm, n);
     }
 
     fn convolve(&mut self, backend: &mut B, l: usize, n: usize) {
         let AudioConfig { d_model: d, norm_eps: eps, .. } = self.config;
         let (w, s) = (&self.weights.layers[l], &mut self.scratch);
-        backend.rms_norm(&mut s.h, &s.x, Norm { weight: &w.conv_norm, eps }, n);
+        backend.rms_norm(&mut s.h, &s.x, UNBOUNDED, Norm { weight: &w.conv_norm, eps }, n);
         w.conv_start.run(backend, &mut s.wide, &s.h, n);
         backend.glu(&mut s.h, &s.wide, d, n);
         backend.causal_conv(&mut s.t, &s.h, &w.taps, d, n);
-        backend.clamp(&mut s.t, magnitude(self.config.bound), n * d);
-        backend.rms_norm(&mut s.h, &s.t, Norm { weight: &w.taps_norm, eps }, n);
+        backend.rms_norm(&mut s.h, &s.t, magnitude(self.config.bound), Norm { weight: &w.taps_norm, eps }, n);
         backend.silu(&mut s.h, n * d);
         w.conv_end.run(backend, &mut s.t, &s.h, n);
         backend.add(&mut s.x, &s.t, n * d);

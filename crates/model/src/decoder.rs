@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use carat_tensor::backend::{KvSpec, KvType, Norm, Projection, Rounding};
+use carat_tensor::backend::{KvSpec, KvType, Norm, Projection, Rounding, UNBOUNDED};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
@@ -496,7 +496,7 @@ impl<B: Backend> Decoder<B> {
         let stream = if keep == self.rows.n { &self.rows } else { &self.tail };
         let norm = Norm { weight: &self.weights.final_norm, eps: self.config.norm_eps };
         if let Some(tap) = tap {
-            self.backend.rms_norm(&mut self.scratch.h, &stream.x, norm, keep);
+            self.backend.rms_norm(&mut self.scratch.h, &stream.x, UNBOUNDED, norm, keep);
             self.tapped.resize(keep * d, 0.0);
             self.backend.download(&self.scratch.h, 0, &mut self.tapped);
             tap.final_norm(&self.tapped);

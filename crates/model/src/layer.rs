@@ -9,7 +9,7 @@
 //! the last two and the norm of values, `modeling_gemma3.Gemma3DecoderLayer`.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{Attention, Norm, Projection, Rope, Rounding};
+use carat_tensor::backend::{Attention, Norm, Projection, Rope, Rounding, UNBOUNDED};
 
 use crate::moe::Moe;
 use crate::plan::{KvSource, LayerPlan, Span, ValueSource};
@@ -175,7 +175,7 @@ impl<B: Backend> Block<'_, B> {
         self.backend.attention(attended, q, &self.caches[donor], shape);
         self.backend.project(&mut [Projection { matrix: &w.o, out: h }], attended, None, rows.n);
         let norm = Norm { weight: &w.post_attention_norm, eps: self.eps };
-        self.backend.add_rms_norm(&mut rows.x, h, norm, 1.0, rows.n);
+        self.backend.add_rms_norm(&mut rows.x, h, UNBOUNDED, norm, 1.0, rows.n);
     }
 
     fn feed_forward(&mut self, rows: &mut Stream<B>) {
@@ -192,7 +192,7 @@ impl<B: Backend> Block<'_, B> {
         // The layer's scale belongs to its last addition.
         let scale = if w.per_layer.is_some() { 1.0 } else { w.scale };
         let norm = Norm { weight: &w.post_ffn_norm, eps: self.eps };
-        self.backend.add_rms_norm(&mut rows.x, &self.scratch.h, norm, scale, rows.n);
+        self.backend.add_rms_norm(&mut rows.x, &self.scratch.h, UNBOUNDED, norm, scale, rows.n);
     }
 
     fn per_layer_input(&mut self, rows: &mut Stream<B>) {
@@ -205,7 +205,7 @@ impl<B: Backend> Block<'_, B> {
         let out = Projection { matrix: &p.project, out: &mut self.scratch.h };
         self.backend.project(&mut [out], &scratch.gated, None, rows.n);
         let norm = Norm { weight: &p.norm, eps: self.eps };
-        self.backend.add_rms_norm(&mut rows.x, &self.scratch.h, norm, w.scale, rows.n);
+        self.backend.add_rms_norm(&mut rows.x, &self.scratch.h, UNBOUNDED, norm, w.scale, rows.n);
     }
 }
 

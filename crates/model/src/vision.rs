@@ -12,7 +12,7 @@
 
 mod grid;
 
-use carat_tensor::backend::{BackendError, Clip, ClippedProjection, Norm, Pooling, Projection, Rope};
+use carat_tensor::backend::{BackendError, Clip, ClippedProjection, Norm, Pooling, Projection, Rope, UNBOUNDED};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
@@ -168,7 +168,7 @@ impl<B: Backend> VisionTower<B> {
             backend.upload_at(&mut s.gate, i * UPLOADED_AT_ONCE, &centred);
         }
         let projection = Projection { matrix: &w.patches, out: &mut s.x };
-        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &s.gate, n);
+        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE, silu: false }], &s.gate, n);
         for axis in 0..2 {
             let row = |p: &[i32; 2]| TokenId((axis * n_positions) as u32 + p[axis] as u32);
             let ids: Vec<TokenId> = positions.iter().map(row).collect();
@@ -181,7 +181,7 @@ impl<B: Backend> VisionTower<B> {
     fn attend(&mut self, backend: &mut B, layer: usize, n: usize) {
         let VisionConfig { n_heads, head_dim, norm_eps: eps, .. } = self.config;
         let (w, s) = (&self.weights.layers[layer], &mut self.scratch);
-        backend.rms_norm(&mut s.h, &s.x, Norm { weight: &w.attention_norm, eps }, n);
+        backend.rms_norm(&mut s.h, &s.x, UNBOUNDED, Norm { weight: &w.attention_norm, eps }, n);
         backend.clipped_project(&mut [w.q.to(&mut s.q), w.k.to(&mut s.k), w.v.to(&mut s.v)], &s.h, n);
         let rope = Some(Rope { table: &s.rope, parts: 2 });
         backend.norm_heads(&mut s.q, Some(&w.q_norm), eps, rope, n_heads, head_dim, n);
@@ -189,17 +189,17 @@ impl<B: Backend> VisionTower<B> {
         backend.norm_heads(&mut s.v, None, eps, None, n_heads, head_dim, n);
         backend.attend_all(&mut s.attended, &s.q, &s.k, &s.v, n_heads, head_dim, n);
         w.o.run(backend, &mut s.h, &s.attended, n);
-        backend.add_rms_norm(&mut s.x, &s.h, Norm { weight: &w.post_attention_norm, eps }, 1.0, n);
+        backend.add_rms_norm(&mut s.x, &s.h, UNBOUNDED, Norm { weight: &w.post_attention_norm, eps }, 1.0, n);
     }
 
     fn feed_forward(&mut self, backend: &mut B, layer: usize, n: usize) {
         let eps = self.config.norm_eps;
         let (w, s) = (&self.weights.layers[layer], &mut self.scratch);
-        backend.rms_norm(&mut s.h, &s.x, Norm { weight: &w.ffn_norm, eps }, n);
+        backend.rms_norm(&mut s.h, &s.x, UNBOUNDED, Norm { weight: &w.ffn_norm, eps }, n);
         backend.clipped_project(&mut [w.gate.to(&mut s.gate), w.up.to(&mut s.up)], &s.h, n);
         backend.gate(&mut s.gate, &s.up, n * self.config.ffn_width);
         w.down.run(backend, &mut s.h, &s.gate, n);
-        backend.add_rms_norm(&mut s.x, &s.h, Norm { weight: &w.post_ffn_norm, eps }, 1.0, n);
+        backend.add_rms_norm(&mut s.x, &s.h, UNBOUNDED, Norm { weight: &w.post_ffn_norm, eps }, 1.0, n);
     }
 
     fn pool(&mut self, backend: &mut B, cells: &[usize], tap: Option<&mut dyn VisionTap>) -> Vec<f32> {

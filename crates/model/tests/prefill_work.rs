@@ -47,7 +47,7 @@ impl Backend for Counter {
     fn gather(&mut self, _: &mut (), _: &(usize, usize), _: &[TokenId], _: Range<usize>, _: f32) {}
     fn rope_table(&mut self, _: &mut (), _: &[f32], _: usize, _: usize) {}
     fn combine_per_layer(&mut self, _: &mut (), _: &(), _: f32, _: Norm<'_, ()>, _: usize) {}
-    fn rms_norm(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: usize) {}
+    fn rms_norm(&mut self, _: &mut (), _: &(), _: [f32; 2], _: Norm<'_, ()>, _: usize) {}
     fn project(&mut self, outs: &mut [Projection<'_, (usize, usize), ()>], _: &(), _: Option<Norm<'_, ()>>, n: usize) {
         outs.iter().for_each(|p| self.count(p.matrix, n));
     }
@@ -56,7 +56,7 @@ impl Backend for Counter {
         self.count(up, n);
     }
     fn gated_input(&mut self, _: &mut (), m: &(usize, usize), _: &(), _: &(), _: usize, _: usize, n: usize) { self.count(m, n); }
-    fn add_rms_norm(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: f32, _: usize) {}
+    fn add_rms_norm(&mut self, _: &mut (), _: &(), _: [f32; 2], _: Norm<'_, ()>, _: f32, _: usize) {}
     fn sum_rms_norms(&mut self, _: &mut (), _: &(), _: Norm<'_, ()>, _: &(), _: Norm<'_, ()>, _: usize) {}
     fn norm_heads(&mut self, _: &mut (), _: Option<&()>, _: f32, _: Option<Rope<'_, ()>>, _: usize, _: usize, _: usize) {}
     fn kv_write(&mut self, _: &mut (), _: &(), _: &(), _: usize, _: usize) {}
@@ -75,7 +75,6 @@ impl Backend for Counter {
     fn attend_all(&mut self, _: &mut (), _: &(), _: &(), _: &(), _: usize, _: usize, _: usize) {}
     fn pool(&mut self, _: &mut (), _: &(), _: Pooling<'_, ()>) {}
     fn subsample(&mut self, _: &mut (), _: &(), _: &(), _: Norm<'_, ()>, _: Subsampling) {}
-    fn clamp(&mut self, _: &mut (), _: [f32; 2], _: usize) {}
     fn add_bias(&mut self, _: &mut (), _: &(), _: usize) {}
     fn silu(&mut self, _: &mut (), _: usize) {}
     fn glu(&mut self, _: &mut (), _: &(), _: usize, _: usize) {}

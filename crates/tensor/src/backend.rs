@@ -91,7 +91,12 @@ pub struct ClippedProjection<'a, M, B> {
     pub projection: Projection<'a, M, B>,
     /// The bounds around it.
     pub clip: Clip,
+    /// Whether `silu` of the output is taken, last: `silu(v) = v · σ(v)`, `σ(v) = 1 / (1 + e^(−v))`.
+    pub silu: bool,
 }
+
+/// No bounds.
+pub const UNBOUNDED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
 /// Bounds of a product's input and output, lower and upper.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,8 +109,7 @@ pub struct Clip {
 
 impl Clip {
     /// None.
-    pub const NONE: Clip =
-        Clip { input: [f32::NEG_INFINITY, f32::INFINITY], output: [f32::NEG_INFINITY, f32::INFINITY] };
+    pub const NONE: Clip = Clip { input: UNBOUNDED, output: UNBOUNDED };
 }
 
 /// How heads are turned.
@@ -443,8 +447,15 @@ pub trait Backend {
 
     // ---- the layer
 
-    /// `out[i] = rms(x[i], norm)` for `n` rows of `norm.weight`'s length.
-    fn rms_norm(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, norm: Norm<'_, Self::Vector>, n: usize);
+    /// `out[i] = rms(clamp(x[i], bounds), norm)` for `n` rows of `norm.weight`'s length, `clamp(v, [a, b]) = min(max(v, a), b)`.
+    fn rms_norm(
+        &mut self,
+        out: &mut Self::Buffer,
+        x: &Self::Buffer,
+        bounds: [f32; 2],
+        norm: Norm<'_, Self::Vector>,
+        n: usize,
+    );
     /// `h = rms(x, norm)` (or `x`), then every projection of `h`. Here and in the next two `h`, or `x`, and weights stored as f16
     /// or bf16 may be rounded as those of [`Backend::clipped_project`], unless rounding is to be [`Rounding::Finest`].
     fn project(
@@ -475,11 +486,12 @@ pub trait Backend {
         p_stride: usize,
         n: usize,
     );
-    /// `x[i] = (x[i] + rms(h[i], norm)) · scale`.
+    /// `x[i] = (x[i] + rms(clamp(h[i], bounds), norm)) · scale`.
     fn add_rms_norm(
         &mut self,
         x: &mut Self::Buffer,
         h: &Self::Buffer,
+        bounds: [f32; 2],
         norm: Norm<'_, Self::Vector>,
         scale: f32,
         n: usize,
@@ -539,8 +551,7 @@ pub trait Backend {
 
     // ---- encoders
 
-    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, `clamp(v, [a, b]) = min(max(v, a), b)`:
-    /// `[n, rows]`. Inputs, and weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the
+    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, or `silu` of that: `[n, rows]`. Inputs, and weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the
     /// block's size or, if that is more, a 16,383rd of its largest, the weights' to the power of two above that; where a backend
     /// was made for coarse products, both as [`Rounding::Coarse`] has it, the weights' steps a 127th of the block's largest.
     fn clipped_project(
@@ -583,11 +594,9 @@ pub trait Backend {
         norm: Norm<'_, Self::Vector>,
         shape: Subsampling,
     );
-    /// `x = min(max(x, low), high)` for `len` values.
-    fn clamp(&mut self, x: &mut Self::Buffer, bounds: [f32; 2], len: usize);
     /// `x[i] += bias` for `n` rows of `bias`'s length.
     fn add_bias(&mut self, x: &mut Self::Buffer, bias: &Self::Vector, n: usize);
-    /// `x = silu(x)` for `len` values, `silu(v) = v · σ(v)`, `σ(v) = 1 / (1 + e^(−v))`.
+    /// `x = silu(x)` for `len` values.
     fn silu(&mut self, x: &mut Self::Buffer, len: usize);
     /// `out[i, c] = x[i, c] · σ(x[i, d + c])`: `x` `[n, 2d]`, `out` `[n, d]`.
     fn glu(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, d: usize, n: usize);

@@ -53,16 +53,21 @@ fn clipped_project<B: Backend>(
     let bounded = Clip { input: [-0.5, 1.25], output: [-0.75, 0.25] };
     for clip in [Clip::NONE, bounded, Clip { output: Clip::NONE.output, ..bounded }] {
         h.report.begin("clipped_project", format!("n={n} {} {clip:?}", matrix.tensor.name));
-        // A second one of the same rows, within other bounds.
+        // A second one of the same rows, within other bounds, of which `silu` is taken.
         let clips = [clip, Clip { input: [-1.0, 0.75], ..clip }];
         let mut outs = clips.map(|_| h.output(n * rows));
         let mut projections: Vec<_> = outs
             .iter_mut()
             .zip(clips)
-            .map(|(out, clip)| ClippedProjection { projection: Projection { matrix: &loaded, out }, clip })
+            .zip([false, true])
+            .map(|((out, clip), silu)| ClippedProjection {
+                projection: Projection { matrix: &loaded, out },
+                clip,
+                silu,
+            })
             .collect();
         h.backend.clipped_project(&mut projections, &input, n);
-        for (out, clip) in outs.iter().zip(clips) {
+        for ((out, clip), silu) in outs.iter().zip(clips).zip([false, true]) {
             let expected = x.chunks_exact(cols).map(|x| {
                 let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
                 let product = match (h.exactness, dtype) {
@@ -72,7 +77,8 @@ fn clipped_project<B: Backend>(
                     (Exactness::Fast(_), DType::F16 | DType::BF16) => bounds::words_product(&matrix.weights, &x.exact),
                     _ => bounds::product(&matrix.weights, &x, h.inputs(dtype)),
                 };
-                product.clamp(clip.output.map(f64::from))
+                let product = product.clamp(clip.output.map(f64::from));
+                if silu { product.silu() } else { product }
             });
             let expected = stack(expected);
             h.compare(out, &expected);

@@ -1,6 +1,6 @@
 //! Operations on rows without a large matrix: memory, norms, RoPE, embeddings.
 
-use carat_tensor::backend::{Norm, Rope};
+use carat_tensor::backend::{Norm, Rope, UNBOUNDED};
 use carat_tensor::{Backend, TokenId};
 
 use super::{EPS, Harness, SENTINEL, stack};
@@ -63,24 +63,39 @@ fn memory<B: Backend>(h: &mut Harness<'_, B>) {
 }
 
 fn rms_norm<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, fill: Fill, n: usize, d: usize) {
-    h.report.begin("rms_norm", format!("n={n} d={d} {fill:?}"));
     let (x, weight) = (fill.rows(rng, n, d), rng.normal(d, 1.0));
     let (input, norm) = (h.buffer(&x), h.vector(&weight));
-    let mut out = h.output(n * d);
-    h.backend.rms_norm(&mut out, &input, Norm { weight: &norm, eps: EPS }, n);
-    h.compare(&out, &stack(x.chunks_exact(d).map(|x| bounds::rms(x, Some(&weight), f64::from(EPS)))));
+    for within in [UNBOUNDED, BOUNDS] {
+        h.report.begin("rms_norm", format!("n={n} d={d} {fill:?} {within:?}"));
+        let mut out = h.output(n * d);
+        h.backend.rms_norm(&mut out, &input, within, Norm { weight: &norm, eps: EPS }, n);
+        let rows = x.chunks_exact(d).map(|x| bounds::rms(&clamped(x, within), Some(&weight), f64::from(EPS)));
+        h.compare(&out, &stack(rows));
+    }
 }
 
 fn add_rms_norm<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, fill: Fill, n: usize, d: usize) {
-    h.report.begin("add_rms_norm", format!("n={n} d={d} {fill:?}"));
     let (x, residual, weight) = (rng.normal(n * d, 3.0), fill.rows(rng, n, d), rng.normal(d, 1.0));
-    let (mut out, input, norm) = (h.buffer(&x), h.buffer(&residual), h.vector(&weight));
+    let (input, norm) = (h.buffer(&residual), h.vector(&weight));
     let scale = 0.73f32;
-    h.backend.add_rms_norm(&mut out, &input, Norm { weight: &norm, eps: EPS }, scale, n);
-    let rows = x.chunks_exact(d).zip(residual.chunks_exact(d)).map(|(x, r)| {
-        Approx::exact(x.to_vec()).plus(&bounds::rms(r, Some(&weight), f64::from(EPS))).scale(f64::from(scale))
-    });
-    h.compare(&out, &stack(rows));
+    for within in [UNBOUNDED, BOUNDS] {
+        h.report.begin("add_rms_norm", format!("n={n} d={d} {fill:?} {within:?}"));
+        let mut out = h.buffer(&x);
+        h.backend.add_rms_norm(&mut out, &input, within, Norm { weight: &norm, eps: EPS }, scale, n);
+        let rows = x.chunks_exact(d).zip(residual.chunks_exact(d)).map(|(x, r)| {
+            let normed = bounds::rms(&clamped(r, within), Some(&weight), f64::from(EPS));
+            Approx::exact(x.to_vec()).plus(&normed).scale(f64::from(scale))
+        });
+        h.compare(&out, &stack(rows));
+    }
+}
+
+/// Some bounds of what is normed.
+const BOUNDS: [f32; 2] = [-0.5, 1.25];
+
+/// What a norm sees of values within these.
+fn clamped(x: &[f64], [low, high]: [f32; 2]) -> Vec<f64> {
+    x.iter().map(|x| x.clamp(f64::from(low), f64::from(high))).collect()
 }
 
 fn sum_rms_norms<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, fill: Fill, n: usize, d: usize) {

@@ -18,7 +18,6 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
     }
     for len in [1, 7, 32, 1000, 40_000] {
         silu(h, &mut rng, len);
-        clamp(h, &mut rng, len);
     }
     for (n, d) in [(1, 1), (3, 7), (17, 100), (40, 1024)] {
         glu(h, &mut rng, n, d);
@@ -64,14 +63,6 @@ fn silu<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {
     let mut out = h.buffer(&x);
     h.backend.silu(&mut out, len);
     h.compare(&out, &bounds::sigmoid_times(&x, &x));
-}
-
-fn clamp<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {
-    h.report.begin("clamp", format!("len={len}"));
-    let x = rng.normal(len, 1.0);
-    let mut out = h.buffer(&x);
-    h.backend.clamp(&mut out, [-0.5, 1.25], len);
-    h.compare(&out, &Approx::exact(x).clamp([-0.5, 1.25]));
 }
 
 fn glu<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, n: usize, d: usize) {

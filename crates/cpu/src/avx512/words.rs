@@ -9,17 +9,26 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use carat_tensor::backend::UNBOUNDED;
+
 use super::pack::transpose;
 use super::{load, load_some, mask, store, store_some};
 use crate::kernels::TILE;
 use crate::words::{
-    BLOCK, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, UNBOUNDED, blocks, inverse, power_steps,
+    BLOCK, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, blocks, inverse, power_steps,
 };
 
 /// Activation rows per pass.
 const ROWS: usize = 6;
 /// The same of those that take two pairs at once.
 const ROWS_ASIDE: usize = 5;
+
+/// Tiles of `T` whose pairs are multiplied plainly in every row, beside those that take two at once; of four tiles, one more in two
+/// of five rows. Four units have the least to do where two of them, which multiply, have as much to do as the others: with a third
+/// of the sums made plainly.
+const fn plain<const T: usize>() -> usize {
+    if T > 2 { 1 } else { 0 }
+}
 
 /// Sums of squares between these are as good as in f64, and have roots.
 const FEW: f32 = 1e-24;
@@ -141,7 +150,8 @@ fn tiled<const T: usize, const ASIDE: bool>(
 ) {
     let (n, width, blocks) = (out.len() / (T * TILE), T * TILE, blocks(x.len));
     assert!(panel.pairs.len() >= x.len * width && panel.scales.len() >= blocks * T);
-    assert!(x.pairs.len() >= n * x.len && x.scales.len() >= n * blocks);
+    assert!(x.stride >= x.len && x.scales.len() >= n * blocks);
+    assert!(n == 0 || x.pairs.len() >= (n - 1) * x.stride + x.len);
     for b in 0..blocks {
         let start = if b == 0 { start } else { Start::Kept };
         let is_bounded = b + 1 == blocks && (bounds[0] > f32::NEG_INFINITY || bounds[1] < f32::INFINITY);
@@ -186,7 +196,7 @@ impl Block<'_> {
         for line in (0..self.pairs.len()).step_by(16) {
             for c in ROWS..2 * ROWS {
                 // A line of the rows that come next. It may lie anywhere.
-                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.len + line).cast());
+                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.stride + line).cast());
             }
             for k in line..(line + 16).min(self.pairs.len()) {
                 let w = self.weights(k);
@@ -213,24 +223,25 @@ impl Block<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn five_aside<const T: usize>(&self, i: usize, out: &mut [f32]) {
-        let less = self.less_neighbours::<T>();
-        let (mut s0, mut s1, mut s2, mut s3, mut s4) = (less, less, less, less, less);
+        let (some, more) = (plain::<T>(), plain::<T>() + usize::from(T > 3));
+        let (less, less_more) = (self.less_neighbours::<T>(some), self.less_neighbours::<T>(more));
+        let (mut s0, mut s1, mut s2, mut s3, mut s4) = (less, less, less_more, less, less_more);
         let (x0, x1, x2, x3, x4) = (self.row(i), self.row(i + 1), self.row(i + 2), self.row(i + 3), self.row(i + 4));
         let even = self.pairs.len() & !1;
         for line in (0..even).step_by(16) {
             for c in ROWS_ASIDE..2 * ROWS_ASIDE {
                 // As in `six`.
-                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.len + line).cast());
+                _mm_prefetch::<_MM_HINT_T0>(x0.wrapping_add(c * self.x.stride + line).cast());
             }
             for k in (line..(line + 16).min(even)).step_by(2) {
                 let (v, w) = (self.weights::<T>(k), self.weights::<T>(k + 1));
                 // SAFETY: `k` and the one after it are of the block's pairs, of which every row has that many.
                 unsafe {
-                    dots_aside(&mut s0, &v, &w, x0.add(k));
-                    dots_aside(&mut s1, &v, &w, x1.add(k));
-                    dots_aside(&mut s2, &v, &w, x2.add(k));
-                    dots_aside(&mut s3, &v, &w, x3.add(k));
-                    dots_aside(&mut s4, &v, &w, x4.add(k));
+                    dots_aside(&mut s0, &v, &w, x0.add(k), some);
+                    dots_aside(&mut s1, &v, &w, x1.add(k), some);
+                    dots_aside(&mut s2, &v, &w, x2.add(k), more);
+                    dots_aside(&mut s3, &v, &w, x3.add(k), some);
+                    dots_aside(&mut s4, &v, &w, x4.add(k), more);
                 }
             }
         }
@@ -245,20 +256,20 @@ impl Block<'_> {
                 dots(&mut s4, &w, x4.add(even));
             }
         }
-        self.add_aside(&mut s0, i, out);
-        self.add_aside(&mut s1, i + 1, out);
-        self.add_aside(&mut s2, i + 2, out);
-        self.add_aside(&mut s3, i + 3, out);
-        self.add_aside(&mut s4, i + 4, out);
+        self.add_aside(&mut s0, i, some, out);
+        self.add_aside(&mut s1, i + 1, some, out);
+        self.add_aside(&mut s2, i + 2, more, out);
+        self.add_aside(&mut s3, i + 3, some, out);
+        self.add_aside(&mut s4, i + 4, more, out);
     }
 
-    /// What sums of the panel's rows start from: less the products of their neighbours.
+    /// What sums of the panel's rows start from: less the products of their neighbours, but in the last tiles.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn less_neighbours<const T: usize>(&self) -> [__m512i; T] {
+    fn less_neighbours<const T: usize>(&self, plain: usize) -> [__m512i; T] {
         let scales = &self.panel.scales[self.b * T..(self.b + 1) * T];
         let mut less = [_mm512_setzero_si512(); T];
-        for (less, TileScale { neighbours, .. }) in less.iter_mut().zip(scales) {
+        for (less, TileScale { neighbours, .. }) in less.iter_mut().zip(&scales[..T - plain]) {
             // SAFETY: 16 integers.
             *less = _mm512_sub_epi32(*less, unsafe { _mm512_loadu_si512(neighbours.as_ptr().cast()) });
         }
@@ -268,16 +279,16 @@ impl Block<'_> {
     /// The same of row `i`; then adds its sums.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn add_aside<const T: usize>(&self, sums: &mut [__m512i; T], i: usize, out: &mut [f32]) {
+    fn add_aside<const T: usize>(&self, sums: &mut [__m512i; T], i: usize, plain: usize, out: &mut [f32]) {
         let neighbours = _mm512_set1_epi32(self.x.scales[i * blocks(self.x.len) + self.b].neighbours);
         sums[0] = _mm512_sub_epi32(sums[0], neighbours);
-        if T > 1 {
+        if T > 1 + plain {
             sums[1] = _mm512_sub_epi32(sums[1], neighbours);
         }
-        if T > 2 {
+        if T > 2 + plain {
             sums[2] = _mm512_sub_epi32(sums[2], neighbours);
         }
-        if T > 3 {
+        if T > 3 + plain {
             sums[3] = _mm512_sub_epi32(sums[3], neighbours);
         }
         self.add(sums, i, out);
@@ -298,7 +309,7 @@ impl Block<'_> {
     /// The block's pairs of a row.
     #[inline]
     fn row(&self, i: usize) -> *const Pair {
-        let start = i * self.x.len;
+        let start = i * self.x.stride;
         self.x.pairs[start + self.pairs.start..start + self.pairs.end].as_ptr()
     }
 
@@ -349,10 +360,11 @@ impl Block<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn finish(&self, sums: __m512i, steps: &[f32], d: __m512, out: &mut [f32]) {
-        let mut total = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(load(steps), d));
-        if self.start == Start::Kept {
-            total = _mm512_add_ps(total, load(out));
-        }
+        let (sums, steps) = (_mm512_cvtepi32_ps(sums), _mm512_mul_ps(load(steps), d));
+        let mut total = match self.start {
+            Start::Zero => _mm512_mul_ps(sums, steps),
+            Start::Kept => _mm512_fmadd_ps(sums, steps, load(out)),
+        };
         if let Some([low, high]) = self.bounds {
             total = clamp(total, [_mm512_set1_ps(low), _mm512_set1_ps(high)]);
         }
@@ -392,25 +404,42 @@ unsafe fn dots<const T: usize>(sums: &mut [__m512i; T], w: &[__m512i; T], x: *co
     }
 }
 
-/// The same of neighbouring pairs at once, with those of `v` and `w`, for as many products: too much by those of neighbours.
+/// The same of neighbouring pairs at once, with those of `v` and `w`: of all but the last `plain` tiles, for as many products, too
+/// much by those of neighbours.
 ///
 /// # Safety
 /// Both pairs are there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-unsafe fn dots_aside<const T: usize>(sums: &mut [__m512i; T], v: &[__m512i; T], w: &[__m512i; T], x: *const Pair) {
+unsafe fn dots_aside<const T: usize>(
+    sums: &mut [__m512i; T],
+    v: &[__m512i; T],
+    w: &[__m512i; T],
+    x: *const Pair,
+    plain: usize,
+) {
     // SAFETY: the caller's promise.
     let (a, b) = unsafe { (every(x), every(x.add(1))) };
-    sums[0] = dot(sums[0], _mm512_add_epi16(a, w[0]), _mm512_add_epi16(b, v[0]));
+    sums[0] = two(sums[0], [a, b], [v[0], w[0]], false);
     if T > 1 {
-        sums[1] = dot(sums[1], _mm512_add_epi16(a, w[1]), _mm512_add_epi16(b, v[1]));
+        sums[1] = two(sums[1], [a, b], [v[1], w[1]], T <= 1 + plain);
     }
     if T > 2 {
-        sums[2] = dot(sums[2], _mm512_add_epi16(a, w[2]), _mm512_add_epi16(b, v[2]));
+        sums[2] = two(sums[2], [a, b], [v[2], w[2]], T <= 2 + plain);
     }
     if T > 3 {
-        sums[3] = dot(sums[3], _mm512_add_epi16(a, w[3]), _mm512_add_epi16(b, v[3]));
+        sums[3] = two(sums[3], [a, b], [v[3], w[3]], T <= 3 + plain);
     }
+}
+
+/// Adds the products of neighbouring pairs; if not plainly, for one of them, too much by those of neighbours.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn two(sum: __m512i, [a, b]: [__m512i; 2], [v, w]: [__m512i; 2], plain: bool) -> __m512i {
+    if plain {
+        return dot(dot(sum, v, a), w, b);
+    }
+    dot(sum, _mm512_add_epi16(a, w), _mm512_add_epi16(b, v))
 }
 
 /// `_mm512_dpwssd_epi32`, of which the compiler makes two instructions for the sake of processors where these are faster.

@@ -8,9 +8,9 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::{
-    BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, UNBOUNDED, WordKernels, blocks,
-};
+use carat_tensor::backend::UNBOUNDED;
+
+use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, WordKernels, blocks};
 use crate::acts::grow;
 use crate::attention::{Stored, View};
 use crate::kernels::{self, TILE};
@@ -281,7 +281,7 @@ impl Scratch {
     fn attend(&mut self, words: &WordKernels, segment: &Segment<'_>, view: &View<'_>, queries: Range<usize>) {
         let Lengths { len, blocks, width } = Lengths::new(view.d);
         let (m, group) = (queries.len() * view.group, view.group);
-        let rows = Rows { len, pairs: &self.queries[..m * len], scales: &self.query_scales[..m * blocks] };
+        let rows = Rows { len, stride: len, pairs: &self.queries[..m * len], scales: &self.query_scales[..m * blocks] };
         let sums = self.out.take(ROWS * width);
         // What some of them see, by panels.
         let within = |seen: Range<usize>, from: usize, to: usize| {
@@ -318,7 +318,12 @@ impl Scratch {
                 }
                 self.sum[r] += powers.sum;
             }
-            let powers = Rows { len: KEYS / 2, pairs: &self.powers[..m * KEYS / 2], scales: &self.power_scales[..m] };
+            let powers = Rows {
+                len: KEYS / 2,
+                stride: KEYS / 2,
+                pairs: &self.powers[..m * KEYS / 2],
+                scales: &self.power_scales[..m],
+            };
             for (start, tiles) in parts(width) {
                 let out = &mut sums[start * ROWS..][..m * tiles * TILE];
                 (words.gemm)(segment.stored.values(width, panel, (start, tiles)), powers, Start::Kept, UNBOUNDED, out);

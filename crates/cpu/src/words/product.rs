@@ -7,10 +7,9 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::DType;
+use carat_tensor::backend::UNBOUNDED;
 
-use super::{
-    BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, UNBOUNDED, WordKernels, blocks,
-};
+use super::{BLOCK, LINE, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, WordKernels, blocks};
 use crate::acts::grow;
 use crate::kernels::{Kernels, TILE};
 use crate::matmul::{Matrix, PLAIN_ROWS, copy_row};
@@ -35,7 +34,8 @@ pub struct Acts {
     n: usize,
     /// Pairs of a row.
     len: usize,
-    pairs: Vec<Pair>,
+    /// `[n, stride]`.
+    pairs: Lines<Pair>,
     scales: Vec<Scale>,
 }
 
@@ -53,11 +53,17 @@ pub fn takes(dtype: DType, n: usize, bounded: bool) -> bool {
     (matches!(dtype, DType::F16 | DType::BF16) || bounded && dtype == DType::Q8_0) && n > PLAIN_ROWS
 }
 
+/// From row to row, for rows of `len` pairs: an odd number of lines, so that few rows share a set of the first cache.
+fn stride(len: usize) -> usize {
+    let line = LINE / size_of::<Pair>();
+    (len.div_ceil(line) | 1) * line
+}
+
 impl Acts {
     /// Pairs and scales of `n` rows.
     fn lengths(n: usize, cols: usize) -> (usize, usize) {
         let len = cols.div_ceil(2);
-        (n * len, n * blocks(len))
+        (n * stride(len), n * blocks(len))
     }
 
     /// Bytes of the same.
@@ -72,15 +78,15 @@ impl Acts {
         let blocks = blocks(len);
         (self.n, self.len) = (n, len);
         let (n_pairs, n_scales) = Self::lengths(n, cols);
-        grow(&mut self.pairs, n_pairs);
         grow(&mut self.scales, n_scales);
-        let pairs = self.pairs[..n_pairs].chunks_mut(ROUNDED * len);
+        let stride = stride(len);
+        let pairs = self.pairs.take(n_pairs).chunks_mut(ROUNDED * stride);
         let parts: Vec<_> = pairs.zip(self.scales.chunks_mut(ROUNDED * blocks)).map(Mutex::new).collect();
         pool.run(parts.len(), |_, part| {
             let (pairs, scales) = &mut *lock(&parts[part]);
-            let rows = pairs.chunks_exact_mut(len).zip(scales.chunks_exact_mut(blocks));
+            let rows = pairs.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(blocks));
             for ((pairs, scales), x) in rows.zip(x[part * ROUNDED * cols..].chunks_exact(cols)) {
-                for ((pairs, scale), x) in pairs.chunks_mut(BLOCK / 2).zip(scales).zip(x.chunks(BLOCK)) {
+                for ((pairs, scale), x) in pairs[..len].chunks_mut(BLOCK / 2).zip(scales).zip(x.chunks(BLOCK)) {
                     *scale = (k.round)(x, bounds, Steps::Any, pairs);
                 }
             }
@@ -89,7 +95,8 @@ impl Acts {
 
     fn rows(&self) -> Rows<'_> {
         let Acts { n, len, .. } = *self;
-        Rows { len, pairs: &self.pairs[..n * len], scales: &self.scales[..n * blocks(len)] }
+        let stride = stride(len);
+        Rows { len, stride, pairs: &self.pairs.get()[..n * stride], scales: &self.scales[..n * blocks(len)] }
     }
 }
 
