@@ -5,7 +5,7 @@
 //! power of two: bf16 has 8 bits, so all but the smallest of a block are kept as they are. An instruction multiplies twice as
 //! many of these as floats, and they err a tenth of what bf16 does.
 //!
-//! Where a processor adds beside multiplying, half of the products are enough. Of neighbouring pairs `a, b` of a row and `v, w`
+//! Where a processor adds beside multiplying, fewer products are enough. Of neighbouring pairs `a, b` of a row and `v, w`
 //! of another, `a·v + b·w = (a + w)·(b + v) − a·b − v·w`, and what is taken away again is of one row alone: the sum of the
 //! products of its neighbours, made once as it is rounded. Integers wrap around, so the result is the same to the bit. Source:
 //! S. Winograd, A New Algorithm for Inner Product, IEEE Transactions on Computers C-17 (1968).
@@ -49,8 +49,7 @@ pub enum Steps {
 pub struct Scale {
     /// The step.
     pub d: f32,
-    /// `Σ_k q[2k] · q[2k + 1]` of the block's pairs, the last with nothing where they are odd; anything where
-    /// [`WordKernels::gemm`] has no use for it.
+    /// `Σ_k q[2k] · q[2k + 1]` of the block's pairs, the last with nothing where they are odd.
     pub neighbours: i32,
 }
 
@@ -264,7 +263,8 @@ pub fn power_steps(sum: f32) -> (f32, f32) {
     if sum.is_nan() || sum < NOTHING {
         return (0.0, if sum.is_nan() { f32::NAN } else { 0.0 });
     }
-    // `sum < 2^above`, so its root is below `2^(half + ½)`. What is taken away leaves room for rounding, and for 1 itself.
+    // `sum < 2^above`, so its root is below `2^(above / 2)`, and the largest at most `2^min(above, 0)`. What is taken away leaves
+    // room for rounding.
     let above = (sum.to_bits() >> 23) as i32 - 126;
     let steps = (15 - (above >> 1)).min(14 - above.min(0));
     let power = |exponent: i32| f32::from_bits(((127 + exponent) as u32) << 23);
@@ -292,6 +292,7 @@ mod tests {
     fn rounded(k: &WordKernels, x: &[f32], steps: Steps) -> (Vec<Pair>, f32) {
         let mut q = vec![[7; 2]; x.len().div_ceil(2)];
         let scale = (k.round)(x, UNBOUNDED, steps, &mut q);
+        assert_eq!(scale.neighbours, neighbours(&q), "{} values", x.len());
         (q, scale.d)
     }
 
@@ -455,6 +456,8 @@ mod tests {
                 let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s - most).exp2()).collect();
                 let sum = exact.iter().sum::<f64>();
                 assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{isa} {len}: {powers:?}, expected {sum}");
+                assert_eq!(powers.scale.neighbours, neighbours(&p), "{isa} {len}");
+                assert!(p.as_flattened().iter().all(|&p| f32::from(p) <= MOST), "{isa} {len}: {p:?}");
                 // What is a 2^40th of the largest may be nothing.
                 let size = ((2.0 * sum).sqrt() / 2.0).max(2.0 * sum.min(1.0));
                 let step = (size / f64::from(MOST)).max(2f64.powi(-39));

@@ -551,9 +551,10 @@ pub trait Backend {
 
     // ---- encoders
 
-    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, or `silu` of that: `[n, rows]`. Inputs, and weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the
-    /// block's size or, if that is more, a 16,383rd of its largest, the weights' to the power of two above that; where a backend
-    /// was made for coarse products, both as [`Rounding::Coarse`] has it, the weights' steps a 127th of the block's largest.
+    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, or `silu` of that: `[n, rows]`. Inputs, and
+    /// weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the block's size or, if that is
+    /// more, a 16,383rd of its largest, the weights' to the power of two above that; where a backend was made for coarse
+    /// products, both as [`Rounding::Coarse`] has it, the weights' steps a 127th of the block's largest.
     fn clipped_project(
         &mut self,
         outs: &mut [ClippedProjection<'_, Self::Matrix, Self::Buffer>],
