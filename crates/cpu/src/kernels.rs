@@ -499,6 +499,15 @@ fn has_i8mm() -> bool {
     std::arch::is_aarch64_feature_detected!("dotprod") && std::arch::is_aarch64_feature_detected!("i8mm")
 }
 
+/// The AVX-512 table that this machine can run and does not take.
+#[cfg(test)]
+pub fn other_avx512() -> Option<&'static Kernels> {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx512().then(|| if adds_aside() { &AVX512 } else { &AVX512_ASIDE });
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
 /// Instruction sets this machine can run, best first; the scalar one is always there.
 pub fn available() -> Vec<Isa> {
     [Isa::Avx512, Isa::Vnni, Isa::Avx2, Isa::I8mm, Isa::Neon, Isa::Scalar]

@@ -276,12 +276,13 @@ mod tests {
     use carat_tensor::backend::UNBOUNDED;
 
     use super::*;
-    use crate::kernels::{available, table};
+    use crate::kernels::{available, other_avx512, table};
 
     const LENGTHS: [usize; 10] = [1, 2, 15, 16, 17, 63, 64, 65, 127, 128];
 
     fn kernels() -> impl Iterator<Item = (crate::kernels::Isa, &'static WordKernels)> {
-        available().into_iter().filter_map(|isa| Some((isa, table(isa)?.words?)))
+        let tables = available().into_iter().filter_map(table).chain(other_avx512());
+        tables.filter_map(|table| Some((table.isa, table.words?)))
     }
 
     /// Values of −1 to 1, by the multiples of the golden ratio.
@@ -436,8 +437,8 @@ mod tests {
             for (len, sign) in [(128, 1.0), (128, -1.0), (2, 1.0), (64, -1.0)] {
                 let (x, _) = rounded(k, &vec![sign; len], Steps::Any);
                 let (w, _) = rounded(k, &vec![1.0; len], Steps::Any);
-                let weights = w.iter().flat_map(|&pair| [pair; TILE]).collect();
-                check_product(k, &format!("{isa} {len} equal values"), (1, 1, x.len()), [weights, x]);
+                let weights = w.iter().flat_map(|&pair| [pair; MAX_TILES * TILE]).collect();
+                check_product(k, &format!("{isa} {len} equal values"), (MAX_TILES, 6, x.len()), [weights, x.repeat(6)]);
             }
         }
     }
