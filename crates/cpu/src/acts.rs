@@ -77,7 +77,7 @@ impl Acts {
         let x = |i: usize| &x[i * cols..(i + 1) * cols];
         let make = |i: usize, out: &mut [f32]| match before {
             Before::Nothing => out.copy_from_slice(x(i)),
-            Before::Norm(weight, eps) => rows::rms_norm(k, out, x(i), Some(weight), eps),
+            Before::Norm(weight, eps) => rows::rms_norm(k, out, x(i), weight, eps),
             Before::Clamp(bounds) => {
                 out.copy_from_slice(x(i));
                 rows::clamp(out, bounds);

@@ -541,6 +541,11 @@ impl Backend for CpuBackend {
         let mut taken = None;
         let k = self.kernels;
         for ClippedProjection { projection: Projection { matrix: m, out }, clip, silu } in outs {
+            let end = |out: &mut [f32]| {
+                if *silu {
+                    rows::silu(k, out);
+                }
+            };
             let is_coarse = self.coarse && matmul::rounds(m.dtype, m.cols, n);
             let words = self.words().filter(|_| !is_coarse && words::product::takes(m.dtype, n, true));
             let (integers, wanted) = match is_coarse {
@@ -554,26 +559,20 @@ impl Backend for CpuBackend {
                 if !is_taken {
                     acts.round(words, &mut self.pool, &x.0, (n, m.cols), clip.input);
                 }
-                let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
-                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, out| {
-                    if *silu {
-                        rows::silu(k, out);
-                    }
-                });
+                let (tables, workers) = ((k, words), (&mut self.pool, &products[..]));
+                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, out| end(out));
                 continue;
             }
             if !is_taken {
                 let workers = (&mut self.pool, &self.scratch[..]);
-                self.acts.load(self.kernels, workers, &x.0, (n, m.cols), Before::Clamp(clip.input), wanted);
+                self.acts.load(k, workers, &x.0, (n, m.cols), Before::Clamp(clip.input), wanted);
             }
-            let product = Product { kernels: self.kernels, integers, acts: &self.acts };
+            let product = Product { kernels: k, integers, acts: &self.acts };
             let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
             self.pool.tiles(&mut [out], |worker, _, mut tile| {
                 product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
                     rows::clamp(out, clip.output);
-                    if *silu {
-                        rows::silu(k, out);
-                    }
+                    end(out);
                 });
             });
         }

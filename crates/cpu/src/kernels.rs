@@ -455,7 +455,7 @@ pub fn table(isa: Isa) -> Option<&'static Kernels> {
         #[cfg(target_arch = "x86_64")]
         Isa::Vnni => has_avx2().then(vnni_table).flatten(),
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => has_avx512().then(|| if adds_aside() { &AVX512_ASIDE } else { &AVX512 }),
+        Isa::Avx512 => avx512_tables().map(|[taken, _]| taken),
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => std::arch::is_aarch64_feature_detected!("dotprod").then_some(&NEON),
         #[cfg(target_arch = "aarch64")]
@@ -486,6 +486,12 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vnni")
 }
 
+/// The table that this machine takes, and the one that it could.
+#[cfg(target_arch = "x86_64")]
+fn avx512_tables() -> Option<[&'static Kernels; 2]> {
+    has_avx512().then(|| if adds_aside() { [&AVX512_ASIDE, &AVX512] } else { [&AVX512, &AVX512_ASIDE] })
+}
+
 /// Whether vectors are added in units beside those that multiply, as in AMD's processors: of Intel's the same units do both.
 #[cfg(target_arch = "x86_64")]
 fn adds_aside() -> bool {
@@ -503,7 +509,7 @@ fn has_i8mm() -> bool {
 #[cfg(test)]
 pub fn other_avx512() -> Option<&'static Kernels> {
     #[cfg(target_arch = "x86_64")]
-    return has_avx512().then(|| if adds_aside() { &AVX512 } else { &AVX512_ASIDE });
+    return avx512_tables().map(|[_, other]| other);
     #[cfg(not(target_arch = "x86_64"))]
     None
 }

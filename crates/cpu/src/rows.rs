@@ -5,19 +5,10 @@ use carat_tensor::backend::UNBOUNDED;
 use crate::kernels::Kernels;
 
 /// `out = x · (mean(x²) + eps)^(-1/2) ⊙ weight`; Gemma 4 multiplies by the weight itself.
-pub fn rms_norm(k: &Kernels, out: &mut [f32], x: &[f32], weight: Option<&[f32]>, eps: f32) {
+pub fn rms_norm(k: &Kernels, out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
     let scale = rms_scale(k, x, eps);
-    match weight {
-        Some(weight) => {
-            for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-                *out = x * scale * w;
-            }
-        }
-        None => {
-            for (out, &x) in out.iter_mut().zip(x) {
-                *out = x * scale;
-            }
-        }
+    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * w;
     }
 }
 

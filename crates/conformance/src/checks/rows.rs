@@ -94,8 +94,8 @@ fn add_rms_norm<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, fill: Fill, n
 const BOUNDS: [f32; 2] = [-0.5, 1.25];
 
 /// What a norm sees of values within these.
-fn clamped(x: &[f64], [low, high]: [f32; 2]) -> Vec<f64> {
-    x.iter().map(|x| x.clamp(f64::from(low), f64::from(high))).collect()
+fn clamped(x: &[f64], within: [f32; 2]) -> Vec<f64> {
+    Approx::exact(x.to_vec()).clamp(within.map(f64::from)).exact
 }
 
 fn sum_rms_norms<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, fill: Fill, n: usize, d: usize) {
