@@ -367,10 +367,12 @@ const fn avx512<const ASIDE: bool>() -> Kernels {
                     // SAFETY: as above.
                     round: |x, bounds, steps, q| unsafe { avx512::words::round(x, bounds, steps, q) },
                     // SAFETY: as above.
+                    round_halves: |dtype, row, q| unsafe { avx512::words::round_halves(dtype, row, q) },
+                    // SAFETY: as above.
                     spread: |rows, len, width, panel| unsafe { avx512::words::spread(rows, len, width, panel) },
                     // SAFETY: as above.
-                    gemm: |panel, x, start, bounds, out| unsafe {
-                        avx512::words::gemm::<ASIDE>(panel, x, start, bounds, out)
+                    gemm: |panel, x, start, bounds, sums, out| unsafe {
+                        avx512::words::gemm::<ASIDE>(panel, x, start, bounds, sums, out)
                     },
                     // SAFETY: as above.
                     powers: |scores, max, p| unsafe { avx512::words::powers(scores, max, p) },

@@ -50,13 +50,20 @@ impl Matrix {
         if let (DType::BF16, Some(tile)) = (self.dtype, self.tiles(rows.clone())) {
             return e4m7::widen_block(tile, cols.start, k.widen_e4m7, out);
         }
+        for (bytes, out) in self.blocks(k, rows, cols.clone()).zip(out) {
+            (k.decode)(self.dtype, bytes, &mut out[..cols.len()]);
+        }
+    }
+
+    /// The bytes of up to [`BLOCK`] columns, from a multiple of that on, of some rows; asks for the columns that follow.
+    pub(crate) fn blocks(&self, k: &Kernels, rows: Range<usize>, cols: Range<usize>) -> impl Iterator<Item = &[u8]> {
         let size = |cols: usize| self.dtype.row_bytes(cols).expect("blocks here are whole ones of the type");
         let bytes = size(cols.start)..size(cols.end);
         let next = bytes.end..size((cols.end + BLOCK).min(self.cols));
-        for (row, out) in self.row_bytes(rows).chunks_exact(self.row_bytes).zip(out) {
+        self.row_bytes(rows).chunks_exact(self.row_bytes).map(move |row| {
             (k.prefetch)(&row[next.clone()]);
-            (k.decode)(self.dtype, &row[bytes.clone()], &mut out[..cols.len()]);
-        }
+            &row[bytes.clone()]
+        })
     }
 
     /// Rounds up to 16 rows of weights in 16 bits to a tile of 8.

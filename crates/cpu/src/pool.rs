@@ -391,6 +391,21 @@ impl<'a> Tile<'a> {
         Tile { data, rows: 0..rows.len(), cols: self.cols.clone(), ..*self }
     }
 
+    /// Some of the tile's columns.
+    ///
+    /// # Panics
+    /// If the tile hasn't all of them.
+    pub fn columns(&mut self, cols: Range<usize>) -> Tile<'_> {
+        let here = self.cols.start <= cols.start && cols.end <= self.cols.end;
+        assert!(here, "columns {cols:?} of a tile of columns {:?}", self.cols);
+        Tile { rows: self.rows.clone(), cols, ..*self }
+    }
+
+    /// Where the tile's first row begins, and values from row to row.
+    pub fn address(&mut self) -> (*mut f32, usize) {
+        (self.data.wrapping_add(self.rows.start * self.stride + self.cols.start), self.stride)
+    }
+
     /// The tile's part of row `i` of the output.
     ///
     /// # Panics

@@ -92,7 +92,7 @@ pub fn clamp(x: &mut [f32], [low, high]: [f32; 2]) {
 
 /// `x = x · σ(x)`.
 pub fn silu(k: &Kernels, x: &mut [f32]) {
-    let mut gate = [0.0; 256];
+    let mut gate = [0.0; 64];
     for x in x.chunks_mut(gate.len()) {
         let gate = &mut gate[..x.len()];
         gate.copy_from_slice(x);

@@ -16,10 +16,14 @@
 pub mod attention;
 pub mod product;
 
+use carat_tensor::DType;
+use carat_tensor::backend::UNBOUNDED;
+
 use crate::acts::grow;
 use crate::kernels::TILE;
+use crate::pool::Tile;
 use crate::rows;
-use crate::scalar::{TINY, largest};
+use crate::scalar::{self, TINY, largest};
 
 /// Most values that share a step.
 pub const BLOCK: usize = 128;
@@ -158,16 +162,19 @@ pub struct Powers {
 pub struct WordKernels {
     /// Rounds up to [`BLOCK`] values, brought within bounds. `q` has a zero more where the values are odd.
     pub round: fn(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale,
+    /// The same of weights, F16 or BF16, in steps that are powers of two.
+    pub round_halves: fn(DType, row: &[u8], q: &mut [Pair]) -> Scale,
     /// Brings the first `len` pairs of 16 rows to a panel's tile: `panel[k · width + r] = rows[r][k]`.
     pub spread: fn(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]),
-    /// `out[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `out` `[n, 16 · tiles]`.
-    pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], out: &mut [f32]),
+    /// `sums[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `sums` `[n, 16 · tiles]`. Where
+    /// there is an `out` of as many rows and columns, it alone gets the finished ones, and `sums` holds some that aren't.
+    pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], sums: &mut [f32], out: Option<&mut Tile<'_>>),
     /// `p = round(2^(score − m))` in steps of [`power_steps`], `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
     pub powers: fn(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers,
 }
 
 /// The definitions.
-pub static SCALAR: WordKernels = WordKernels { round, spread, gemm, powers };
+pub static SCALAR: WordKernels = WordKernels { round, round_halves, spread, gemm, powers };
 
 fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
     let mut bounded = [0.0; BLOCK];
@@ -191,6 +198,13 @@ fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
         *q = (x * inverse).round_ties_even() as i16;
     }
     Scale { d: inverse.recip(), neighbours: neighbours(q) }
+}
+
+fn round_halves(dtype: DType, row: &[u8], q: &mut [Pair]) -> Scale {
+    let mut decoded = [0.0; BLOCK];
+    let decoded = &mut decoded[..row.len() / size_of::<u16>()];
+    scalar::decode(dtype, row, decoded);
+    round(decoded, UNBOUNDED, Steps::PowersOfTwo, q)
 }
 
 fn dot(a: Pair, b: Pair) -> i32 {
@@ -219,22 +233,33 @@ pub fn inverse(max: f32, size: f32, steps: Steps) -> f32 {
     }
 }
 
-fn gemm(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+fn gemm(
+    panel: Panel<'_>,
+    x: Rows<'_>,
+    start: Start,
+    bounds: [f32; 2],
+    sums: &mut [f32],
+    mut out: Option<&mut Tile<'_>>,
+) {
     let width = panel.tiles * TILE;
-    for (i, out) in out.chunks_exact_mut(width).enumerate() {
+    for (i, sums) in sums.chunks_exact_mut(width).enumerate() {
         if start == Start::Zero {
-            out.fill(0.0);
+            sums.fill(0.0);
         }
         let x = x.part(i..i + 1);
         let weights = panel.pairs.chunks(BLOCK / 2 * width).zip(panel.scales.chunks_exact(panel.tiles));
         for ((x, scale), (weights, scales)) in x.pairs.chunks(BLOCK / 2).zip(x.scales).zip(weights) {
             let steps = scales.iter().flat_map(|tile| tile.d);
-            for ((r, out), step) in out.iter_mut().enumerate().zip(steps) {
+            for ((r, sum), step) in sums.iter_mut().enumerate().zip(steps) {
                 let products = x.iter().zip(weights.chunks_exact(width)).map(|(&x, weights)| dot(x, weights[r]));
-                *out += step * scale.d * products.sum::<i32>() as f32;
+                *sum += step * scale.d * products.sum::<i32>() as f32;
             }
         }
-        rows::clamp(out, bounds);
+        rows::clamp(sums, bounds);
+        if let Some(out) = &mut out {
+            let first = out.rows().start;
+            out.row(first + i).copy_from_slice(sums);
+        }
     }
 }
 
@@ -273,8 +298,6 @@ pub fn power_steps(sum: f32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use carat_tensor::backend::UNBOUNDED;
-
     use super::*;
     use crate::kernels::{available, other_avx512, table};
 
@@ -333,6 +356,34 @@ mod tests {
             for (x, &q) in x.iter().zip(q.as_flattened()) {
                 assert!(x.abs() < 0.07 || f32::from(q) * d == *x, "{isa}: {x} as {q} · {d}");
             }
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_as_their_values() {
+        for (isa, k) in kernels() {
+            for (len, peak) in LENGTHS.into_iter().flat_map(|len| [0.0, 1e-30, 1.0, 300.0].map(|peak| (len, peak))) {
+                let mut x = values(len, len);
+                x[len / 2] *= peak;
+                for dtype in [DType::F16, DType::BF16] {
+                    let bytes: Vec<u8> = x
+                        .iter()
+                        .flat_map(|&x| match dtype {
+                            DType::F16 => half::f16::from_f32(x).to_le_bytes(),
+                            _ => half::bf16::from_f32(x).to_le_bytes(),
+                        })
+                        .collect();
+                    let mut decoded = vec![0.0; len];
+                    scalar::decode(dtype, &bytes, &mut decoded);
+                    let mut q = vec![[7; 2]; len.div_ceil(2)];
+                    let scale = (k.round_halves)(dtype, &bytes, &mut q);
+                    let mut expected = vec![[7; 2]; len.div_ceil(2)];
+                    let of_values = round(&decoded, UNBOUNDED, Steps::PowersOfTwo, &mut expected);
+                    assert_eq!((scale, q), (of_values, expected), "{isa} {len} values in {dtype:?}, {peak}");
+                }
+            }
+            let infinite = half::bf16::INFINITY.to_le_bytes().repeat(BLOCK);
+            assert!((k.round_halves)(DType::BF16, &infinite, &mut [[0; 2]; BLOCK / 2]).d.is_nan(), "{isa}");
         }
     }
 
@@ -398,7 +449,18 @@ mod tests {
         let panel = Panel { tiles, pairs: &weights, scales: &tile_scales };
         let rows = Rows { len, stride: len, pairs: &x, scales: &scales };
         let mut out = vec![1e3; n * width];
-        (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut out);
+        (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut out, None);
+        // The same, brought among other values.
+        let (mut sums, mut all) = (vec![1e3; n * width], vec![7.0; (n + 2) * (width + 5)]);
+        let mut tile = Tile::of(&mut all, width + 5);
+        let mut there = tile.columns(3..3 + width);
+        (k.gemm)(panel, rows, Start::Kept, [-1e9, 2e9], &mut sums, Some(&mut there.part(1..n + 1)));
+        for (i, row) in all.chunks_exact(width + 5).enumerate() {
+            let expected =
+                if (1..=n).contains(&i) { &out[(i - 1) * width..i * width] } else { &[7.0; MAX_TILES * TILE][..width] };
+            assert!(row[3..3 + width] == *expected, "{what} row {i} where it is wanted");
+            assert!(row[..3].iter().chain(&row[3 + width..]).all(|&beside| beside == 7.0), "{what} row {i} beside it");
+        }
         for (at, found) in out.into_iter().enumerate() {
             let (i, r) = (at / width, at % width);
             let (mut sum, mut size) = (1e3, 1e3);

@@ -70,6 +70,10 @@ fn load(x: &[f32]) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn load_some(x: &[f32]) -> __m512 {
+    // A load with a mask waits until what was stored there has reached the cache.
+    if x.len() >= 16 {
+        return load(x);
+    }
     // SAFETY: the mask names no lane past the slice.
     unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
 }
@@ -87,6 +91,10 @@ fn store(out: &mut [f32], v: __m512) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 fn store_some(out: &mut [f32], v: __m512) {
+    // As with loads: one that follows would wait.
+    if out.len() >= 16 {
+        return store(out, v);
+    }
     // SAFETY: the mask names no lane past the slice.
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask(out.len()), v) }
 }

@@ -35,7 +35,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// Up to 16 values of a plain type; zeros after them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn widen(dtype: DType, bytes: &[u8], len: usize) -> __m512 {
+pub fn widen(dtype: DType, bytes: &[u8], len: usize) -> __m512 {
     debug_assert!(bytes.len() >= len.min(16) * dtype.block_bytes());
     let m = mask(len);
     // SAFETY: callers pass the bytes of `len` values; the mask names no lane past them.

@@ -11,11 +11,14 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use carat_tensor::DType;
 use carat_tensor::backend::UNBOUNDED;
 
 use super::pack::transpose;
-use super::{load, load_some, mask, store, store_some};
+use super::plain::widen;
+use super::{load, load_some, mask, store_some};
 use crate::kernels::TILE;
+use crate::pool::Tile;
 use crate::words::{
     BLOCK, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, blocks, inverse, power_steps,
 };
@@ -38,6 +41,15 @@ const MANY: f32 = 1e38;
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
     let bounds = [_mm512_set1_ps(bounds[0]), _mm512_set1_ps(bounds[1])];
+    if let (Ok(x), Ok(q)) = (<&[f32; BLOCK]>::try_from(x), <&mut [Pair; BLOCK / 2]>::try_from(&mut *q)) {
+        let mut block = [_mm512_setzero_ps(); BLOCK / 16];
+        for (block, x) in block.iter_mut().zip(x.as_chunks::<16>().0) {
+            *block = clamp(load(x), bounds);
+        }
+        if let Some(scale) = round_whole(&block, steps, q) {
+            return scale;
+        }
+    }
     let (whole, rest) = x.as_chunks::<16>();
     let (mut max, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for x in whole {
@@ -77,6 +89,47 @@ pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale
         unsafe { _mm256_mask_storeu_epi16(rest_q.as_mut_ptr().cast(), mask(2 * rest_q.len()), words) }
     }
     Scale { d: inverse.recip(), neighbours: sum_neighbours(neighbours) }
+}
+
+/// See [`crate::words::WordKernels`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+pub fn round_halves(dtype: DType, row: &[u8], q: &mut [Pair]) -> Scale {
+    if let (Ok(row), Ok(q)) = (<&[u8; 2 * BLOCK]>::try_from(row), <&mut [Pair; BLOCK / 2]>::try_from(&mut *q)) {
+        let mut x = [_mm512_setzero_ps(); BLOCK / 16];
+        for (x, row) in x.iter_mut().zip(row.as_chunks::<32>().0) {
+            *x = widen(dtype, row, 16);
+        }
+        if let Some(scale) = round_whole(&x, Steps::PowersOfTwo, q) {
+            return scale;
+        }
+    }
+    (SCALAR.round_halves)(dtype, row, q)
+}
+
+/// Rounds a whole block, if its size is no reason for care.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn round_whole(x: &[__m512; BLOCK / 16], steps: Steps, q: &mut [Pair; BLOCK / 2]) -> Option<Scale> {
+    let (mut max, mut squares) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
+    for (i, &x) in x.iter().enumerate() {
+        max[i % 2] = _mm512_max_ps(max[i % 2], _mm512_abs_ps(x));
+        squares[i % 2] = _mm512_fmadd_ps(x, x, squares[i % 2]);
+    }
+    let max = _mm512_reduce_max_ps(_mm512_max_ps(max[0], max[1]));
+    let squares = _mm512_reduce_add_ps(_mm512_add_ps(squares[0], squares[1]));
+    if !(FEW..MANY).contains(&squares) {
+        return None;
+    }
+    let inverse = inverse(max, squares.sqrt(), steps);
+    let scale = _mm512_set1_ps(inverse);
+    let mut neighbours = _mm256_setzero_si256();
+    for (&x, q) in x.iter().zip(q.as_chunks_mut::<8>().0) {
+        let words = words(x, scale);
+        neighbours = add_neighbours(neighbours, words);
+        // SAFETY: eight pairs.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words) }
+    }
+    Some(Scale { d: inverse.recip(), neighbours: sum_neighbours(neighbours) })
 }
 
 /// Adds the products of neighbouring pairs, each twice.
@@ -130,12 +183,19 @@ fn clamp(x: __m512, [low, high]: [__m512; 2]) -> __m512 {
 
 /// See [`crate::words::WordKernels`]; `ASIDE` for a processor that adds beside multiplying.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn gemm<const ASIDE: bool>(panel: Panel<'_>, x: Rows<'_>, start: Start, bounds: [f32; 2], out: &mut [f32]) {
+pub fn gemm<const ASIDE: bool>(
+    panel: Panel<'_>,
+    x: Rows<'_>,
+    start: Start,
+    bounds: [f32; 2],
+    sums: &mut [f32],
+    out: Option<&mut Tile<'_>>,
+) {
     match panel.tiles {
-        1 => tiled::<1, ASIDE>(panel, x, start, bounds, out),
-        2 => tiled::<2, ASIDE>(panel, x, start, bounds, out),
-        3 => tiled::<3, ASIDE>(panel, x, start, bounds, out),
-        4 => tiled::<4, ASIDE>(panel, x, start, bounds, out),
+        1 => tiled::<1, ASIDE>(panel, x, start, bounds, sums, out),
+        2 => tiled::<2, ASIDE>(panel, x, start, bounds, sums, out),
+        3 => tiled::<3, ASIDE>(panel, x, start, bounds, sums, out),
+        4 => tiled::<4, ASIDE>(panel, x, start, bounds, sums, out),
         tiles => unreachable!("a panel of {tiles} tiles"),
     }
 }
@@ -146,41 +206,85 @@ fn tiled<const T: usize, const ASIDE: bool>(
     x: Rows<'_>,
     start: Start,
     bounds: [f32; 2],
-    out: &mut [f32],
+    sums: &mut [f32],
+    out: Option<&mut Tile<'_>>,
 ) {
-    let (n, width, blocks) = (out.len() / (T * TILE), T * TILE, blocks(x.len));
+    let (n, width, blocks) = (sums.len() / (T * TILE), T * TILE, blocks(x.len));
     assert!(panel.pairs.len() >= x.len * width && panel.scales.len() >= blocks * T);
     assert!(x.stride >= x.len && x.scales.len() >= n * blocks);
     assert!(n == 0 || x.pairs.len() >= (n - 1) * x.stride + x.len);
+    let kept = Place { data: sums.as_mut_ptr(), stride: width };
+    let out = out.map(|out| {
+        assert!(out.rows().len() == n && out.cols().len() == width, "sums of another shape than what they are for");
+        let (data, stride) = out.address();
+        Place { data, stride }
+    });
+    let is_bounded = bounds[0] > f32::NEG_INFINITY || bounds[1] < f32::INFINITY;
     for b in 0..blocks {
-        let start = if b == 0 { start } else { Start::Kept };
-        let is_bounded = b + 1 == blocks && (bounds[0] > f32::NEG_INFINITY || bounds[1] < f32::INFINITY);
-        let pairs = b * (BLOCK / 2)..((b + 1) * (BLOCK / 2)).min(x.len);
-        let block = Block { panel, x, b, pairs, start, bounds: is_bounded.then_some(bounds) };
+        let (is_last, is_new) = (b + 1 == blocks, b == 0 && start == Start::Zero);
+        let block = Block {
+            panel,
+            x,
+            b,
+            blocks,
+            pairs: b * (BLOCK / 2)..((b + 1) * (BLOCK / 2)).min(x.len),
+            kept,
+            kept_lanes: if is_new { 0 } else { u16::MAX },
+            to: out.filter(|_| is_last).unwrap_or(kept),
+            next: out.filter(|_| b + 2 == blocks),
+            bounds: (is_last && is_bounded).then_some(bounds),
+        };
         let mut i = 0;
-        while ASIDE && i + ROWS_ASIDE <= n {
-            block.five_aside::<T>(i, out);
-            i += ROWS_ASIDE;
-        }
-        while !ASIDE && i + ROWS <= n {
-            block.six::<T>(i, out);
-            i += ROWS;
-        }
-        while i < n {
-            block.one::<T>(i, out);
-            i += 1;
+        // SAFETY: rows and scales of the block, and of the places, were checked to be there: `n` of each.
+        unsafe {
+            while ASIDE && i + ROWS_ASIDE <= n {
+                block.five_aside::<T>(i);
+                i += ROWS_ASIDE;
+            }
+            while !ASIDE && i + ROWS <= n {
+                block.six::<T>(i);
+                i += ROWS;
+            }
+            while i < n {
+                block.one::<T>(i);
+                i += 1;
+            }
         }
     }
 }
 
+/// Where rows of sums lie.
+#[derive(Clone, Copy)]
+struct Place {
+    data: *mut f32,
+    stride: usize,
+}
+
+impl Place {
+    fn row(&self, i: usize) -> *mut f32 {
+        self.data.wrapping_add(i * self.stride)
+    }
+}
+
 /// A block of all rows, the lengths of what it is of checked. Its functions have no loops over sums: those that the compiler
-/// does not undo keep the sums in memory.
+/// does not undo keep the sums in memory. Nor have they slices, whose checks took a twentieth of the time.
+///
+/// # Safety
+/// Of its functions: the rows they are for are some of the product's.
 struct Block<'a> {
     panel: Panel<'a>,
     x: Rows<'a>,
     b: usize,
+    blocks: usize,
     pairs: std::ops::Range<usize>,
-    start: Start,
+    /// Sums of the blocks before.
+    kept: Place,
+    /// None or all.
+    kept_lanes: __mmask16,
+    /// Where the sums go.
+    to: Place,
+    /// Where they will go after the next block: these lines are asked for.
+    next: Option<Place>,
     bounds: Option<[f32; 2]>,
 }
 
@@ -188,7 +292,8 @@ impl Block<'_> {
     /// Adds six rows from `i` on.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn six<const T: usize>(&self, i: usize, out: &mut [f32]) {
+    unsafe fn six<const T: usize>(&self, i: usize) {
+        self.ask::<T>(i, ROWS);
         let zero = [_mm512_setzero_si512(); T];
         let (mut s0, mut s1, mut s2, mut s3, mut s4, mut s5) = (zero, zero, zero, zero, zero, zero);
         let (x0, x1, x2) = (self.row(i), self.row(i + 1), self.row(i + 2));
@@ -211,18 +316,23 @@ impl Block<'_> {
                 }
             }
         }
-        self.add(&s0, i, out);
-        self.add(&s1, i + 1, out);
-        self.add(&s2, i + 2, out);
-        self.add(&s3, i + 3, out);
-        self.add(&s4, i + 4, out);
-        self.add(&s5, i + 5, out);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.add(&s0, i);
+            self.add(&s1, i + 1);
+            self.add(&s2, i + 2);
+            self.add(&s3, i + 3);
+            self.add(&s4, i + 4);
+            self.add(&s5, i + 5);
+            self.bound::<T>(i, ROWS);
+        }
     }
 
     /// Adds five rows from `i` on, of neighbouring pairs at once.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn five_aside<const T: usize>(&self, i: usize, out: &mut [f32]) {
+    unsafe fn five_aside<const T: usize>(&self, i: usize) {
+        self.ask::<T>(i, ROWS_ASIDE);
         let (some, more) = (plain::<T>(), plain::<T>() + usize::from(T > 3));
         let (less, less_more) = (self.less_neighbours::<T>(some), self.less_neighbours::<T>(more));
         let (mut s0, mut s1, mut s2, mut s3, mut s4) = (less, less, less_more, less, less_more);
@@ -256,31 +366,65 @@ impl Block<'_> {
                 dots(&mut s4, &w, x4.add(even));
             }
         }
-        self.add_aside(&mut s0, i, some, out);
-        self.add_aside(&mut s1, i + 1, some, out);
-        self.add_aside(&mut s2, i + 2, more, out);
-        self.add_aside(&mut s3, i + 3, some, out);
-        self.add_aside(&mut s4, i + 4, more, out);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.add_aside(&mut s0, i, some);
+            self.add_aside(&mut s1, i + 1, some);
+            self.add_aside(&mut s2, i + 2, more);
+            self.add_aside(&mut s3, i + 3, some);
+            self.add_aside(&mut s4, i + 4, more);
+            self.bound::<T>(i, ROWS_ASIDE);
+        }
+    }
+
+    /// Asks for the lines of some rows that are written soon: they are read before, and a write waits no less than a read.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+    fn ask<const T: usize>(&self, i: usize, rows: usize) {
+        if let Some(next) = self.next {
+            for row in i..i + rows {
+                for t in 0..T {
+                    let line = next.row(row).wrapping_add(t * TILE);
+                    // SAFETY: a hint, of any address.
+                    unsafe {
+                        asm!("prefetchw [{line}]", line = in(reg) line, options(readonly, nostack, preserves_flags))
+                    }
+                }
+            }
+        }
     }
 
     /// What sums of the panel's rows start from: less the products of their neighbours, but in the last tiles.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
     fn less_neighbours<const T: usize>(&self, plain: usize) -> [__m512i; T] {
-        let scales = &self.panel.scales[self.b * T..(self.b + 1) * T];
-        let mut less = [_mm512_setzero_si512(); T];
-        for (less, TileScale { neighbours, .. }) in less.iter_mut().zip(&scales[..T - plain]) {
-            // SAFETY: 16 integers.
-            *less = _mm512_sub_epi32(*less, unsafe { _mm512_loadu_si512(neighbours.as_ptr().cast()) });
+        let zero = _mm512_setzero_si512();
+        let less = |t: usize| {
+            // SAFETY: `tiled` has checked that there are scales of every block.
+            let TileScale { neighbours, .. } = unsafe { &*self.panel.scales.as_ptr().add(self.b * T + t) };
+            // SAFETY: 16 integers, which begin a line.
+            _mm512_sub_epi32(zero, unsafe { _mm512_load_si512(neighbours.as_ptr().cast()) })
+        };
+        let mut all = [zero; T];
+        all[0] = less(0);
+        if T > 1 + plain {
+            all[1] = less(1);
         }
-        less
+        if T > 2 + plain {
+            all[2] = less(2);
+        }
+        if T > 3 + plain {
+            all[3] = less(3);
+        }
+        all
     }
 
     /// The same of row `i`; then adds its sums.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn add_aside<const T: usize>(&self, sums: &mut [__m512i; T], i: usize, plain: usize, out: &mut [f32]) {
-        let neighbours = _mm512_set1_epi32(self.x.scales[i * blocks(self.x.len) + self.b].neighbours);
+    unsafe fn add_aside<const T: usize>(&self, sums: &mut [__m512i; T], i: usize, plain: usize) {
+        // SAFETY: the caller's promise.
+        let neighbours = _mm512_set1_epi32(unsafe { self.scale(i) }.neighbours);
         sums[0] = _mm512_sub_epi32(sums[0], neighbours);
         if T > 1 + plain {
             sums[1] = _mm512_sub_epi32(sums[1], neighbours);
@@ -291,26 +435,37 @@ impl Block<'_> {
         if T > 3 + plain {
             sums[3] = _mm512_sub_epi32(sums[3], neighbours);
         }
-        self.add(sums, i, out);
+        // SAFETY: the caller's promise.
+        unsafe { self.add(sums, i) }
     }
 
     /// Adds row `i`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn one<const T: usize>(&self, i: usize, out: &mut [f32]) {
+    unsafe fn one<const T: usize>(&self, i: usize) {
         let (mut sums, x) = ([_mm512_setzero_si512(); T], self.row(i));
         for k in 0..self.pairs.len() {
             // SAFETY: as in `six`.
             unsafe { dots(&mut sums, &self.weights(k), x.add(k)) }
         }
-        self.add(&sums, i, out);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.add(&sums, i);
+            self.bound::<T>(i, 1);
+        }
     }
 
     /// The block's pairs of a row.
     #[inline]
     fn row(&self, i: usize) -> *const Pair {
-        let start = i * self.x.stride;
-        self.x.pairs[start + self.pairs.start..start + self.pairs.end].as_ptr()
+        self.x.pairs.as_ptr().wrapping_add(i * self.x.stride + self.pairs.start)
+    }
+
+    /// The block's scale of a row.
+    #[inline]
+    unsafe fn scale(&self, i: usize) -> &Scale {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.x.scales.as_ptr().add(i * self.blocks + self.b) }
     }
 
     /// Pair `k` of all rows of the panel.
@@ -336,39 +491,46 @@ impl Block<'_> {
         w
     }
 
-    /// Brings sums of row `i` to scale, and adds them to `out`.
+    /// Brings sums of row `i` to scale, and adds them to what was kept.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn add<const T: usize>(&self, sums: &[__m512i; T], i: usize, out: &mut [f32]) {
-        let width = T * TILE;
-        let scales = &self.panel.scales[self.b * T..(self.b + 1) * T];
-        let d = _mm512_set1_ps(self.x.scales[i * blocks(self.x.len) + self.b].d);
-        let out = &mut out[i * width..(i + 1) * width];
-        self.finish(sums[0], &scales[0].d, d, out);
+    unsafe fn add<const T: usize>(&self, sums: &[__m512i; T], i: usize) {
+        let (kept, to) = (self.kept.row(i), self.to.row(i));
+        // SAFETY: the caller's promise; `tiled` has checked that there are scales of every block.
+        let (d, scales) = unsafe { (_mm512_set1_ps(self.scale(i).d), self.panel.scales.as_ptr().add(self.b * T)) };
+        // SAFETY: a row of sums has `T` tiles in both places, and a block as many scales.
+        let total = |t: usize, sums: __m512i| unsafe {
+            let kept = _mm512_maskz_loadu_ps(self.kept_lanes, kept.add(t * TILE));
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), _mm512_mul_ps(load(&(*scales.add(t)).d), d), kept)
+        };
+        // SAFETY: as above.
+        let put = |t: usize, sums: __m512i| unsafe { _mm512_storeu_ps(to.add(t * TILE), total(t, sums)) };
+        put(0, sums[0]);
         if T > 1 {
-            self.finish(sums[1], &scales[1].d, d, &mut out[TILE..]);
+            put(1, sums[1]);
         }
         if T > 2 {
-            self.finish(sums[2], &scales[2].d, d, &mut out[2 * TILE..]);
+            put(2, sums[2]);
         }
         if T > 3 {
-            self.finish(sums[3], &scales[3].d, d, &mut out[3 * TILE..]);
+            put(3, sums[3]);
         }
     }
 
-    /// The same of 16 sums.
+    /// Brings finished sums of some rows from `i` on within bounds.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-    fn finish(&self, sums: __m512i, steps: &[f32], d: __m512, out: &mut [f32]) {
-        let (sums, steps) = (_mm512_cvtepi32_ps(sums), _mm512_mul_ps(load(steps), d));
-        let mut total = match self.start {
-            Start::Zero => _mm512_mul_ps(sums, steps),
-            Start::Kept => _mm512_fmadd_ps(sums, steps, load(out)),
-        };
+    unsafe fn bound<const T: usize>(&self, i: usize, rows: usize) {
         if let Some([low, high]) = self.bounds {
-            total = clamp(total, [_mm512_set1_ps(low), _mm512_set1_ps(high)]);
+            let bounds = [_mm512_set1_ps(low), _mm512_set1_ps(high)];
+            for row in i..i + rows {
+                for t in 0..T {
+                    let to = self.to.row(row).wrapping_add(t * TILE);
+                    // SAFETY: the caller's promise, and a row of sums has `T` tiles.
+                    unsafe { _mm512_storeu_ps(to, clamp(_mm512_loadu_ps(to), bounds)) }
+                }
+            }
         }
-        store(out, total);
     }
 }
 

@@ -292,7 +292,7 @@ impl Scratch {
             let first = segment.positions.start + panel * KEYS;
             let end = (first + KEYS).min(segment.positions.end);
             let scores = self.scores.take(m * KEYS);
-            (words.gemm)(segment.stored.keys(view.d, panel), rows, Start::Zero, UNBOUNDED, scores);
+            (words.gemm)(segment.stored.keys(view.d, panel), rows, Start::Zero, UNBOUNDED, scores, None);
             for (r, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
                 let query = queries.start + r / group;
                 let seen = within(view.keys(query..query + 1), first, end);
@@ -326,7 +326,14 @@ impl Scratch {
             };
             for (start, tiles) in parts(width) {
                 let out = &mut sums[start * ROWS..][..m * tiles * TILE];
-                (words.gemm)(segment.stored.values(width, panel, (start, tiles)), powers, Start::Kept, UNBOUNDED, out);
+                (words.gemm)(
+                    segment.stored.values(width, panel, (start, tiles)),
+                    powers,
+                    Start::Kept,
+                    UNBOUNDED,
+                    out,
+                    None,
+                );
             }
         }
     }

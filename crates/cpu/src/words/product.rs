@@ -120,7 +120,8 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
     let len = m.cols.div_ceil(2);
     let blocks = blocks(len);
     let (mut decoded, mut rounded) = ([[0.0; BLOCK]; TILE], [[[0; 2]; BLOCK / 2]; TILE]);
-    let kind = if m.dtype.is_quantised() { Steps::Any } else { Steps::PowersOfTwo };
+    let is_half = !m.dtype.is_quantised();
+    let kind = if is_half { Steps::PowersOfTwo } else { Steps::Any };
     for start in (0..rows.len()).step_by(WIDTH) {
         let some = rows.start + start..(rows.start + start + WIDTH).min(rows.end);
         let width = some.len().next_multiple_of(TILE);
@@ -138,9 +139,15 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
             for (b, (panel, scales)) in blocks {
                 let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
                 let len = cols.len().div_ceil(2);
-                m.decode(k, some.clone(), cols.clone(), &mut decoded);
-                for (r, (x, q)) in decoded[..some.len()].iter().zip(&mut rounded).enumerate() {
-                    scales[tile].set(r, (words.round)(&x[..cols.len()], UNBOUNDED, kind, &mut q[..len]));
+                if is_half && m.tiles(some.clone()).is_none() {
+                    for (r, (row, q)) in m.blocks(k, some.clone(), cols).zip(&mut rounded).enumerate() {
+                        scales[tile].set(r, (words.round_halves)(m.dtype, row, &mut q[..len]));
+                    }
+                } else {
+                    m.decode(k, some.clone(), cols.clone(), &mut decoded);
+                    for (r, (x, q)) in decoded[..some.len()].iter().zip(&mut rounded).enumerate() {
+                        scales[tile].set(r, (words.round)(&x[..cols.len()], UNBOUNDED, kind, &mut q[..len]));
+                    }
                 }
                 (words.spread)(&rounded, len, width, &mut panel[tile * TILE..]);
             }
@@ -187,15 +194,26 @@ pub fn project<const M: usize>(
                     pairs: &panels[i * of_one + start * x.len..][..x.len * tiles * TILE],
                     scales: &scales[i * scales_of_one + start / TILE * blocks(x.len)..][..blocks(x.len) * tiles],
                 };
-                (words.gemm)(panel(0), x.part(part.clone()), Start::Zero, bounds, first);
+                let columns = cols.start + start..cols.start + start + width;
+                let x = x.part(part.clone());
+                let is_whole = M == 1 && width == tiles * TILE;
+                if is_whole {
+                    let mut to = tile.columns(columns.clone());
+                    (words.gemm)(panel(0), x, Start::Zero, bounds, first, Some(&mut to.part(part.clone())));
+                    for i in part.clone() {
+                        finish(i, columns.clone(), to.row(i));
+                    }
+                    continue;
+                }
+                (words.gemm)(panel(0), x, Start::Zero, bounds, first, None);
                 if M == 2 {
-                    (words.gemm)(panel(1), x.part(part.clone()), Start::Zero, bounds, rest);
+                    (words.gemm)(panel(1), x, Start::Zero, bounds, rest, None);
                     (k.gelu_mul)(first, rest);
                 }
-                for (i, out) in part.clone().zip(first.chunks_exact(tiles * TILE)) {
-                    let to = &mut tile.row(i)[start..start + width];
-                    copy_row(to, &out[..width]);
-                    finish(i, cols.start + start..cols.start + start + width, to);
+                for (i, out) in part.clone().zip(first.chunks_exact_mut(tiles * TILE)) {
+                    let out = &mut out[..width];
+                    finish(i, columns.clone(), out);
+                    copy_row(&mut tile.row(i)[start..start + width], out);
                 }
             }
         }
