@@ -237,6 +237,18 @@ pub fn words_product(matrix: &Weights, x: &[f64]) -> Approx {
     rounded_product(matrix, x, &halves(x, 1.0), |row| halves(row, 2.0))
 }
 
+/// A product of rows that came with errors, `of_exact` what it is of their exact values.
+pub fn inherited(of_exact: Approx, matrix: &Weights, x: &Approx) -> Approx {
+    let squares: Vec<f64> = x.typical.iter().map(|t| t * t).collect();
+    let mut out = of_exact;
+    let errors = out.limit.iter_mut().zip(&mut out.typical);
+    for (row, (limit, typical)) in matrix.values.chunks_exact(matrix.cols).zip(errors) {
+        *limit += sum(row, &x.limit, f64::abs);
+        *typical += sum(row, &squares, |w| w * w).sqrt();
+    }
+    out
+}
+
 /// Weights that share a step when they are rounded to 8 bits.
 const WEIGHT_GROUP: usize = 32;
 

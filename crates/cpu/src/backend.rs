@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use carat_tensor::backend::{
-    Attention, Backend, BackendError, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec, LayerNorm, Near, Norm,
-    Pooling, Projection, Rope, Rounding, Router, Subsampling, UNBOUNDED, Work,
+    Attention, Backend, BackendError, ClippedFeedForward, ClippedProjection, EncoderWork, Experts, KvForm, KvSpec,
+    LayerNorm, Near, Norm, Pooling, Projection, Rope, Rounding, Router, Subsampling, UNBOUNDED, Work,
+    feed_forward_by_parts,
 };
 use carat_tensor::{Bytes, DType, Tensor, TokenId};
 
@@ -126,6 +127,8 @@ pub struct CpuBackend {
 #[derive(Default)]
 struct Words {
     acts: words::product::Acts,
+    /// Scales of what goes into a feed-forward, while `acts` are what is inside.
+    outer: Vec<words::Scale>,
     products: Vec<Mutex<words::product::Scratch>>,
     head: words::attention::Head,
     attention: Vec<Mutex<words::attention::Scratch>>,
@@ -200,6 +203,21 @@ impl CpuBackend {
         self.kernels.words.filter(|_| self.integer.is_some())
     }
 
+    /// Whether products with a matrix between bounds are of 8-bit integers.
+    fn is_coarse(&self, m: &Matrix, n: usize) -> bool {
+        self.coarse && matmul::rounds(m.dtype, m.cols, n)
+    }
+
+    /// Kernels of a feed-forward as a whole, where its parts all take 16-bit integers, and the same of what goes in.
+    fn words_of(&self, ffn: &ClippedFeedForward<'_, Matrix, Buffer>, n: usize) -> Option<&'static WordKernels> {
+        let ClippedFeedForward { gate, up, down, .. } = ffn;
+        let mut matrices = gate.iter().chain([up, down]).map(|part| part.projection.matrix);
+        let takes = |m: &Matrix| !self.is_coarse(m, n) && words::product::takes(m.dtype, n, true);
+        let is_one_input = gate.as_ref().is_none_or(|gate| gate.clip.input == up.clip.input);
+        let is_room = words::product::room(n, up.projection.matrix.cols) <= up.projection.out.0.len();
+        self.words().filter(|_| is_one_input && is_room && matrices.all(takes))
+    }
+
     fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
         BackendError::OutOfMemory { what: what.to_owned(), bytes, backend: self.name() }
     }
@@ -239,7 +257,7 @@ impl CpuBackend {
     ) {
         let Words { acts, products, .. } = &self.words;
         let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
-        words::product::project(tables, workers, acts, &mut out.0, matrices, UNBOUNDED, finish);
+        words::product::project(tables, workers, acts.rows(), &mut out.0, matrices, UNBOUNDED, finish);
     }
 
     /// `out[i, h] = softmax(q[i, h] · K) · V`, both sides of both products `rounded` to 16 bits where that is allowed and faster.
@@ -540,13 +558,8 @@ impl Backend for CpuBackend {
         // How the activations were taken, if not as words, and within which bounds.
         let mut taken = None;
         let k = self.kernels;
-        for ClippedProjection { projection: Projection { matrix: m, out }, clip, silu } in outs {
-            let end = |out: &mut [f32]| {
-                if *silu {
-                    rows::silu(k, out);
-                }
-            };
-            let is_coarse = self.coarse && matmul::rounds(m.dtype, m.cols, n);
+        for ClippedProjection { projection: Projection { matrix: m, out }, clip } in outs {
+            let is_coarse = self.is_coarse(m, n);
             let words = self.words().filter(|_| !is_coarse && words::product::takes(m.dtype, n, true));
             let (integers, wanted) = match is_coarse {
                 true => (Integers::Rounded, Wanted::COARSE),
@@ -560,7 +573,7 @@ impl Backend for CpuBackend {
                     acts.round(words, &mut self.pool, &x.0, (n, m.cols), clip.input);
                 }
                 let (tables, workers) = ((k, words), (&mut self.pool, &products[..]));
-                words::product::project(tables, workers, acts, &mut out.0, [*m], clip.output, |_, _, out| end(out));
+                words::product::project(tables, workers, acts.rows(), &mut out.0, [*m], clip.output, |_, _, _| ());
                 continue;
             }
             if !is_taken {
@@ -570,12 +583,25 @@ impl Backend for CpuBackend {
             let product = Product { kernels: k, integers, acts: &self.acts };
             let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
             self.pool.tiles(&mut [out], |worker, _, mut tile| {
-                product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| {
-                    rows::clamp(out, clip.output);
-                    end(out);
-                });
+                product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));
             });
         }
+    }
+
+    fn clipped_feed_forward(&mut self, ffn: ClippedFeedForward<'_, Matrix, Buffer>, x: &Buffer, n: usize) {
+        let Some(words) = self.words_of(&ffn, n) else { return feed_forward_by_parts(self, ffn, x, n) };
+        let ClippedFeedForward { gate, up, down, .. } = ffn;
+        let ffn = words::feed_forward::FeedForward {
+            input: up.clip.input,
+            gate: gate.as_ref().map(|gate| (gate.projection.matrix, gate.clip.output)),
+            up: (up.projection.matrix, up.clip.output),
+            inner: down.clip.input,
+            down: (down.projection.matrix, down.clip.output),
+        };
+        let Words { acts, outer, products, .. } = &mut self.words;
+        let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
+        let memory = (acts, bytemuck::cast_slice_mut(&mut up.projection.out.0), outer);
+        ffn.run(tables, workers, memory, (&x.0, n), &mut down.projection.out.0);
     }
 
     fn gate(&mut self, gate: &mut Buffer, up: &Buffer, len: usize) {
@@ -639,8 +665,7 @@ impl Backend for CpuBackend {
         let k = self.kernels;
         self.pool.for_rows(&mut out.0, n, d, |i, out| {
             let (values, gate) = x.0[2 * i * d..2 * (i + 1) * d].split_at(d);
-            out.copy_from_slice(values);
-            (k.sigmoid_mul)(out, gate);
+            (k.sigmoid_mul)(out, values, gate);
         });
     }
 

@@ -133,7 +133,7 @@ pub struct Kernels {
     pub halves: Option<HalfKernels>,
     pub exp_sum: fn(s: &mut [f32], max: f32) -> f32,
     pub gelu_mul: fn(gate: &mut [f32], up: &[f32]),
-    pub sigmoid_mul: fn(x: &mut [f32], gate: &[f32]),
+    pub sigmoid_mul: fn(out: &mut [f32], x: &[f32], gate: &[f32]),
     pub softcap: fn(x: &mut [f32], cap: f32),
     pub sum_squares: fn(x: &[f32]) -> f32,
     /// Products of 16-bit integers, where they are faster than those of floats.
@@ -255,7 +255,7 @@ const AVX2: Kernels = {
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx2::gelu_mul(gate, up) },
         // SAFETY: as above.
-        sigmoid_mul: |x, gate| unsafe { avx2::sigmoid_mul(x, gate) },
+        sigmoid_mul: |out, x, gate| unsafe { avx2::sigmoid_mul(out, x, gate) },
         // SAFETY: as above.
         softcap: |x, cap| unsafe { avx2::softcap(x, cap) },
         // SAFETY: as above.
@@ -356,7 +356,7 @@ const fn avx512<const ASIDE: bool>() -> Kernels {
         // SAFETY: as above.
         gelu_mul: |gate, up| unsafe { avx512::gelu_mul(gate, up) },
         // SAFETY: as above.
-        sigmoid_mul: |x, gate| unsafe { avx512::sigmoid_mul(x, gate) },
+        sigmoid_mul: |out, x, gate| unsafe { avx512::sigmoid_mul(out, x, gate) },
         // SAFETY: as above.
         softcap: |x, cap| unsafe { avx512::softcap(x, cap) },
         // SAFETY: as above.

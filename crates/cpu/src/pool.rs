@@ -212,6 +212,20 @@ impl Pool {
         });
     }
 
+    /// Cuts two outputs into as many tiles and calls `f(worker, tile, tile)` once for each two in the same place, in parallel.
+    ///
+    /// # Panics
+    /// If one has more tiles than the other.
+    pub fn tiles_of_both<T: Send, U: Send, F: Fn(usize, Tile<'_, T>, Tile<'_, U>) + Sync>(
+        &mut self,
+        (a, b): (Output<'_, T>, Output<'_, U>),
+        f: F,
+    ) {
+        assert_eq!(a.tiles(), b.tiles(), "tiles of two outputs");
+        let (a, b) = (&a, &b);
+        self.run(a.tiles(), |worker, index| f(worker, a.tile(index), b.tile(index)));
+    }
+
     /// Calls `f(i, row)` for the `n` rows of `cols` values of `out`.
     pub fn for_rows(&mut self, out: &mut [f32], n: usize, cols: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let share = if n * cols < SMALL { n } else { n.div_ceil(4 * self.threads()) };
@@ -263,14 +277,14 @@ impl Drop for Pool {
     }
 }
 
-/// A matrix of f32 to be written in tiles.
-pub struct Output<'a> {
-    data: *mut f32,
+/// A matrix to be written in tiles.
+pub struct Output<'a, T = f32> {
+    data: *mut T,
     stride: usize,
     cols: usize,
     cuts: Cuts<'a>,
     tile_cols: usize,
-    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
 }
 
 /// Where rows are cut.
@@ -281,14 +295,14 @@ enum Cuts<'a> {
 }
 
 // SAFETY: threads reach `data` only through tiles, which are disjoint (`Pool::tiles` makes each once).
-unsafe impl Sync for Output<'_> {}
+unsafe impl<T: Send> Sync for Output<'_, T> {}
 
-impl<'a> Output<'a> {
+impl<'a, T> Output<'a, T> {
     /// The first `rows · cols` values of `data`, cut into tiles of at most `tile_rows × tile_cols`.
     ///
     /// # Panics
     /// If `data` is shorter.
-    pub fn new(data: &'a mut [f32], rows: usize, cols: usize, tile_rows: usize, tile_cols: usize) -> Self {
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize, tile_rows: usize, tile_cols: usize) -> Self {
         assert!(data.len() >= rows * cols, "output of {} values for {rows} rows of {cols}", data.len());
         Output::cut(data, cols, Cuts::Every { tile_rows: tile_rows.max(1), rows }, tile_cols)
     }
@@ -297,14 +311,14 @@ impl<'a> Output<'a> {
     ///
     /// # Panics
     /// If the cuts don't rise or reach past `data`.
-    pub fn with_cuts(data: &'a mut [f32], cuts: &'a [usize], cols: usize, tile_cols: usize) -> Self {
+    pub fn with_cuts(data: &'a mut [T], cuts: &'a [usize], cols: usize, tile_cols: usize) -> Self {
         assert!(cuts.is_sorted_by(|a, b| a < b), "cuts must rise");
         let rows = cuts.last().map_or(0, |&last| last);
         assert!(data.len() >= rows * cols, "output of {} values for {rows} rows of {cols}", data.len());
         Output::cut(data, cols, Cuts::At(cuts), tile_cols)
     }
 
-    fn cut(data: &'a mut [f32], cols: usize, cuts: Cuts<'a>, tile_cols: usize) -> Self {
+    fn cut(data: &'a mut [T], cols: usize, cuts: Cuts<'a>, tile_cols: usize) -> Self {
         let (data, tile_cols) = (data.as_mut_ptr(), tile_cols.max(1));
         Output { data, stride: cols, cols, cuts, tile_cols, lifetime: std::marker::PhantomData }
     }
@@ -341,7 +355,7 @@ impl<'a> Output<'a> {
     }
 
     /// Tile `index`, columns fastest. Private: each may be made once per run only.
-    fn tile(&self, index: usize) -> Tile<'_> {
+    fn tile(&self, index: usize) -> Tile<'_, T> {
         let across = self.across();
         let (t, c) = (index / across, index % across * self.tile_cols);
         let rows = match self.cuts {
@@ -355,17 +369,17 @@ impl<'a> Output<'a> {
 }
 
 /// A rectangle of an [`Output`] that one task owns.
-pub struct Tile<'a> {
-    data: *mut f32,
+pub struct Tile<'a, T = f32> {
+    data: *mut T,
     stride: usize,
     rows: Range<usize>,
     cols: Range<usize>,
-    lifetime: std::marker::PhantomData<&'a mut [f32]>,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
 }
 
-impl<'a> Tile<'a> {
+impl<'a, T> Tile<'a, T> {
     /// All of some rows of `len` values that follow one another.
-    pub fn of(values: &'a mut [f32], len: usize) -> Self {
+    pub fn of(values: &'a mut [T], len: usize) -> Self {
         let rows = 0..values.len() / len.max(1);
         Tile { data: values.as_mut_ptr(), stride: len, rows, cols: 0..len, lifetime: std::marker::PhantomData }
     }
@@ -384,7 +398,7 @@ impl<'a> Tile<'a> {
     ///
     /// # Panics
     /// If the tile hasn't all of them.
-    pub fn part(&mut self, rows: Range<usize>) -> Tile<'_> {
+    pub fn part(&mut self, rows: Range<usize>) -> Tile<'_, T> {
         let here = self.rows.start <= rows.start && rows.end <= self.rows.end;
         assert!(here, "rows {rows:?} of a tile of rows {:?}", self.rows);
         let data = self.data.wrapping_add(rows.start * self.stride);
@@ -395,14 +409,14 @@ impl<'a> Tile<'a> {
     ///
     /// # Panics
     /// If the tile hasn't all of them.
-    pub fn columns(&mut self, cols: Range<usize>) -> Tile<'_> {
+    pub fn columns(&mut self, cols: Range<usize>) -> Tile<'_, T> {
         let here = self.cols.start <= cols.start && cols.end <= self.cols.end;
         assert!(here, "columns {cols:?} of a tile of columns {:?}", self.cols);
         Tile { rows: self.rows.clone(), cols, ..*self }
     }
 
     /// Where the tile's first row begins, and values from row to row.
-    pub fn address(&mut self) -> (*mut f32, usize) {
+    pub fn address(&mut self) -> (*mut T, usize) {
         (self.data.wrapping_add(self.rows.start * self.stride + self.cols.start), self.stride)
     }
 
@@ -410,7 +424,7 @@ impl<'a> Tile<'a> {
     ///
     /// # Panics
     /// If the row is not in the tile.
-    pub fn row(&mut self, i: usize) -> &mut [f32] {
+    pub fn row(&mut self, i: usize) -> &mut [T] {
         assert!(self.rows.contains(&i), "row {i} of a tile of rows {:?}", self.rows);
         // SAFETY: the rectangle lies within the output's slice (checked in `Output::new` and `tile`) or is all of one, no
         // other tile overlaps it but one that it is a part of, which is borrowed as long, and `&mut self` makes this the only

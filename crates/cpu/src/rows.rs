@@ -92,11 +92,11 @@ pub fn clamp(x: &mut [f32], [low, high]: [f32; 2]) {
 
 /// `x = x · σ(x)`.
 pub fn silu(k: &Kernels, x: &mut [f32]) {
-    let mut gate = [0.0; 64];
-    for x in x.chunks_mut(gate.len()) {
-        let gate = &mut gate[..x.len()];
-        gate.copy_from_slice(x);
-        (k.sigmoid_mul)(x, gate);
+    let mut values = [0.0; 64];
+    for x in x.chunks_mut(values.len()) {
+        let values = &mut values[..x.len()];
+        values.copy_from_slice(x);
+        (k.sigmoid_mul)(x, values, values);
     }
 }
 

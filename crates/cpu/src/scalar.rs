@@ -355,10 +355,10 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// `x = x ⊙ σ(gate)`, `σ(v) = 1 / (1 + e^(−v))`.
-pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
-    for (x, &gate) in x.iter_mut().zip(gate) {
-        *x /= 1.0 + (-gate).exp();
+/// `out = x ⊙ σ(gate)`, `σ(v) = 1 / (1 + e^(−v))`.
+pub fn sigmoid_mul(out: &mut [f32], x: &[f32], gate: &[f32]) {
+    for ((out, x), &gate) in out.iter_mut().zip(x).zip(gate) {
+        *out = x / (1.0 + (-gate).exp());
     }
 }
 

@@ -11,9 +11,10 @@
 //! S. Winograd, A New Algorithm for Inner Product, IEEE Transactions on Computers C-17 (1968).
 //!
 //! The definitions of the kernels are here; a backend that has faster ones has them in its table. What is made of them:
-//! products ([`product`]) and attention ([`attention`]).
+//! products ([`product`]), feed-forwards ([`feed_forward`]) and attention ([`attention`]).
 
 pub mod attention;
+pub mod feed_forward;
 pub mod product;
 
 use carat_tensor::DType;
@@ -88,6 +89,11 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.scales.len() / blocks(self.len)
+    }
+
     /// Some of the rows, one at least.
     pub fn part(&self, rows: std::ops::Range<usize>) -> Rows<'a> {
         let blocks = blocks(self.len);

@@ -54,6 +54,8 @@ enum Use {
     Experts,
     /// Activations as words.
     Words,
+    /// Scales of what goes into feed-forwards.
+    Outer,
     /// Keys and values of a head as words.
     Head,
     /// Of each thread, as what follows: strips of weights as integers.
@@ -102,12 +104,16 @@ impl Most {
     }
 
     fn product(&mut self, work: &ProductWork) {
-        let ProductWork { rows, cols, dtype, bounded } = *work;
+        let ProductWork { rows, cols, width, dtype, bounded } = *work;
         if self.cpu.coarse && bounded && matmul::rounds(dtype, cols, rows) {
             self.unpacked(self.integers(true), (rows, cols), 0, 0);
         } else if self.cpu.words && words::product::takes(dtype, rows, bounded) {
             self.raise(Use::Rows, if bounded { 0 } else { 4 * rows * cols });
             self.words((rows, cols), 1);
+            if bounded && width > cols {
+                self.raise(Use::Outer, words::product::scale_bytes(rows, cols));
+                self.raise(Use::Panels, words::product::Scratch::bytes(cols, 2, true));
+            }
         } else {
             let floats = if dtype.is_quantised() { 0 } else { rows * cols };
             self.unpacked(self.integers(dtype.is_quantised()), (rows, cols), cols, floats);
@@ -117,7 +123,7 @@ impl Most {
     /// Products by 16-bit integers with so many matrices at once.
     fn words(&mut self, (rows, cols): (usize, usize), matrices: usize) {
         self.raise(Use::Words, words::product::Acts::bytes(rows, cols));
-        self.raise(Use::Panels, words::product::Scratch::bytes(cols, matrices));
+        self.raise(Use::Panels, words::product::Scratch::bytes(cols, matrices, false));
     }
 
     fn attention(&mut self, work: &AttentionWork) {

@@ -55,16 +55,12 @@ fn encoders_take_what_is_planned() {
                 let tensor = Tensor { name: "weights".into(), dtype, shape: vec![OUT, COLS], data };
                 let matrix = backend.matrix(&tensor).unwrap();
                 let [x, mut out] = [COLS, OUT].map(|width| backend.buffer(ROWS * width).unwrap());
-                let product = ProductWork { rows: ROWS, cols: COLS, dtype, bounded };
+                let product = ProductWork { rows: ROWS, cols: COLS, width: OUT, dtype, bounded };
                 let work = EncoderWork { products: vec![product], attention: None };
                 check(&format!("{isa} {precision:?} {dtype} {bounded}"), &mut backend, &work, |backend| {
                     let projection = Projection { matrix: &matrix, out: &mut out };
                     if bounded {
-                        backend.clipped_project(
-                            &mut [ClippedProjection { projection, clip: Clip::NONE, silu: false }],
-                            &x,
-                            ROWS,
-                        );
+                        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &x, ROWS);
                     } else {
                         backend.project(&mut [projection], &x, None, ROWS);
                     }

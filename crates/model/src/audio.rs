@@ -15,7 +15,7 @@
 //! not here.
 
 use carat_tensor::Backend;
-use carat_tensor::backend::{BackendError, Near, Norm, Projection, Subsampling, UNBOUNDED, halved};
+use carat_tensor::backend::{BackendError, ClippedFeedForward, Near, Norm, Projection, Subsampling, UNBOUNDED, halved};
 use carat_weights::Checkpoint;
 
 use crate::config::{AudioConfig, BANDS, LAYER_NORM_EPS};
@@ -205,8 +205,9 @@ impl<B: Backend> AudioTower<B> {
     fn feed_forward(&mut self, backend: &mut B, l: usize, i: usize, n: usize) {
         self.norm(backend, |w| &w.layers[l].ffns[i].norm, n);
         let (w, s) = (&self.weights.layers[l].ffns[i], &mut self.scratch);
-        w.up.run_silu(backend, &mut s.wide, &s.h, n);
-        w.down.run(backend, &mut s.h, &s.wide, n);
+        let (width, up, down) = (self.config.ffn_width(), w.up.to(&mut s.wide), w.down.to(&mut s.t));
+        backend.clipped_feed_forward(ClippedFeedForward { width, gate: None, up, down }, &s.h, n);
+        std::mem::swap(&mut s.h, &mut s.t);
         self.add(backend, |w| &w.layers[l].ffns[i].post_norm, n);
     }
 

@@ -15,13 +15,8 @@ impl<B: Backend> Linear<B> {
         backend.clipped_project(&mut [self.to(out)], x, n);
     }
 
-    /// `silu` of the same.
-    pub fn run_silu(&self, backend: &mut B, out: &mut B::Buffer, x: &B::Buffer, n: usize) {
-        backend.clipped_project(&mut [ClippedProjection { silu: true, ..self.to(out) }], x, n);
-    }
-
     /// One of several products of the same rows.
     pub fn to<'a>(&'a self, out: &'a mut B::Buffer) -> ClippedProjection<'a, B::Matrix, B::Buffer> {
-        ClippedProjection { projection: Projection { matrix: &self.matrix, out }, clip: self.clip, silu: false }
+        ClippedProjection { projection: Projection { matrix: &self.matrix, out }, clip: self.clip }
     }
 }

@@ -12,7 +12,9 @@
 
 mod grid;
 
-use carat_tensor::backend::{BackendError, Clip, ClippedProjection, Norm, Pooling, Projection, Rope, UNBOUNDED};
+use carat_tensor::backend::{
+    BackendError, Clip, ClippedFeedForward, ClippedProjection, Norm, Pooling, Projection, Rope, UNBOUNDED,
+};
 use carat_tensor::{Backend, TokenId};
 use carat_weights::Checkpoint;
 
@@ -72,10 +74,11 @@ struct Scratch<B: Backend> {
     x: B::Buffer,
     /// Input or output of a sub-layer, `[n, d]`.
     h: B::Buffer,
-    /// `[n, heads]`, as the next three.
+    /// `[n, heads]`, as the next two.
     q: B::Buffer,
     k: B::Buffer,
     v: B::Buffer,
+    /// The same, then what each feed-forward says, `[n, d]`.
     attended: B::Buffer,
     /// The pixels first, then inside each feed-forward: `[n, ff]`.
     gate: B::Buffer,
@@ -168,7 +171,7 @@ impl<B: Backend> VisionTower<B> {
             backend.upload_at(&mut s.gate, i * UPLOADED_AT_ONCE, &centred);
         }
         let projection = Projection { matrix: &w.patches, out: &mut s.x };
-        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE, silu: false }], &s.gate, n);
+        backend.clipped_project(&mut [ClippedProjection { projection, clip: Clip::NONE }], &s.gate, n);
         for axis in 0..2 {
             let row = |p: &[i32; 2]| TokenId((axis * n_positions) as u32 + p[axis] as u32);
             let ids: Vec<TokenId> = positions.iter().map(row).collect();
@@ -196,10 +199,10 @@ impl<B: Backend> VisionTower<B> {
         let eps = self.config.norm_eps;
         let (w, s) = (&self.weights.layers[layer], &mut self.scratch);
         backend.rms_norm(&mut s.h, &s.x, UNBOUNDED, Norm { weight: &w.ffn_norm, eps }, n);
-        backend.clipped_project(&mut [w.gate.to(&mut s.gate), w.up.to(&mut s.up)], &s.h, n);
-        backend.gate(&mut s.gate, &s.up, n * self.config.ffn_width);
-        w.down.run(backend, &mut s.h, &s.gate, n);
-        backend.add_rms_norm(&mut s.x, &s.h, UNBOUNDED, Norm { weight: &w.post_ffn_norm, eps }, 1.0, n);
+        let (gate, up, down) = (Some(w.gate.to(&mut s.gate)), w.up.to(&mut s.up), w.down.to(&mut s.attended));
+        let ffn = ClippedFeedForward { width: self.config.ffn_width, gate, up, down };
+        backend.clipped_feed_forward(ffn, &s.h, n);
+        backend.add_rms_norm(&mut s.x, &s.attended, UNBOUNDED, Norm { weight: &w.post_ffn_norm, eps }, 1.0, n);
     }
 
     fn pool(&mut self, backend: &mut B, cells: &[usize], tap: Option<&mut dyn VisionTap>) -> Vec<f32> {
@@ -250,7 +253,8 @@ pub fn config(checkpoint: &Checkpoint) -> Result<VisionConfig, ModelError> {
 /// Values of each of the buffers that pictures of up to `n` patches take, in the order of [`Scratch`].
 fn lengths(config: &VisionConfig, n: usize) -> [usize; 10] {
     let (d, heads, ff) = (config.d_model, config.heads_width(), config.ffn_width);
-    let rows = [d, d, heads, heads, heads, heads, ff.max(PATCH_VALUES), ff, config.head_dim].map(|width| n * width);
+    let rows =
+        [d, d, heads, heads, heads, heads.max(d), ff.max(PATCH_VALUES), ff, config.head_dim].map(|width| n * width);
     let [x, h, q, k, v, attended, gate, up, rope] = rows;
     [x, h, q, k, v, attended, gate, up, rope, n / PATCHES_PER_TOKEN * config.d_text]
 }

@@ -91,8 +91,45 @@ pub struct ClippedProjection<'a, M, B> {
     pub projection: Projection<'a, M, B>,
     /// The bounds around it.
     pub clip: Clip,
-    /// Whether `silu` of the output is taken, last: `silu(v) = v · σ(v)`, `σ(v) = 1 / (1 + e^(−v))`.
-    pub silu: bool,
+}
+
+/// A [`Backend::clipped_feed_forward`].
+pub struct ClippedFeedForward<'a, M, B> {
+    /// `ff`.
+    pub width: usize,
+    /// `[ff, d]`; its output is room for `n · ff` values, of which nothing is said after.
+    pub gate: Option<ClippedProjection<'a, M, B>>,
+    /// The same.
+    pub up: ClippedProjection<'a, M, B>,
+    /// `[d, ff]`.
+    pub down: ClippedProjection<'a, M, B>,
+}
+
+/// A [`Backend::clipped_feed_forward`] made of its parts: the definition.
+pub fn feed_forward_by_parts<B: Backend + ?Sized>(
+    backend: &mut B,
+    ffn: ClippedFeedForward<'_, B::Matrix, B::Buffer>,
+    x: &B::Buffer,
+    n: usize,
+) {
+    let ClippedFeedForward { width, gate, up, down } = ffn;
+    let len = n * width;
+    let ClippedProjection { projection: Projection { matrix, out: inner }, clip } = up;
+    let up = ClippedProjection { projection: Projection { matrix, out: &mut *inner }, clip };
+    let inner = match gate {
+        Some(ClippedProjection { projection: Projection { matrix, out: gated }, clip }) => {
+            let gate = ClippedProjection { projection: Projection { matrix, out: &mut *gated }, clip };
+            backend.clipped_project(&mut [gate, up], x, n);
+            backend.gate(gated, inner, len);
+            gated
+        }
+        None => {
+            backend.clipped_project(&mut [up], x, n);
+            backend.silu(inner, len);
+            inner
+        }
+    };
+    backend.clipped_project(&mut [down], inner, n);
 }
 
 /// No bounds.
@@ -366,6 +403,8 @@ pub struct ProductWork {
     pub rows: usize,
     /// Width of the input.
     pub cols: usize,
+    /// Width of the output: one that is wider than its input, and between bounds, may be inside a feed-forward.
+    pub width: usize,
     /// Type of the weights.
     pub dtype: DType,
     /// Whether it is one between bounds ([`Backend::clipped_project`]).
@@ -551,7 +590,7 @@ pub trait Backend {
 
     // ---- encoders
 
-    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection, or `silu` of that: `[n, rows]`. Inputs, and
+    /// `out = clamp(matrix · clamp(x, clip.input), clip.output)` for every projection: `[n, rows]`. Inputs, and
     /// weights stored as f16 or bf16, may be rounded in blocks of 128 to steps of a 46,335th of the block's size or, if that is
     /// more, a 16,383rd of its largest, the weights' to the power of two above that; where a backend was made for coarse
     /// products, both as [`Rounding::Coarse`] has it, the weights' steps a 127th of the block's largest.
@@ -561,6 +600,16 @@ pub trait Backend {
         x: &Self::Buffer,
         n: usize,
     );
+    /// `down · (gelu_tanh(gate · x) ⊙ (up · x))` or, where there is no gate, `down · silu(up · x)`, of `n` rows: every product as
+    /// [`Backend::clipped_project`] makes it.
+    fn clipped_feed_forward(
+        &mut self,
+        ffn: ClippedFeedForward<'_, Self::Matrix, Self::Buffer>,
+        x: &Self::Buffer,
+        n: usize,
+    ) {
+        feed_forward_by_parts(self, ffn, x, n);
+    }
     /// `gate = gelu_tanh(gate) ⊙ up` for `len` values.
     fn gate(&mut self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
     /// `out[i] = (x[i] − mean) · (variance + eps)^(-1/2) ⊙ weight + bias`, mean and variance (of all values, not one less)
@@ -597,7 +646,7 @@ pub trait Backend {
     );
     /// `x[i] += bias` for `n` rows of `bias`'s length.
     fn add_bias(&mut self, x: &mut Self::Buffer, bias: &Self::Vector, n: usize);
-    /// `x = silu(x)` for `len` values.
+    /// `x = silu(x)` for `len` values: `silu(v) = v · σ(v)`, `σ(v) = 1 / (1 + e^(−v))`.
     fn silu(&mut self, x: &mut Self::Buffer, len: usize);
     /// `out[i, c] = x[i, c] · σ(x[i, d + c])`: `x` `[n, 2d]`, `out` `[n, d]`.
     fn glu(&mut self, out: &mut Self::Buffer, x: &Self::Buffer, d: usize, n: usize);

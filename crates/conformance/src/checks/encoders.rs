@@ -1,6 +1,6 @@
 //! Operations of encoders: products between bounds, gates, sums of rows, norms about the mean, attention of all rows to all.
 
-use carat_tensor::backend::{Clip, ClippedProjection, LayerNorm, Pooling, Projection, Rounding};
+use carat_tensor::backend::{Clip, ClippedFeedForward, ClippedProjection, LayerNorm, Pooling, Projection, Rounding};
 use carat_tensor::{Backend, DType};
 
 use super::{Harness, stack};
@@ -15,6 +15,16 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
         for dtype in cases::dtypes_of(cols) {
             for n in ROWS {
                 clipped_project(h, &mut rng, n, cols, dtype, 37);
+            }
+        }
+    }
+    // Widths of whole blocks, of parts of one, and of less than a vector.
+    for (d, width) in [(96, 256), (64, 320), (72, 200), (40, 24), (32, 512)] {
+        for dtype in cases::dtypes_of(d).into_iter().filter(|dtype| dtype.row_bytes(width).is_some()) {
+            for n in [1, 9, 60] {
+                for how in [(false, true), (true, true), (true, false)] {
+                    feed_forward(h, &mut rng, (n, d, width), dtype, how);
+                }
             }
         }
     }
@@ -53,37 +63,73 @@ fn clipped_project<B: Backend>(
     let bounded = Clip { input: [-0.5, 1.25], output: [-0.75, 0.25] };
     for clip in [Clip::NONE, bounded, Clip { output: Clip::NONE.output, ..bounded }] {
         h.report.begin("clipped_project", format!("n={n} {} {clip:?}", matrix.tensor.name));
-        // A second one of the same rows, within other bounds, of which `silu` is taken.
+        // A second one of the same rows, within other bounds.
         let clips = [clip, Clip { input: [-1.0, 0.75], ..clip }];
         let mut outs = clips.map(|_| h.output(n * rows));
-        let mut projections: Vec<_> = outs
-            .iter_mut()
-            .zip(clips)
-            .zip([false, true])
-            .map(|((out, clip), silu)| ClippedProjection {
-                projection: Projection { matrix: &loaded, out },
-                clip,
-                silu,
-            })
-            .collect();
+        let mut projections: Vec<_> =
+            outs.iter_mut().zip(clips).map(|(out, clip)| projection(&loaded, out, clip)).collect();
         h.backend.clipped_project(&mut projections, &input, n);
-        for ((out, clip), silu) in outs.iter().zip(clips).zip([false, true]) {
-            let expected = x.chunks_exact(cols).map(|x| {
-                let x = Approx::exact(x.to_vec()).clamp(clip.input.map(f64::from));
-                let product = match (h.exactness, dtype) {
-                    (Exactness::Fast(Rounding::Coarse), DType::F16 | DType::BF16) => {
-                        bounds::bytes_product(&matrix.weights, &x.exact)
-                    }
-                    (Exactness::Fast(_), DType::F16 | DType::BF16) => bounds::words_product(&matrix.weights, &x.exact),
-                    _ => bounds::product(&matrix.weights, &x, h.inputs(dtype)),
-                };
-                let product = product.clamp(clip.output.map(f64::from));
-                if silu { product.silu() } else { product }
-            });
+        for (out, clip) in outs.iter().zip(clips) {
+            let expected = x.chunks_exact(cols).map(|x| clipped(h, &matrix, &Approx::exact(x.to_vec()), clip));
             let expected = stack(expected);
             h.compare(out, &expected);
         }
     }
+}
+
+fn projection<'a, M, B>(matrix: &'a M, out: &'a mut B, clip: Clip) -> ClippedProjection<'a, M, B> {
+    ClippedProjection { projection: Projection { matrix, out }, clip }
+}
+
+/// A row's product between bounds.
+fn clipped<B: Backend>(h: &Harness<'_, B>, matrix: &Matrix, x: &Approx, clip: Clip) -> Approx {
+    let (x, dtype) = (x.clamp(clip.input.map(f64::from)), matrix.tensor.dtype);
+    let inherited = |product| bounds::inherited(product, &matrix.weights, &x);
+    let product = match (h.exactness, dtype) {
+        (Exactness::Fast(Rounding::Coarse), DType::F16 | DType::BF16) => {
+            inherited(bounds::bytes_product(&matrix.weights, &x.exact))
+        }
+        (Exactness::Fast(_), DType::F16 | DType::BF16) => inherited(bounds::words_product(&matrix.weights, &x.exact)),
+        _ => bounds::product(&matrix.weights, &x, h.inputs(dtype)),
+    };
+    product.clamp(clip.output.map(f64::from))
+}
+
+/// A feed-forward between bounds of `n` rows, with a gate or without one. `one_input` says whether gate and up have bounds of what
+/// goes in together.
+fn feed_forward<B: Backend>(
+    h: &mut Harness<'_, B>,
+    rng: &mut Rng,
+    (n, d, width): (usize, usize, usize),
+    dtype: DType,
+    (gated, one_input): (bool, bool),
+) {
+    let mut matrix = |rows, cols| Matrix::random(rng, dtype, rows, cols, (cols as f64).powf(-0.5));
+    let [gate, up, down] = [matrix(width, d), matrix(width, d), matrix(d, width)];
+    let what = format!("n={n} d={d} {} gated={gated} one_input={one_input}", up.tensor.name);
+    h.report.begin("clipped_feed_forward", what);
+    let of_up = Clip { input: [-1.5, 2.0], output: [-1.25, 1.5] };
+    let of_gate = Clip { input: if one_input { of_up.input } else { [-1.0, 1.5] }, output: [-2.0, 1.75] };
+    let of_down = Clip { input: [-0.75, 1.0], output: [-0.5, 0.25] };
+    let x = Fill::Normal.rows(rng, n, d);
+    let input = h.buffer(&x);
+    let loaded = [&gate, &up, &down].map(|matrix| h.matrix(matrix));
+    let (mut gate_out, mut up_out, mut out) = (h.output(n * width), h.output(n * width), h.output(n * d));
+    let ffn = ClippedFeedForward {
+        width,
+        gate: gated.then(|| projection(&loaded[0], &mut gate_out, of_gate)),
+        up: projection(&loaded[1], &mut up_out, of_up),
+        down: projection(&loaded[2], &mut out, of_down),
+    };
+    h.backend.clipped_feed_forward(ffn, &input, n);
+    let expected = x.chunks_exact(d).map(|x| {
+        let x = Approx::exact(x.to_vec());
+        let up = clipped(h, &up, &x, of_up);
+        let inner = if gated { clipped(h, &gate, &x, of_gate).gelu().times(&up) } else { up.silu() };
+        clipped(h, &down, &inner, of_down)
+    });
+    let expected = stack(expected);
+    h.compare(&out, &expected);
 }
 
 fn gate<B: Backend>(h: &mut Harness<'_, B>, rng: &mut Rng, len: usize) {

@@ -147,9 +147,10 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
 
 /// See [`crate::scalar::sigmoid_mul`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+pub fn sigmoid_mul(out: &mut [f32], x: &[f32], gate: &[f32]) {
     let one = _mm256_set1_ps(1.0);
-    map(x, |x, at| {
+    out.copy_from_slice(x);
+    map(out, |x, at| {
         let mut eight = [0.0; 8];
         let gate = &gate[at..gate.len().min(at + 8)];
         eight[..gate.len()].copy_from_slice(gate);

@@ -54,11 +54,11 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
 
 /// See [`crate::scalar::sigmoid_mul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+pub fn sigmoid_mul(out: &mut [f32], x: &[f32], gate: &[f32]) {
     let one = _mm512_set1_ps(1.0);
-    for (x, gate) in x.chunks_mut(16).zip(gate.chunks(16)) {
+    for ((out, x), gate) in out.chunks_mut(16).zip(x.chunks(16)).zip(gate.chunks(16)) {
         let power = exp(_mm512_sub_ps(_mm512_setzero_ps(), load_some(gate)));
-        store_some(x, _mm512_div_ps(load_some(x), _mm512_add_ps(one, power)));
+        store_some(out, _mm512_div_ps(load_some(x), _mm512_add_ps(one, power)));
     }
 }
 

@@ -132,9 +132,10 @@ pub fn gelu_mul(gate: &mut [f32], up: &[f32]) {
 }
 
 /// See [`crate::scalar::sigmoid_mul`].
-pub fn sigmoid_mul(x: &mut [f32], gate: &[f32]) {
+pub fn sigmoid_mul(out: &mut [f32], x: &[f32], gate: &[f32]) {
+    out.copy_from_slice(x);
     // SAFETY: NEON is part of every 64-bit Arm; registers only.
-    map(x, gate, |x, gate| unsafe { vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0), exp(vnegq_f32(gate)))) });
+    map(out, gate, |x, gate| unsafe { vdivq_f32(x, vaddq_f32(vdupq_n_f32(1.0), exp(vnegq_f32(gate)))) });
 }
 
 /// See [`crate::scalar::softcap`]; near zero the odd series of tanh, elsewhere `1 − 2 / (e^(2y) + 1)`.

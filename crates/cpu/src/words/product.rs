@@ -17,11 +17,13 @@ use crate::moe::lock;
 use crate::pool::{Output, Pool};
 
 /// Weight rows of a panel.
-const WIDTH: usize = MAX_TILES * TILE;
+pub(super) const WIDTH: usize = MAX_TILES * TILE;
 /// Bytes of a task's panels, about; one at least.
 const PANEL_BYTES: usize = 400 << 10;
 /// Activation rows that pass a panel together.
 const ROWS: usize = 50;
+/// Sums of a worker: those of two panels.
+pub(super) const SUMS: usize = 2 * ROWS * WIDTH;
 /// Rows rounded by a task.
 const ROUNDED: usize = 16;
 
@@ -42,9 +44,20 @@ pub struct Acts {
 /// Memory of one worker.
 #[derive(Default)]
 pub struct Scratch {
-    panels: Lines<Pair>,
-    scales: Vec<TileScale>,
-    out: Lines<f32>,
+    pub(super) panels: Lines<Pair>,
+    pub(super) scales: Vec<TileScale>,
+    /// Room for [`SUMS`].
+    pub(super) out: Lines<f32>,
+}
+
+/// Panels of some columns of one matrix or two, one matrix after the other.
+pub(super) struct Packed<'a> {
+    /// Pairs of a row.
+    len: usize,
+    /// Columns, with those that fill up the last tile.
+    padded: usize,
+    pairs: &'a [Pair],
+    scales: &'a [TileScale],
 }
 
 /// Whether products of so many rows with such weights are made here, those of 8 bits between bounds alone: elsewhere there are
@@ -59,41 +72,68 @@ fn stride(len: usize) -> usize {
     (len.div_ceil(line) | 1) * line
 }
 
-impl Acts {
-    /// Pairs and scales of `n` rows.
-    fn lengths(n: usize, cols: usize) -> (usize, usize) {
-        let len = cols.div_ceil(2);
-        (n * stride(len), n * blocks(len))
-    }
+/// Pairs and scales of `n` rows.
+pub(super) fn lengths(n: usize, cols: usize) -> (usize, usize) {
+    let len = cols.div_ceil(2);
+    (n * stride(len), n * blocks(len))
+}
 
-    /// Bytes of the same.
+/// Pairs that are room for `n` rows, wherever they begin.
+pub fn room(n: usize, cols: usize) -> usize {
+    lengths(n, cols).0 + LINE / size_of::<Pair>() - 1
+}
+
+/// Rounds `n` rows of `x`, brought within bounds, to pairs that begin where `pairs` do.
+pub(super) fn round<'a>(
+    k: &WordKernels,
+    pool: &mut Pool,
+    (x, n, cols): (&[f32], usize, usize),
+    bounds: [f32; 2],
+    (pairs, scales): (&'a mut [Pair], &'a mut [Scale]),
+) -> Rows<'a> {
+    let len = cols.div_ceil(2);
+    let (stride, blocks) = (stride(len), blocks(len));
+    let parts = pairs.chunks_mut(ROUNDED * stride).zip(scales.chunks_mut(ROUNDED * blocks));
+    let parts: Vec<_> = parts.map(Mutex::new).collect();
+    assert!(parts.len() == n.div_ceil(ROUNDED), "no room for {n} rows");
+    pool.run(parts.len(), |_, part| {
+        let (pairs, scales) = &mut *lock(&parts[part]);
+        let rows = pairs.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(blocks));
+        for ((pairs, scales), x) in rows.zip(x[part * ROUNDED * cols..].chunks_exact(cols)) {
+            for ((pairs, scale), x) in pairs[..len].chunks_mut(BLOCK / 2).zip(scales).zip(x.chunks(BLOCK)) {
+                *scale = (k.round)(x, bounds, Steps::Any, pairs);
+            }
+        }
+    });
+    Rows { len, stride, pairs, scales }
+}
+
+/// Bytes of the scales of `n` rows.
+pub fn scale_bytes(n: usize, cols: usize) -> usize {
+    lengths(n, cols).1 * size_of::<Scale>()
+}
+
+impl Acts {
+    /// Bytes of `n` rows.
     pub fn bytes(n: usize, cols: usize) -> usize {
-        let (pairs, scales) = Self::lengths(n, cols);
-        pairs * size_of::<Pair>() + scales * size_of::<Scale>()
+        lengths(n, cols).0 * size_of::<Pair>() + scale_bytes(n, cols)
     }
 
     /// Takes `n` rows of `x`, brought within bounds.
     pub fn round(&mut self, k: &WordKernels, pool: &mut Pool, x: &[f32], (n, cols): (usize, usize), bounds: [f32; 2]) {
-        let len = cols.div_ceil(2);
-        let blocks = blocks(len);
-        (self.n, self.len) = (n, len);
-        let (n_pairs, n_scales) = Self::lengths(n, cols);
-        grow(&mut self.scales, n_scales);
-        let stride = stride(len);
-        let pairs = self.pairs.take(n_pairs).chunks_mut(ROUNDED * stride);
-        let parts: Vec<_> = pairs.zip(self.scales.chunks_mut(ROUNDED * blocks)).map(Mutex::new).collect();
-        pool.run(parts.len(), |_, part| {
-            let (pairs, scales) = &mut *lock(&parts[part]);
-            let rows = pairs.chunks_exact_mut(stride).zip(scales.chunks_exact_mut(blocks));
-            for ((pairs, scales), x) in rows.zip(x[part * ROUNDED * cols..].chunks_exact(cols)) {
-                for ((pairs, scale), x) in pairs[..len].chunks_mut(BLOCK / 2).zip(scales).zip(x.chunks(BLOCK)) {
-                    *scale = (k.round)(x, bounds, Steps::Any, pairs);
-                }
-            }
-        });
+        round(k, pool, (x, n, cols), bounds, self.room(n, cols));
     }
 
-    fn rows(&self) -> Rows<'_> {
+    /// Room for so many rows, which it then has.
+    pub(super) fn room(&mut self, n: usize, cols: usize) -> (&mut [Pair], &mut [Scale]) {
+        (self.n, self.len) = (n, cols.div_ceil(2));
+        let (n_pairs, n_scales) = lengths(n, cols);
+        grow(&mut self.scales, n_scales);
+        (self.pairs.take(n_pairs), &mut self.scales[..n_scales])
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> Rows<'_> {
         let Acts { n, len, .. } = *self;
         let stride = stride(len);
         Rows { len, stride, pairs: &self.pairs.get()[..n * stride], scales: &self.scales[..n * blocks(len)] }
@@ -105,13 +145,48 @@ fn most_panels(len: usize, matrices: usize) -> usize {
     (PANEL_BYTES / (matrices * len * WIDTH * size_of::<Pair>())).max(1)
 }
 
+/// Blocks of columns of a task of each of some matrices: of two panels.
+pub(super) fn blocks_at_once(len: usize, matrices: usize) -> usize {
+    (most_panels(len, matrices) * WIDTH / BLOCK).max(1)
+}
+
 impl Scratch {
-    /// Bytes for so many matrices of `cols` columns at once, at most.
-    pub fn bytes(cols: usize, matrices: usize) -> usize {
+    /// Bytes for so many matrices of `cols` columns at once, at most; `blocks` says whether whole blocks of columns are made.
+    pub fn bytes(cols: usize, matrices: usize, blocks: bool) -> usize {
         let len = cols.div_ceil(2);
-        let panels = most_panels(len, matrices);
-        let of_panel = WIDTH * len * size_of::<Pair>() + MAX_TILES * blocks(len) * size_of::<TileScale>();
-        matrices * (panels * of_panel + ROWS * WIDTH * size_of::<f32>())
+        let panels = if blocks { blocks_at_once(len, matrices) * BLOCK / WIDTH } else { most_panels(len, matrices) };
+        let of_panel = WIDTH * len * size_of::<Pair>() + MAX_TILES * super::blocks(len) * size_of::<TileScale>();
+        matrices * panels * of_panel + SUMS * size_of::<f32>()
+    }
+}
+
+impl<'a> Packed<'a> {
+    /// Rounds these rows of all matrices.
+    pub(super) fn new(
+        tables: Tables<'_>,
+        matrices: &[&Matrix],
+        rows: &Range<usize>,
+        (panels, scales): (&'a mut Lines<Pair>, &'a mut Vec<TileScale>),
+    ) -> Self {
+        let (len, padded) = (matrices[0].cols.div_ceil(2), rows.len().next_multiple_of(TILE));
+        let (of_one, scales_of_one) = (len * padded, blocks(len) * padded / TILE);
+        grow(scales, matrices.len() * scales_of_one);
+        let pairs = panels.take(matrices.len() * of_one);
+        let places = pairs.chunks_exact_mut(of_one).zip(scales.chunks_exact_mut(scales_of_one));
+        for (m, (pairs, scales)) in matrices.iter().zip(places) {
+            pack(tables, m, rows.clone(), pairs, scales);
+        }
+        Packed { len, padded, pairs, scales }
+    }
+
+    /// The panel that begins with row `start` of matrix `m`, a multiple of [`WIDTH`].
+    pub(super) fn panel(&self, m: usize, start: usize) -> Panel<'a> {
+        let (tiles, blocks) = ((self.padded - start).min(WIDTH) / TILE, blocks(self.len));
+        Panel {
+            tiles,
+            pairs: &self.pairs[(m * self.padded + start) * self.len..][..self.len * tiles * TILE],
+            scales: &self.scales[(m * self.padded + start) / TILE * blocks..][..blocks * tiles],
+        }
     }
 }
 
@@ -155,67 +230,60 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
     }
 }
 
-/// `out = clamp(m · x, bounds)` of all rows that were rounded or, of two matrices, `gelu_tanh(a · x) ⊙ (b · x)`; then `finish` works
-/// on each finished part of a row: `finish(activation row, columns, values)`.
+/// `out = clamp(m · x, bounds)` of all rows or, of two matrices, `gelu_tanh(a · x) ⊙ (b · x)`; then `finish` works on each
+/// finished part of a row: `finish(activation row, columns, values)`.
 pub fn project<const M: usize>(
     (k, words): Tables<'_>,
     (pool, scratch): (&mut Pool, &[Mutex<Scratch>]),
-    acts: &Acts,
+    x: Rows<'_>,
     out: &mut [f32],
     matrices: [&Matrix; M],
     bounds: [f32; 2],
     finish: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
 ) {
     const { assert!(M == 1 || M == 2) };
-    let (x, n, m) = (acts.rows(), acts.n, matrices[0]);
-    assert!(matrices.iter().all(|m| m.cols.div_ceil(2) == x.len), "activations of another width");
-    assert!(matrices.iter().all(|other| other.rows == m.rows), "matrices of different heights");
-    let panels = most_panels(x.len, M).min(m.rows.div_ceil(4 * pool.threads() * WIDTH));
-    pool.tiles(&mut [Output::new(out, n, m.rows, n, panels * WIDTH)], |worker, _, mut tile| {
+    let (n, rows) = (x.count(), check(x, &matrices));
+    let panels = most_panels(x.len, M).min(rows.div_ceil(4 * pool.threads() * WIDTH));
+    pool.tiles(&mut [Output::new(out, n, rows, n, panels * WIDTH)], |worker, _, mut tile| {
         let Scratch { panels, scales, out } = &mut *lock(&scratch[worker]);
-        let (rows, cols) = (tile.rows(), tile.cols());
-        let padded = cols.len().next_multiple_of(TILE);
-        let (of_one, scales_of_one) = (x.len * padded, blocks(x.len) * padded / TILE);
-        grow(scales, M * scales_of_one);
-        let panels = panels.take(M * of_one);
-        let places = panels.chunks_exact_mut(of_one).zip(scales.chunks_exact_mut(scales_of_one));
-        for (m, (panels, scales)) in matrices.iter().zip(places) {
-            pack((k, words), m, cols.clone(), panels, scales);
-        }
-        let out = out.take(M * ROWS * WIDTH);
-        for first in rows.clone().step_by(ROWS) {
-            let part = first..(first + ROWS).min(rows.end);
+        let cols = tile.cols();
+        let packed = Packed::new((k, words), &matrices, &cols, (panels, scales));
+        let sums = out.take(SUMS);
+        for first in (0..n).step_by(ROWS) {
+            let part = first..(first + ROWS).min(n);
+            let x = x.part(part.clone());
             for start in (0..cols.len()).step_by(WIDTH) {
-                let width = (cols.len() - start).min(WIDTH);
-                let tiles = width.div_ceil(TILE);
-                let (first, rest) = out[..M * part.len() * tiles * TILE].split_at_mut(part.len() * tiles * TILE);
-                let panel = |i: usize| Panel {
-                    tiles,
-                    pairs: &panels[i * of_one + start * x.len..][..x.len * tiles * TILE],
-                    scales: &scales[i * scales_of_one + start / TILE * blocks(x.len)..][..blocks(x.len) * tiles],
-                };
-                let columns = cols.start + start..cols.start + start + width;
-                let x = x.part(part.clone());
-                let is_whole = M == 1 && width == tiles * TILE;
-                if is_whole {
-                    let mut to = tile.columns(columns.clone());
-                    (words.gemm)(panel(0), x, Start::Zero, bounds, first, Some(&mut to.part(part.clone())));
+                let here = cols.start + start..cols.start + (start + WIDTH).min(cols.len());
+                let panel = packed.panel(0, start);
+                let width = panel.tiles * TILE;
+                let (sums, more) = sums[..M * part.len() * width].split_at_mut(part.len() * width);
+                let mut to = tile.columns(here.clone());
+                if M == 1 && width == here.len() {
+                    (words.gemm)(panel, x, Start::Zero, bounds, sums, Some(&mut to.part(part.clone())));
                     for i in part.clone() {
-                        finish(i, columns.clone(), to.row(i));
+                        finish(i, here.clone(), to.row(i));
                     }
                     continue;
                 }
-                (words.gemm)(panel(0), x, Start::Zero, bounds, first, None);
+                (words.gemm)(panel, x, Start::Zero, bounds, sums, None);
                 if M == 2 {
-                    (words.gemm)(panel(1), x, Start::Zero, bounds, rest, None);
-                    (k.gelu_mul)(first, rest);
+                    (words.gemm)(packed.panel(1, start), x, Start::Zero, bounds, more, None);
+                    (k.gelu_mul)(sums, more);
                 }
-                for (i, out) in part.clone().zip(first.chunks_exact_mut(tiles * TILE)) {
-                    let out = &mut out[..width];
-                    finish(i, columns.clone(), out);
-                    copy_row(&mut tile.row(i)[start..start + width], out);
+                for (i, sums) in part.clone().zip(sums.chunks_exact_mut(width)) {
+                    let sums = &mut sums[..here.len()];
+                    finish(i, here.clone(), sums);
+                    copy_row(to.row(i), sums);
                 }
             }
         }
     });
+}
+
+/// Rows of matrices that are multiplied with `x`.
+pub(super) fn check(x: Rows<'_>, matrices: &[&Matrix]) -> usize {
+    let rows = matrices[0].rows;
+    assert!(matrices.iter().all(|m| m.cols.div_ceil(2) == x.len), "activations of another width");
+    assert!(matrices.iter().all(|m| m.rows == rows), "matrices of different heights");
+    rows
 }

@@ -31,6 +31,8 @@ pub(crate) struct EncoderTensors {
 /// A matrix of an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EncoderMatrix {
+    /// Width of the output.
+    pub rows: usize,
     /// Width of the input.
     pub cols: usize,
     pub dtype: DType,
@@ -87,8 +89,9 @@ impl EncoderTensors {
                 found.patch_bytes = tensor.data.len();
             }
             if let (StoredType::Known(dtype), true) = (stored, in_layer || patches || projects(name)) {
-                let cols = values / tensor.shape.first().map_or(1, |rows| (*rows).max(1));
-                found.matrices.push(EncoderMatrix { cols, dtype, bounded: in_layer || patches });
+                let rows = tensor.shape.first().map_or(1, |rows| (*rows).max(1));
+                let cols = values / rows;
+                found.matrices.push(EncoderMatrix { rows, cols, dtype, bounded: in_layer || patches });
             }
         }
         Ok(found)

@@ -89,8 +89,8 @@ impl EncoderPlan {
 /// Products with all matrices; `rows` says of how many rows, of those between bounds and of the others.
 fn work(tensors: &EncoderTensors, rows: impl Fn(bool) -> usize) -> EncoderWork {
     let product = |m: &EncoderMatrix| {
-        let EncoderMatrix { cols, dtype, bounded } = *m;
-        ProductWork { rows: rows(bounded), cols, dtype, bounded }
+        let EncoderMatrix { rows: width, cols, dtype, bounded } = *m;
+        ProductWork { rows: rows(bounded), cols, width, dtype, bounded }
     };
     EncoderWork { products: tensors.matrices.iter().map(product).collect(), attention: None }
 }
