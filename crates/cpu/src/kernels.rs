@@ -375,7 +375,7 @@ const fn avx512<const ASIDE: bool>() -> Kernels {
                         avx512::words::gemm::<ASIDE>(panel, x, start, bounds, sums, out)
                     },
                     // SAFETY: as above.
-                    powers: |scores, max, p| unsafe { avx512::words::powers(scores, max, p) },
+                    powers: |scores, len, p, rows| unsafe { avx512::words::powers(scores, len, p, rows) },
                 }
             },
         ),

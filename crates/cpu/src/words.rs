@@ -51,6 +51,7 @@ pub enum Steps {
 
 /// What a block's integers are worth.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
 pub struct Scale {
     /// The step.
     pub d: f32,
@@ -154,9 +155,10 @@ pub enum Start {
 }
 
 /// Exponentials of a row of scores, rounded as a block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct Powers {
-    /// The largest score, or the one given.
+    /// The largest score, or the one that was here before.
     pub max: f32,
     /// The sum of the exponentials, before rounding.
     pub sum: f32,
@@ -175,8 +177,9 @@ pub struct WordKernels {
     /// `sums[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `sums` `[n, 16 · tiles]`. Where
     /// there is an `out` of as many rows and columns, it alone gets the finished ones, and `sums` holds some that aren't.
     pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], sums: &mut [f32], out: Option<&mut Tile<'_>>),
-    /// `p = round(2^(score − m))` in steps of [`power_steps`], `m` the largest of the scores and `max`; [`BLOCK`] scores at most.
-    pub powers: fn(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers,
+    /// `p = round(2^(score − max))` in steps of [`power_steps`] for each row of so many scores, [`BLOCK`] at most; `max` is the
+    /// largest of them and what it was before.
+    pub powers: fn(scores: &[f32], len: usize, p: &mut [Pair], rows: &mut [Powers]),
 }
 
 /// The definitions.
@@ -269,7 +272,13 @@ fn gemm(
     }
 }
 
-fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
+fn powers(scores: &[f32], len: usize, p: &mut [Pair], rows: &mut [Powers]) {
+    for ((scores, p), row) in scores.chunks_exact(len).zip(p.chunks_exact_mut(len.div_ceil(2))).zip(rows) {
+        *row = powers_of_row(scores, row.max, p);
+    }
+}
+
+fn powers_of_row(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     let max = scores.iter().fold(max, |max, &score| max.max(score));
     let mut values = [0.0; BLOCK];
     let values = &mut values[..scores.len()];
@@ -286,7 +295,7 @@ fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
 }
 
 /// Exponentials of this size together are none beside those of the largest score, which is among the others.
-const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
+pub const NOTHING: f32 = 1.0 / (1u64 << 40) as f32;
 
 /// One over the step of a block of exponentials with this sum, and the step. None is above 1, nor above the sum, so their size is
 /// at most the root of the sum, whose power of two is had without taking a root.
@@ -432,7 +441,9 @@ mod tests {
             let mut scores = values(64, 2);
             scores[40] = f32::NAN;
             let mut p = [[0; 2]; 32];
-            let powers = (k.powers)(&scores, 3.0, &mut p);
+            let mut powers = [Powers { max: 3.0, ..Powers::default() }];
+            (k.powers)(&scores, 64, &mut p, &mut powers);
+            let [powers] = powers;
             assert!(powers.sum.is_nan() && powers.scale.d.is_nan(), "{isa}: {powers:?}");
             assert_eq!(rounded(k, &[0.0; 20], Steps::Any), (vec![[0; 2]; 10], 0.0), "{isa}: zeros");
         }
@@ -514,27 +525,58 @@ mod tests {
     #[test]
     fn powers_are_those_of_two() {
         for (isa, k) in kernels() {
-            for (len, max) in
-                LENGTHS.into_iter().flat_map(|len| [f32::NEG_INFINITY, -5.0, 9.0, 60.0].map(|max| (len, max)))
-            {
-                let scores: Vec<f32> = values(len, 9).iter().map(|v| 20.0 * v).collect();
-                let mut p = vec![[5; 2]; len.div_ceil(2)];
-                let powers = (k.powers)(&scores, max, &mut p);
-                let most = scores.iter().fold(max, |max, &s| max.max(s));
-                assert_eq!(powers.max, most, "{isa} {len}");
-                let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s - most).exp2()).collect();
-                let sum = exact.iter().sum::<f64>();
-                assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{isa} {len}: {powers:?}, expected {sum}");
-                assert_eq!(powers.scale.neighbours, neighbours(&p), "{isa} {len}");
-                assert!(p.as_flattened().iter().all(|&p| f32::from(p) <= MOST), "{isa} {len}: {p:?}");
-                // What is a 2^40th of the largest may be nothing.
-                let size = ((2.0 * sum).sqrt() / 2.0).max(2.0 * sum.min(1.0));
-                let step = (size / f64::from(MOST)).max(2f64.powi(-39));
-                for (p, exact) in p.as_flattened().iter().zip(&exact) {
-                    let found = f64::from(*p) * f64::from(powers.scale.d);
-                    assert!((found - exact).abs() <= 0.51 * step + 2e-6 * exact, "{isa} {len} {max}: {found} {exact}");
+            for len in LENGTHS {
+                // Whole groups of rows, and others.
+                for (n, before) in [(1, -5.0), (3, f32::NEG_INFINITY), (4, 9.0), (6, 60.0), (9, -5.0)] {
+                    let scores: Vec<f32> = values(n * len, 9).iter().map(|v| 20.0 * v).collect();
+                    let mut p = vec![[5; 2]; n * len.div_ceil(2)];
+                    // What was before is another for each row.
+                    let mut rows: Vec<_> =
+                        (0..n).map(|i| Powers { max: before - i as f32, ..Powers::default() }).collect();
+                    (k.powers)(&scores, len, &mut p, &mut rows);
+                    for (i, (p, powers)) in p.chunks_exact(len.div_ceil(2)).zip(rows).enumerate() {
+                        let what = format!("{isa} row {i} of {n} × {len}, {before} before");
+                        check_powers(&what, &scores[i * len..(i + 1) * len], before - i as f32, p, powers);
+                    }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn rows_of_powers_do_not_touch_each_other() {
+        for (isa, k) in kernels() {
+            let mut scores: Vec<f32> = values(64 * 8, 4).iter().map(|v| 20.0 * v).collect();
+            scores[64 + 7] = f32::NAN;
+            scores[2 * 64..3 * 64].fill(f32::NEG_INFINITY);
+            scores[6 * 64..7 * 64].fill(-1e4);
+            let (mut p, mut rows) = (vec![[5; 2]; 32 * 8], [Powers { max: 2.0, ..Powers::default() }; 8]);
+            (k.powers)(&scores, 64, &mut p, &mut rows);
+            for (i, row) in rows.iter().enumerate() {
+                match i {
+                    1 => assert!(row.sum.is_nan() && row.scale.d.is_nan(), "{isa}: {row:?}"),
+                    // Nothing beside what was before.
+                    2 | 6 => assert!(row.max == 2.0 && row.sum < 1e-30 && row.scale.d == 0.0, "{isa}: {row:?}"),
+                    _ => check_powers(&format!("{isa} {i}"), &scores[i * 64..][..64], 2.0, &p[i * 32..][..32], *row),
+                }
+            }
+        }
+    }
+
+    fn check_powers(what: &str, scores: &[f32], before: f32, p: &[Pair], powers: Powers) {
+        let most = scores.iter().fold(before, |max, &s| max.max(s));
+        assert_eq!(powers.max, most, "{what}");
+        let exact: Vec<f64> = scores.iter().map(|&s| f64::from(s - most).exp2()).collect();
+        let sum = exact.iter().sum::<f64>();
+        assert!((f64::from(powers.sum) - sum).abs() <= 2e-6 * sum, "{what}: {powers:?}, expected {sum}");
+        assert_eq!(powers.scale.neighbours, neighbours(p), "{what}");
+        assert!(p.as_flattened().iter().all(|&p| f32::from(p) <= MOST), "{what}: {p:?}");
+        // What is a 2^40th of the largest may be nothing.
+        let size = ((2.0 * sum).sqrt() / 2.0).max(2.0 * sum.min(1.0));
+        let step = (size / f64::from(MOST)).max(2f64.powi(-39));
+        for (p, exact) in p.as_flattened().iter().zip(&exact) {
+            let found = f64::from(*p) * f64::from(powers.scale.d);
+            assert!((found - exact).abs() <= 0.51 * step + 2e-6 * exact, "{what}: {found} {exact}");
         }
     }
 }

@@ -20,7 +20,8 @@ use super::{load, load_some, mask, store_some};
 use crate::kernels::TILE;
 use crate::pool::Tile;
 use crate::words::{
-    BLOCK, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, blocks, inverse, power_steps,
+    BLOCK, MOST, NOTHING, Pair, Panel, Powers, Rows, SCALAR, Scale, Start, Steps, TileScale, blocks, inverse,
+    power_steps,
 };
 
 /// Activation rows per pass.
@@ -639,26 +640,98 @@ fn power(x: __m512) -> __m512 {
 
 /// See [`crate::words::WordKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-pub fn powers(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
-    assert!(scores.len() <= BLOCK && p.len() >= scores.len().div_ceil(2));
-    if let ([a, b, c, d], []) = scores.as_chunks::<16>() {
-        // The usual number: all in registers.
-        let (a, b, c, d) = (load(a), load(b), load(c), load(d));
-        let most = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
-        let max = max.max(_mm512_reduce_max_ps(most));
-        let all = _mm512_set1_ps(max);
-        let (a, b) = (power(_mm512_sub_ps(a, all)), power(_mm512_sub_ps(b, all)));
-        let (c, d) = (power(_mm512_sub_ps(c, all)), power(_mm512_sub_ps(d, all)));
-        let sum = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
-        let sum = _mm512_reduce_add_ps(sum);
-        let (inverse, step) = power_steps(sum);
-        let mut neighbours = _mm256_setzero_si256();
-        neighbours = store_powers(neighbours, a, inverse, &mut p[..8]);
-        neighbours = store_powers(neighbours, b, inverse, &mut p[8..16]);
-        neighbours = store_powers(neighbours, c, inverse, &mut p[16..24]);
-        neighbours = store_powers(neighbours, d, inverse, &mut p[24..32]);
-        return Powers { max, sum, scale: Scale { d: step, neighbours: sum_neighbours(neighbours) } };
+pub fn powers(scores: &[f32], len: usize, p: &mut [Pair], rows: &mut [Powers]) {
+    let pairs = len.div_ceil(2);
+    assert!(len <= BLOCK && scores.len() >= rows.len() * len && p.len() >= rows.len() * pairs);
+    // The usual number, four rows at once.
+    let whole = if len == FOUR_OF { rows.len() / 4 * 4 } else { 0 };
+    let (fours, rest) = rows.split_at_mut(whole);
+    let (scores, rest_scores) = scores.split_at(whole * len);
+    let (p, rest_p) = p.split_at_mut(whole * pairs);
+    let fours = fours.as_chunks_mut::<4>().0;
+    for ((scores, p), rows) in scores.as_chunks().0.iter().zip(p.as_chunks_mut().0).zip(fours) {
+        powers_of_four(scores, p, rows);
     }
+    for ((scores, p), row) in rest_scores.chunks_exact(len).zip(rest_p.chunks_exact_mut(pairs)).zip(rest) {
+        *row = powers_of_row(scores, row.max, p);
+    }
+}
+
+/// Scores of a row, four of which are taken at once.
+const FOUR_OF: usize = 64;
+
+/// Powers of four rows. One by one each would wait for its largest score, then for its sum, then for its step.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn powers_of_four(scores: &[f32; 4 * FOUR_OF], p: &mut [Pair; 2 * FOUR_OF], rows: &mut [Powers; 4]) {
+    let x: [[__m512; 4]; 4] = std::array::from_fn(|r| std::array::from_fn(|i| load(&scores[FOUR_OF * r + 16 * i..])));
+    // From here on a row's value stands four times in a quarter of a vector.
+    let four = |rows: [__m512; 4], f: fn(__m512, __m512) -> __m512| {
+        let half = |a, b| f(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b));
+        let (low, high) = (half(rows[0], rows[1]), half(rows[2], rows[3]));
+        let all = f(_mm512_shuffle_f32x4::<0b10_00_10_00>(low, high), _mm512_shuffle_f32x4::<0b11_01_11_01>(low, high));
+        let all = f(all, _mm512_permute_ps::<0b10_11_00_01>(all));
+        f(all, _mm512_permute_ps::<0b01_00_11_10>(all))
+    };
+    let every = |v: __m512| {
+        let quarter = |v: __m512, r: usize| match r {
+            0 => _mm512_shuffle_f32x4::<0>(v, v),
+            1 => _mm512_shuffle_f32x4::<0b01_01_01_01>(v, v),
+            2 => _mm512_shuffle_f32x4::<0b10_10_10_10>(v, v),
+            _ => _mm512_shuffle_f32x4::<0b11_11_11_11>(v, v),
+        };
+        [quarter(v, 0), quarter(v, 1), quarter(v, 2), quarter(v, 3)]
+    };
+    let most = x.map(|[a, b, c, d]| _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
+    // SAFETY: 64 bytes, of four floats or integers each.
+    let before = unsafe { _mm512_loadu_ps(rows.as_ptr().cast()) };
+    let max = _mm512_max_ps(four(most, |a, b| _mm512_max_ps(a, b)), _mm512_permute_ps::<0>(before));
+    let all = every(max);
+    let powers: [[__m512; 4]; 4] = std::array::from_fn(|r| x[r].map(|x| power(_mm512_sub_ps(x, all[r]))));
+    let sums = powers.map(|[a, b, c, d]| _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
+    let sum = four(sums, |a, b| _mm512_add_ps(a, b));
+    let (inverse, step) = power_steps_of_four(sum);
+    let all = every(inverse);
+    let neighbours: [__m512; 4] = std::array::from_fn(|r| {
+        let mut neighbours = _mm256_setzero_si256();
+        for (i, &power) in powers[r].iter().enumerate() {
+            let words = words(power, all[r]);
+            neighbours = add_neighbours(neighbours, words);
+            let p = &mut p[FOUR_OF / 2 * r + 8 * i..][..8];
+            // SAFETY: eight pairs.
+            unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), words) }
+        }
+        _mm512_castsi512_ps(_mm512_zextsi256_si512(neighbours))
+    });
+    let add = |a, b| _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+    // Each was added twice.
+    let neighbours = _mm512_castsi512_ps(_mm512_srai_epi32::<1>(_mm512_castps_si512(four(neighbours, add))));
+    let both = |mask: u16, a, b| _mm512_mask_blend_ps(mask, a, b);
+    let row = both(0x8888, both(0x4444, both(0x2222, max, sum), step), neighbours);
+    // SAFETY: 64 bytes of plain numbers, in the order of the fields.
+    unsafe { _mm512_storeu_ps(rows.as_mut_ptr().cast(), row) }
+}
+
+/// [`power_steps`] of every lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn power_steps_of_four(sum: __m512) -> (__m512, __m512) {
+    let set = |v: i32| _mm512_set1_epi32(v);
+    let above = _mm512_sub_epi32(_mm512_srai_epi32::<23>(_mm512_castps_si512(sum)), set(126));
+    let by_sum = _mm512_sub_epi32(set(15), _mm512_srai_epi32::<1>(above));
+    let by_most = _mm512_sub_epi32(set(14), _mm512_min_epi32(above, set(0)));
+    let steps = _mm512_min_epi32(by_sum, by_most);
+    let power = |exponent| _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_add_epi32(exponent, set(127))));
+    let inverse = _mm512_mul_ps(power(steps), _mm512_set1_ps(MOST / 16384.0));
+    let step = _mm512_mul_ps(power(_mm512_sub_epi32(set(0), steps)), _mm512_set1_ps(16384.0 / MOST));
+    let is_some = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(sum, _mm512_set1_ps(NOTHING));
+    let is_none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(sum, sum);
+    let step = _mm512_mask_blend_ps(is_none, _mm512_maskz_mov_ps(is_some, step), sum);
+    (_mm512_maskz_mov_ps(is_some, inverse), step)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn powers_of_row(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     let mut most = _mm512_set1_ps(max);
     for scores in scores.chunks(16) {
         most = _mm512_mask_max_ps(most, mask(scores.len()), most, load_some(scores));

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use carat_tensor::backend::UNBOUNDED;
 
-use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Rows, Scale, Start, Steps, TileScale, WordKernels, blocks};
+use super::{BLOCK, Lines, MAX_TILES, Pair, Panel, Powers, Rows, Scale, Start, Steps, TileScale, WordKernels, blocks};
 use crate::acts::grow;
 use crate::attention::{Stored, View};
 use crate::kernels::{self, TILE};
@@ -293,19 +293,22 @@ impl Scratch {
             let end = (first + KEYS).min(segment.positions.end);
             let scores = self.scores.take(m * KEYS);
             (words.gemm)(segment.stored.keys(view.d, panel), rows, Start::Zero, UNBOUNDED, scores, None);
+            let (mut of_rows, mut see_none) = ([Powers::default(); ROWS], [false; ROWS]);
             for (r, scores) in scores.chunks_exact_mut(KEYS).enumerate() {
                 let query = queries.start + r / group;
                 let seen = within(view.keys(query..query + 1), first, end);
-                let p = &mut self.powers[r * KEYS / 2..(r + 1) * KEYS / 2];
-                if seen.is_empty() {
-                    p.fill([0; 2]);
+                scores[..seen.start].fill(f32::NEG_INFINITY);
+                scores[seen.end..].fill(f32::NEG_INFINITY);
+                (of_rows[r].max, see_none[r]) = (self.max[r], seen.is_empty());
+            }
+            (words.powers)(scores, KEYS, &mut self.powers[..m * KEYS / 2], &mut of_rows[..m]);
+            for (r, powers) in of_rows[..m].iter().enumerate() {
+                if see_none[r] {
+                    self.powers[r * KEYS / 2..(r + 1) * KEYS / 2].fill([0; 2]);
                     self.power_scales[r] = Scale::default();
                     continue;
                 }
-                scores[..seen.start].fill(f32::NEG_INFINITY);
-                scores[seen.end..].fill(f32::NEG_INFINITY);
                 let before = self.max[r];
-                let powers = (words.powers)(scores, before, p);
                 self.power_scales[r] = powers.scale;
                 self.max[r] = powers.max;
                 if powers.max > before {
