@@ -2,12 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 use carat_cpu::{CpuBackend, CpuOptions, Precision, available};
-use carat_tensor::backend::{AttentionWork, Clip, ClippedProjection, EncoderWork, ProductWork, Projection, Work};
+use carat_tensor::backend::{
+    AttentionWork, Clip, ClippedFeedForward, ClippedProjection, EncoderWork, ProductWork, Projection, Work,
+};
 use carat_tensor::{Backend, Bytes, DType, Tensor};
 
 const ROWS: usize = 2000;
 const COLS: usize = 256;
 const OUT: usize = 128;
+/// Of what is inside a feed-forward.
+const WIDE: usize = 1024;
 const HEAD_DIM: usize = 64;
 /// What may be planned and not taken: a text model's, though next to none, and panels that a small matrix has no use for.
 const SLACK: usize = 512 << 10;
@@ -64,6 +68,29 @@ fn encoders_take_what_is_planned() {
                     } else {
                         backend.project(&mut [projection], &x, None, ROWS);
                     }
+                });
+            }
+            for (dtype, gated) in [(DType::BF16, true), (DType::BF16, false), (DType::Q8_0, true), (DType::F32, true)] {
+                let mut backend = CpuBackend::new(options).unwrap();
+                let [gate, up, down] = [(WIDE, COLS), (WIDE, COLS), (COLS, WIDE)].map(|(rows, cols)| {
+                    let data = Bytes::from_vec(vec![0; rows * dtype.row_bytes(cols).unwrap()]);
+                    backend.matrix(&Tensor { name: "weights".into(), dtype, shape: vec![rows, cols], data }).unwrap()
+                });
+                let [x, mut out, mut inner, mut gated_inner] =
+                    [COLS, COLS, WIDE, WIDE].map(|width| backend.buffer(ROWS * width).unwrap());
+                let product = |(cols, width)| ProductWork { rows: ROWS, cols, width, dtype, bounded: true };
+                let work =
+                    EncoderWork { products: [(COLS, WIDE), (WIDE, COLS)].map(product).to_vec(), attention: None };
+                check(&format!("{isa} {precision:?} {dtype} {gated}"), &mut backend, &work, |backend| {
+                    let clip = Clip::NONE;
+                    let part = |matrix, out| ClippedProjection { projection: Projection { matrix, out }, clip };
+                    let ffn = ClippedFeedForward {
+                        width: WIDE,
+                        gate: gated.then(|| part(&gate, &mut gated_inner)),
+                        up: part(&up, &mut inner),
+                        down: part(&down, &mut out),
+                    };
+                    backend.clipped_feed_forward(ffn, &x, ROWS);
                 });
             }
             let mut backend = CpuBackend::new(options).unwrap();

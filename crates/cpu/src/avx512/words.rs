@@ -12,11 +12,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use carat_tensor::DType;
-use carat_tensor::backend::UNBOUNDED;
 
 use super::pack::transpose;
 use super::plain::widen;
-use super::{load, load_some, mask, store_some};
+use super::{load, load_some, mask};
 use crate::kernels::TILE;
 use crate::pool::Tile;
 use crate::words::{
@@ -41,78 +40,32 @@ const MANY: f32 = 1e38;
 /// See [`crate::words::WordKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
-    let bounds = [_mm512_set1_ps(bounds[0]), _mm512_set1_ps(bounds[1])];
-    if let (Ok(x), Ok(q)) = (<&[f32; BLOCK]>::try_from(x), <&mut [Pair; BLOCK / 2]>::try_from(&mut *q)) {
-        let mut block = [_mm512_setzero_ps(); BLOCK / 16];
-        for (block, x) in block.iter_mut().zip(x.as_chunks::<16>().0) {
-            *block = clamp(load(x), bounds);
-        }
-        if let Some(scale) = round_whole(&block, steps, q) {
-            return scale;
-        }
-    }
-    let (whole, rest) = x.as_chunks::<16>();
-    let (mut max, mut squares) = (_mm512_setzero_ps(), _mm512_setzero_ps());
-    for x in whole {
-        let x = clamp(load(x), bounds);
-        max = _mm512_max_ps(max, _mm512_abs_ps(x));
-        squares = _mm512_fmadd_ps(x, x, squares);
-    }
-    if !rest.is_empty() {
-        let x = _mm512_maskz_mov_ps(mask(rest.len()), clamp(load_some(rest), bounds));
-        max = _mm512_max_ps(max, _mm512_abs_ps(x));
-        squares = _mm512_fmadd_ps(x, x, squares);
-    }
-    let (max, squares) = (_mm512_reduce_max_ps(max), _mm512_reduce_add_ps(squares));
-    // Neither lost nor beyond what there is; no number is neither.
-    if !(FEW..MANY).contains(&squares) {
-        let mut bounded = [0.0; BLOCK];
-        for (bounded, x) in bounded.chunks_mut(16).zip(x.chunks(16)) {
-            store_some(&mut bounded[..x.len()], clamp(load_some(x), bounds));
-        }
-        return (SCALAR.round)(&bounded[..x.len()], UNBOUNDED, steps, q);
-    }
-    let inverse = inverse(max, squares.sqrt(), steps);
-    let scale = _mm512_set1_ps(inverse);
-    let (whole_q, rest_q) = q.split_at_mut(8 * whole.len());
-    let mut neighbours = _mm256_setzero_si256();
-    for (x, q) in whole.iter().zip(whole_q.as_chunks_mut::<8>().0) {
-        let words = words(clamp(load(x), bounds), scale);
-        neighbours = add_neighbours(neighbours, words);
-        // SAFETY: eight pairs.
-        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words) }
-    }
-    if !rest.is_empty() {
+    let [low, high] = bounds.map(|bound| _mm512_set1_ps(bound));
+    let values = |at: usize| {
+        let x = &x[at.min(x.len())..(at + 16).min(x.len())];
         // Bounds need not hold zero.
-        let words = _mm256_maskz_mov_epi16(mask(rest.len()), words(clamp(load_some(rest), bounds), scale));
-        neighbours = add_neighbours(neighbours, words);
-        // SAFETY: the mask names no word past the pairs.
-        unsafe { _mm256_mask_storeu_epi16(rest_q.as_mut_ptr().cast(), mask(2 * rest_q.len()), words) }
-    }
-    Scale { d: inverse.recip(), neighbours: sum_neighbours(neighbours) }
+        _mm512_maskz_mov_ps(mask(x.len()), clamp(load_some(x), [low, high]))
+    };
+    round_block(values, steps, q).unwrap_or_else(|| (SCALAR.round)(x, bounds, steps, q))
 }
 
 /// See [`crate::words::WordKernels`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
 pub fn round_halves(dtype: DType, row: &[u8], q: &mut [Pair]) -> Scale {
-    if let (Ok(row), Ok(q)) = (<&[u8; 2 * BLOCK]>::try_from(row), <&mut [Pair; BLOCK / 2]>::try_from(&mut *q)) {
-        let mut x = [_mm512_setzero_ps(); BLOCK / 16];
-        for (x, row) in x.iter_mut().zip(row.as_chunks::<32>().0) {
-            *x = widen(dtype, row, 16);
-        }
-        if let Some(scale) = round_whole(&x, Steps::PowersOfTwo, q) {
-            return scale;
-        }
-    }
-    (SCALAR.round_halves)(dtype, row, q)
+    let values = |at: usize| {
+        let halves = &row[(2 * at).min(row.len())..(2 * at + 32).min(row.len())];
+        widen(dtype, halves, halves.len() / 2)
+    };
+    round_block(values, Steps::PowersOfTwo, q).unwrap_or_else(|| (SCALAR.round_halves)(dtype, row, q))
 }
 
-/// Rounds a whole block, if its size is no reason for care.
+/// Rounds a block, of which `values` says 16 at a time, zeros after the last; none if its size asks for care, or is no number.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn round_whole(x: &[__m512; BLOCK / 16], steps: Steps, q: &mut [Pair; BLOCK / 2]) -> Option<Scale> {
+fn round_block(values: impl Fn(usize) -> __m512, steps: Steps, q: &mut [Pair]) -> Option<Scale> {
+    let block: [__m512; BLOCK / 16] = std::array::from_fn(|i| values(16 * i));
     let (mut max, mut squares) = ([_mm512_setzero_ps(); 2], [_mm512_setzero_ps(); 2]);
-    for (i, &x) in x.iter().enumerate() {
+    for (i, &x) in block.iter().enumerate() {
         max[i % 2] = _mm512_max_ps(max[i % 2], _mm512_abs_ps(x));
         squares[i % 2] = _mm512_fmadd_ps(x, x, squares[i % 2]);
     }
@@ -124,13 +77,25 @@ fn round_whole(x: &[__m512; BLOCK / 16], steps: Steps, q: &mut [Pair; BLOCK / 2]
     let inverse = inverse(max, squares.sqrt(), steps);
     let scale = _mm512_set1_ps(inverse);
     let mut neighbours = _mm256_setzero_si256();
-    for (&x, q) in x.iter().zip(q.as_chunks_mut::<8>().0) {
-        let words = words(x, scale);
-        neighbours = add_neighbours(neighbours, words);
-        // SAFETY: eight pairs.
-        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), words) }
+    for (i, &x) in block.iter().enumerate() {
+        let Some(q) = q.get_mut(8 * i..).filter(|q| !q.is_empty()) else { break };
+        neighbours = store_words(neighbours, words(x, scale), q);
     }
     Some(Scale { d: inverse.recip(), neighbours: sum_neighbours(neighbours) })
+}
+
+/// Stores up to eight pairs of words to where there are pairs; [`add_neighbours`] of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
+fn store_words(neighbours: __m256i, words: __m256i, q: &mut [Pair]) -> __m256i {
+    // SAFETY: eight pairs, or as many words as the mask names.
+    unsafe {
+        match q.len() {
+            8.. => _mm256_storeu_si256(q.as_mut_ptr().cast(), words),
+            some => _mm256_mask_storeu_epi16(q.as_mut_ptr().cast(), mask(2 * some), words),
+        }
+    }
+    add_neighbours(neighbours, words)
 }
 
 /// Adds the products of neighbouring pairs, each twice.
@@ -695,11 +660,7 @@ fn powers_of_four(scores: &[f32; 4 * FOUR_OF], p: &mut [Pair; 2 * FOUR_OF], rows
     let neighbours: [__m512; 4] = std::array::from_fn(|r| {
         let mut neighbours = _mm256_setzero_si256();
         for (i, &power) in powers[r].iter().enumerate() {
-            let words = words(power, all[r]);
-            neighbours = add_neighbours(neighbours, words);
-            let p = &mut p[FOUR_OF / 2 * r + 8 * i..][..8];
-            // SAFETY: eight pairs.
-            unsafe { _mm256_storeu_si256(p.as_mut_ptr().cast(), words) }
+            neighbours = store_words(neighbours, words(power, all[r]), &mut p[FOUR_OF / 2 * r + 8 * i..][..8]);
         }
         _mm512_castsi512_ps(_mm512_zextsi256_si512(neighbours))
     });
@@ -747,17 +708,7 @@ fn powers_of_row(scores: &[f32], max: f32, p: &mut [Pair]) -> Powers {
     let (inverse, step) = power_steps(sum);
     let mut neighbours = _mm256_setzero_si256();
     for (value, p) in values.into_iter().zip(p.chunks_mut(8)) {
-        neighbours = store_powers(neighbours, value, inverse, p);
+        neighbours = store_words(neighbours, words(value, _mm512_set1_ps(inverse)), p);
     }
     Powers { max, sum, scale: Scale { d: step, neighbours: sum_neighbours(neighbours) } }
-}
-
-/// Rounds up to 16 powers, after which there are zeros; [`add_neighbours`] of them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vnni")]
-fn store_powers(neighbours: __m256i, value: __m512, inverse: f32, p: &mut [Pair]) -> __m256i {
-    let words = words(value, _mm512_set1_ps(inverse));
-    // SAFETY: the mask names no word past the pairs.
-    unsafe { _mm256_mask_storeu_epi16(p.as_mut_ptr().cast(), mask(2 * p.len()), words) }
-    add_neighbours(neighbours, words)
 }
