@@ -7,6 +7,7 @@
 use carat_tensor::backend::{Subsampling, halved};
 
 use crate::kernels::{Kernels, TILE};
+use crate::matmul::copy_row;
 use crate::pool::{Output, Pool};
 
 /// Width and height of a filter.
@@ -38,7 +39,7 @@ pub fn subsample(k: &Kernels, pool: &mut Pool, out: &mut [f32], x: &[f32], layer
                 (k.gemm_f32)(packed, &under, cols, &mut strip);
                 let width = TILE.min(filters - first);
                 for (out, strip) in out.chunks_exact_mut(filters).zip(strip.chunks_exact(TILE)) {
-                    out[first..first + width].copy_from_slice(&strip[..width]);
+                    copy_row(&mut out[first..first + width], &strip[..width]);
                 }
             }
             out.chunks_exact_mut(filters).for_each(|out| norm_positive(out, layer.weight, layer.eps));
@@ -71,7 +72,8 @@ fn gather(under: &mut [f32], x: &[f32], shape: Subsampling, t: usize) {
             let (time, band) = (2 * t + place / SIDE, 2 * m + place % SIDE);
             if (1..=n).contains(&time) && (1..=bands).contains(&band) {
                 let at = ((time - 1) * bands + band - 1) * channels;
-                under.copy_from_slice(&x[at..at + channels]);
+                // Of one channel a call would take longer than what it copies.
+                under.iter_mut().zip(&x[at..at + channels]).for_each(|(under, x)| *under = *x);
             } else {
                 under.fill(0.0);
             }
@@ -82,14 +84,24 @@ fn gather(under: &mut [f32], x: &[f32], shape: Subsampling, t: usize) {
 /// Layer norm without a bias, then what is positive.
 fn norm_positive(x: &mut [f32], weight: &[f32], eps: f32) {
     let n = x.len() as f32;
-    let mean = x.iter().sum::<f32>() / n;
-    let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / n;
+    let mean = sum(x, |x| x) / n;
+    let variance = sum(x, |x| (x - mean) * (x - mean)) / n;
     let scale = (variance + eps).sqrt().recip();
     for (x, weight) in x.iter_mut().zip(weight) {
         let normed = (*x - mean) * scale * weight;
         // Not `max`, which drops what is no number.
         *x = if normed < 0.0 { 0.0 } else { normed };
     }
+}
+
+/// `Σ f(x)`, in lanes.
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (whole, rest) = x.as_chunks::<16>();
+    let mut lanes = [0.0; 16];
+    for x in whole {
+        lanes.iter_mut().zip(x).for_each(|(lane, &x)| *lane += f(x));
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
 /// Taps `[d, k]` as `[k, d]`.

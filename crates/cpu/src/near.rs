@@ -1,7 +1,7 @@
 //! Attention to the row itself and a few rows before it, with keys that change by distance.
 //!
-//! There are too few keys to share between queries: a task takes some rows of one head, and for each adds the distances'
-//! keys to those it sees.
+//! There are too few keys to share between queries: a task takes some rows of one head, and each meets the keys it sees and
+//! those of their distances.
 
 use crate::kernels::Kernels;
 use crate::pool::{Output, Pool};
@@ -32,32 +32,32 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
     pool.tiles(&mut [Output::new(out, n, width, ROWS, d)], |_, _, mut tile| {
         let head = tile.cols().start;
         let at = |row: usize| width * row + head;
-        let (mut query, mut scores) = (vec![0.0; d], vec![0.0; near.reach]);
-        let mut seen_keys = vec![0.0; near.reach * d];
-        // What any of the rows sees, one after another.
+        let (mut query, mut scores, mut by_distance) = (vec![0.0; d], vec![0.0; near.reach], vec![0.0; near.reach]);
+        // What any of the rows sees, one after another, and the distances' keys, the furthest first.
         let start = (tile.rows().start + 1).saturating_sub(near.reach);
-        let seen_values = (start..tile.rows().end).map(|j| &values[at(j)..][..d]).collect::<Vec<_>>().concat();
+        let together = |of: &[f32], rows: &mut dyn Iterator<Item = usize>| {
+            rows.map(|row| &of[at(row)..][..d]).collect::<Vec<_>>().concat()
+        };
+        let [seen_keys, seen_values] = [keys, values].map(|of| together(of, &mut (start..tile.rows().end)));
+        let distant = together(near.relative, &mut (0..near.reach).rev());
         for i in tile.rows() {
             let first = (i + 1).saturating_sub(near.reach);
             let seen = i + 1 - first;
             for (q, (from, scale)) in query.iter_mut().zip(q[at(i)..].iter().zip(near.scale)) {
                 *q = from * scale;
             }
-            for (slot, j) in (first..=i).enumerate() {
-                let relative = &near.relative[at(i - j)..][..d];
-                let key = &keys[at(j)..][..d];
-                let sums = key.iter().zip(relative).map(|(key, relative)| key + relative);
-                seen_keys[slot * d..(slot + 1) * d].iter_mut().zip(sums).for_each(|(key, sum)| *key = sum);
-            }
-            let scores = &mut scores[..seen];
-            (k.scores)(&query, &seen_keys[..seen * d], d, scores);
+            let seen_at = (first - start) * d..(i + 1 - start) * d;
+            let (scores, by_distance) = (&mut scores[..seen], &mut by_distance[..seen]);
+            (k.scores)(&query, &seen_keys[seen_at.clone()], d, scores);
+            (k.scores)(&query, &distant[(near.reach - seen) * d..], d, by_distance);
+            scores.iter_mut().zip(by_distance).for_each(|(score, more)| *score += *more);
             (k.softcap)(scores, near.softcap);
             let max = scores.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
             let sum = (k.exp_sum)(scores, max);
             scores.iter_mut().for_each(|p| *p /= sum);
             let out = tile.row(i);
             out.fill(0.0);
-            (k.weighted_sum)(scores, &seen_values[(first - start) * d..(i + 1 - start) * d], d, out);
+            (k.weighted_sum)(scores, &seen_values[seen_at], d, out);
         }
     });
 }
