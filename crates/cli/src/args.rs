@@ -101,7 +101,7 @@ pub struct EngineArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     pub kv: Option<KvArg>,
     /// fast: integer products of the stored weights; int8: the same, long prompts rounded to 8 bits throughout, as other
-    /// programs do, and pictures and sounds likewise; f32: the slow path that defines the result
+    /// programs do, and pictures and sounds where that is faster; f32: the slow path that defines the result
     #[arg(long, value_enum, value_name = "PATH", default_value_t = PrecisionArg::Fast)]
     pub precision: PrecisionArg,
 }

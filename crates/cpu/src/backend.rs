@@ -205,7 +205,7 @@ impl CpuBackend {
 
     /// Whether products with a matrix between bounds are of 8-bit integers.
     fn is_coarse(&self, m: &Matrix, n: usize) -> bool {
-        self.coarse && matmul::rounds(m.dtype, m.cols, n)
+        self.coarse && matmul::rounds(self.words(), m.dtype, m.cols, n)
     }
 
     /// Kernels of a feed-forward as a whole, where its parts all take 16-bit integers, and the same of what goes in.
@@ -290,7 +290,7 @@ impl Backend for CpuBackend {
             threads: self.threads(),
             integer: self.integer.is_some(),
             coarse: self.coarse,
-            words: self.words().is_some(),
+            words: self.words(),
         };
         workspace::bytes(cpu, text, encoders)
     }

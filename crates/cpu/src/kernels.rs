@@ -376,6 +376,7 @@ const fn avx512<const ASIDE: bool>() -> Kernels {
                     },
                     // SAFETY: as above.
                     powers: |scores, len, p, rows| unsafe { avx512::words::powers(scores, len, p, rows) },
+                    outrun_bytes: ASIDE,
                 }
             },
         ),

@@ -16,7 +16,7 @@ use crate::interleaved::{GROUP_ROWS, Tiles, tile_bytes};
 use crate::kernels::{Kernels, MAX_TILES, PackedTile, TILE};
 use crate::pool::{Output, Tile};
 use crate::unpack::{Form, form};
-use crate::words::BLOCK;
+use crate::words::{BLOCK, WordKernels};
 
 /// A weight matrix, used where its file is mapped.
 #[derive(Clone, Debug)]
@@ -120,9 +120,10 @@ const PART: usize = 32;
 const ROUNDED: Form = form(DType::Q8_0).expect("the type is quantised");
 
 /// Whether a product between bounds with such weights may be of 8-bit integers, where that was asked for: not of a few rows,
-/// which would be no faster, and in whole blocks.
-pub fn rounds(dtype: DType, cols: usize, n: usize) -> bool {
+/// nor with weights of 16 bits where `words` are as fast, and in whole blocks.
+pub fn rounds(words: Option<&WordKernels>, dtype: DType, cols: usize, n: usize) -> bool {
     let is_half = matches!(dtype, DType::F16 | DType::BF16) && cols.is_multiple_of(ROUNDED.group);
+    let is_half = is_half && !words.is_some_and(|words| words.outrun_bytes);
     (dtype.is_quantised() || is_half) && n > PLAIN_ROWS
 }
 

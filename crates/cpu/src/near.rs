@@ -35,11 +35,8 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
         let (mut query, mut scores, mut by_distance) = (vec![0.0; d], vec![0.0; near.reach], vec![0.0; near.reach]);
         // What any of the rows sees, one after another, and the distances' keys, the furthest first.
         let start = (tile.rows().start + 1).saturating_sub(near.reach);
-        let together = |of: &[f32], rows: &mut dyn Iterator<Item = usize>| {
-            rows.map(|row| &of[at(row)..][..d]).collect::<Vec<_>>().concat()
-        };
-        let [seen_keys, seen_values] = [keys, values].map(|of| together(of, &mut (start..tile.rows().end)));
-        let distant = together(near.relative, &mut (0..near.reach).rev());
+        let [seen_keys, seen_values] = [keys, values].map(|of| together(of, (start..tile.rows().end).map(at), d));
+        let distant = together(near.relative, (0..near.reach).rev().map(at), d);
         for i in tile.rows() {
             let first = (i + 1).saturating_sub(near.reach);
             let seen = i + 1 - first;
@@ -60,4 +57,9 @@ pub fn attend(k: &Kernels, pool: &mut Pool, out: &mut [f32], qkv: [&[f32]; 3], n
             (k.weighted_sum)(scores, &seen_values[seen_at], d, out);
         }
     });
+}
+
+/// Rows of `d` values that begin at these places, one after another.
+fn together(of: &[f32], starts: impl Iterator<Item = usize>, d: usize) -> Vec<f32> {
+    starts.map(|start| &of[start..start + d]).collect::<Vec<_>>().concat()
 }

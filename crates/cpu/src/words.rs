@@ -180,10 +180,12 @@ pub struct WordKernels {
     /// `p = round(2^(score − max))` in steps of [`power_steps`] for each row of so many scores, [`BLOCK`] at most; `max` is the
     /// largest of them and what it was before.
     pub powers: fn(scores: &[f32], len: usize, p: &mut [Pair], rows: &mut [Powers]),
+    /// Whether products with weights in 16 bits are as fast so as with both sides rounded to 8, which is coarser.
+    pub outrun_bytes: bool,
 }
 
 /// The definitions.
-pub static SCALAR: WordKernels = WordKernels { round, round_halves, spread, gemm, powers };
+pub static SCALAR: WordKernels = WordKernels { round, round_halves, spread, gemm, powers, outrun_bytes: false };
 
 fn round(x: &[f32], bounds: [f32; 2], steps: Steps, q: &mut [Pair]) -> Scale {
     let mut bounded = [0.0; BLOCK];

@@ -12,7 +12,7 @@ use crate::attention;
 use crate::ints::{Block, Eight};
 use crate::kernels::{Kernels, TILE};
 use crate::matmul;
-use crate::words;
+use crate::words::{self, WordKernels};
 
 /// What lengths depend on, beside the work.
 #[derive(Clone, Copy)]
@@ -25,8 +25,8 @@ pub struct Cpu {
     pub integer: bool,
     /// Whether encoders' products are of 8-bit integers, where they can be.
     pub coarse: bool,
-    /// Whether products and attention of many rows may be of 16-bit integers.
-    pub words: bool,
+    /// Kernels of 16-bit integers, where products and attention of many rows may be of these.
+    pub words: Option<&'static WordKernels>,
 }
 
 /// Bytes at most.
@@ -94,10 +94,13 @@ impl Most {
         self.raise(Use::Rest, integer.map_or(0, |ints| ints.bytes(work.finest_rows * work.cols)));
         self.raise(Use::Experts, work.experts.map_or(0, |experts| expert_bytes(integer, work, experts)));
         self.raise(Use::Attention, attention::scratch_bytes(work.head_dim));
-        if self.cpu.words && work.half_cols > 0 && words::product::takes(DType::BF16, work.rows, false) {
+        if self.cpu.words.is_some() && work.half_cols > 0 && words::product::takes(DType::BF16, work.rows, false) {
             self.words((work.rows, work.half_cols), 2);
         }
-        if self.cpu.words && work.kv_is_rounded && words::attention::takes(work.rows, work.group, work.head_dim) {
+        if self.cpu.words.is_some()
+            && work.kv_is_rounded
+            && words::attention::takes(work.rows, work.group, work.head_dim)
+        {
             self.raise(Use::Head, words::attention::Head::bytes(work.positions, work.head_dim));
             self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
         }
@@ -105,9 +108,9 @@ impl Most {
 
     fn product(&mut self, work: &ProductWork) {
         let ProductWork { rows, cols, width, dtype, bounded } = *work;
-        if self.cpu.coarse && bounded && matmul::rounds(dtype, cols, rows) {
+        if self.cpu.coarse && bounded && matmul::rounds(self.cpu.words, dtype, cols, rows) {
             self.unpacked(self.integers(true), (rows, cols), 0, 0);
-        } else if self.cpu.words && words::product::takes(dtype, rows, bounded) {
+        } else if self.cpu.words.is_some() && words::product::takes(dtype, rows, bounded) {
             self.raise(Use::Rows, if bounded { 0 } else { 4 * rows * cols });
             self.words((rows, cols), 1);
             if bounded && width > cols {
@@ -127,7 +130,7 @@ impl Most {
     }
 
     fn attention(&mut self, work: &AttentionWork) {
-        if self.cpu.words && words::attention::takes(work.rows, 1, work.head_dim) {
+        if self.cpu.words.is_some() && words::attention::takes(work.rows, 1, work.head_dim) {
             self.raise(Use::Head, words::attention::Head::bytes(work.rows, work.head_dim));
             self.raise(Use::WordAttention, words::attention::Scratch::bytes(work.head_dim));
         } else {
