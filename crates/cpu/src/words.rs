@@ -166,6 +166,9 @@ pub struct Powers {
     pub scale: Scale,
 }
 
+/// [`WordKernels::gemm`].
+pub type Gemm = fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], sums: &mut [f32], out: Option<&mut Tile<'_>>);
+
 /// The kernels; those of [`SCALAR`] define them.
 pub struct WordKernels {
     /// Rounds up to [`BLOCK`] values, brought within bounds. `q` has a zero more where the values are odd.
@@ -176,7 +179,7 @@ pub struct WordKernels {
     pub spread: fn(rows: &[[Pair; BLOCK / 2]; TILE], len: usize, width: usize, panel: &mut [Pair]),
     /// `sums[i, r] += Σ_b d[b, r] · d[i, b] · Σ_k panel[k, r] · x[i, k]`, brought within bounds; `sums` `[n, 16 · tiles]`. Where
     /// there is an `out` of as many rows and columns, it alone gets the finished ones, and `sums` holds some that aren't.
-    pub gemm: fn(Panel<'_>, Rows<'_>, Start, bounds: [f32; 2], sums: &mut [f32], out: Option<&mut Tile<'_>>),
+    pub gemm: Gemm,
     /// `p = round(2^(score − max))` in steps of [`power_steps`] for each row of so many scores, [`BLOCK`] at most; `max` is the
     /// largest of them and what it was before.
     pub powers: fn(scores: &[f32], len: usize, p: &mut [Pair], rows: &mut [Powers]),

@@ -20,7 +20,7 @@ pub fn check<B: Backend>(h: &mut Harness<'_, B>) {
     }
     // Widths of whole blocks, of parts of one, and of less than a vector.
     for (d, width) in [(96, 256), (64, 320), (72, 200), (40, 24), (32, 512)] {
-        for dtype in cases::dtypes_of(d).into_iter().filter(|dtype| dtype.row_bytes(width).is_some()) {
+        for dtype in cases::dtypes_of(d).filter(|dtype| dtype.row_bytes(width).is_some()) {
             for n in [1, 9, 60] {
                 for how in [(false, true), (true, true), (true, false)] {
                     feed_forward(h, &mut rng, (n, d, width), dtype, how);
