@@ -208,14 +208,18 @@ impl CpuBackend {
         self.coarse && matmul::rounds(self.words(), m.dtype, m.cols, n)
     }
 
+    /// Kernels of 16-bit integers, where products with a matrix between bounds are made of these.
+    fn words_for(&self, m: &Matrix, n: usize) -> Option<&'static WordKernels> {
+        self.words().filter(|_| !self.is_coarse(m, n) && words::product::takes(m.dtype, n, true))
+    }
+
     /// Kernels of a feed-forward as a whole, where its parts all take 16-bit integers, and the same of what goes in.
     fn words_of(&self, ffn: &ClippedFeedForward<'_, Matrix, Buffer>, n: usize) -> Option<&'static WordKernels> {
         let ClippedFeedForward { gate, up, down, .. } = ffn;
         let mut matrices = gate.iter().chain([up, down]).map(|part| part.projection.matrix);
-        let takes = |m: &Matrix| !self.is_coarse(m, n) && words::product::takes(m.dtype, n, true);
         let is_one_input = gate.as_ref().is_none_or(|gate| gate.clip.input == up.clip.input);
         let is_room = words::product::room(n, up.projection.matrix.cols) <= up.projection.out.0.len();
-        self.words().filter(|_| is_one_input && is_room && matrices.all(takes))
+        self.words().filter(|_| is_one_input && is_room && matrices.all(|m| self.words_for(m, n).is_some()))
     }
 
     fn out_of_memory(&self, what: &str, bytes: usize) -> BackendError {
@@ -557,11 +561,9 @@ impl Backend for CpuBackend {
     fn clipped_project(&mut self, outs: &mut [ClippedProjection<'_, Matrix, Buffer>], x: &Buffer, n: usize) {
         // How the activations were taken, if not as words, and within which bounds.
         let mut taken = None;
-        let k = self.kernels;
         for ClippedProjection { projection: Projection { matrix: m, out }, clip } in outs {
-            let is_coarse = self.is_coarse(m, n);
-            let words = self.words().filter(|_| !is_coarse && words::product::takes(m.dtype, n, true));
-            let (integers, wanted) = match is_coarse {
+            let words = self.words_for(m, n);
+            let (integers, wanted) = match self.is_coarse(m, n) {
                 true => (Integers::Rounded, Wanted::COARSE),
                 false => (Integers::by(self.integer), Wanted::by(self.integer, std::iter::once(*m))),
             };
@@ -572,15 +574,15 @@ impl Backend for CpuBackend {
                 if !is_taken {
                     acts.round(words, &mut self.pool, &x.0, (n, m.cols), clip.input);
                 }
-                let (tables, workers) = ((k, words), (&mut self.pool, &products[..]));
+                let (tables, workers) = ((self.kernels, words), (&mut self.pool, &products[..]));
                 words::product::project(tables, workers, acts.rows(), &mut out.0, [*m], clip.output, |_, _, _| ());
                 continue;
             }
             if !is_taken {
                 let workers = (&mut self.pool, &self.scratch[..]);
-                self.acts.load(k, workers, &x.0, (n, m.cols), Before::Clamp(clip.input), wanted);
+                self.acts.load(self.kernels, workers, &x.0, (n, m.cols), Before::Clamp(clip.input), wanted);
             }
-            let product = Product { kernels: k, integers, acts: &self.acts };
+            let product = Product { kernels: self.kernels, integers, acts: &self.acts };
             let (scratch, out) = (&self.scratch, product.output(&mut out.0, m, n, self.pool.threads()));
             self.pool.tiles(&mut [out], |worker, _, mut tile| {
                 product.fill(m, 0, &mut tile, &mut lock(&scratch[worker]), |_, _, out| rows::clamp(out, clip.output));

@@ -294,7 +294,7 @@ enum Cuts<'a> {
     At(&'a [usize]),
 }
 
-// SAFETY: threads reach `data` only through tiles, which are disjoint (`Pool::tiles` makes each once).
+// SAFETY: threads reach `data` only through tiles, which are disjoint (`Pool::tiles` and `Pool::tiles_of_both` make each once).
 unsafe impl<T: Send> Sync for Output<'_, T> {}
 
 impl<'a, T> Output<'a, T> {

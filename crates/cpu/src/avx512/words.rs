@@ -639,13 +639,12 @@ fn powers_of_four(scores: &[f32; 4 * FOUR_OF], p: &mut [Pair; 2 * FOUR_OF], rows
         f(all, _mm512_permute_ps::<0b01_00_11_10>(all))
     };
     let every = |v: __m512| {
-        let quarter = |v: __m512, r: usize| match r {
-            0 => _mm512_shuffle_f32x4::<0>(v, v),
-            1 => _mm512_shuffle_f32x4::<0b01_01_01_01>(v, v),
-            2 => _mm512_shuffle_f32x4::<0b10_10_10_10>(v, v),
-            _ => _mm512_shuffle_f32x4::<0b11_11_11_11>(v, v),
-        };
-        [quarter(v, 0), quarter(v, 1), quarter(v, 2), quarter(v, 3)]
+        [
+            _mm512_shuffle_f32x4::<0b00_00_00_00>(v, v),
+            _mm512_shuffle_f32x4::<0b01_01_01_01>(v, v),
+            _mm512_shuffle_f32x4::<0b10_10_10_10>(v, v),
+            _mm512_shuffle_f32x4::<0b11_11_11_11>(v, v),
+        ]
     };
     let most = x.map(|[a, b, c, d]| _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
     // SAFETY: 64 bytes, of four floats or integers each.

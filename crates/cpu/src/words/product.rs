@@ -210,11 +210,12 @@ fn pack((k, words): Tables<'_>, m: &Matrix, rows: Range<usize>, panels: &mut [Pa
         for (tile, start) in some.clone().step_by(TILE).enumerate() {
             let some = start..(start + TILE).min(some.end);
             let blocks = panel.chunks_mut(BLOCK / 2 * width).zip(scales.chunks_exact_mut(tiles)).enumerate();
+            let as_stored = is_half && m.tiles(some.clone()).is_none();
             rounded[some.len()..].fill([[0; 2]; BLOCK / 2]);
             for (b, (panel, scales)) in blocks {
                 let cols = b * BLOCK..((b + 1) * BLOCK).min(m.cols);
                 let len = cols.len().div_ceil(2);
-                if is_half && m.tiles(some.clone()).is_none() {
+                if as_stored {
                     for (r, (row, q)) in m.blocks(k, some.clone(), cols).zip(&mut rounded).enumerate() {
                         scales[tile].set(r, (words.round_halves)(m.dtype, row, &mut q[..len]));
                     }
